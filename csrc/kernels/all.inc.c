@@ -1,0 +1,12 @@
+/* Everything one target runs in one type. A target file sets FM_REAL and FM_KERNELS, includes its vector words, then this. */
+#include "vmath.inc.c"
+#include "activation.inc.c"
+#include "matmul.inc.c"
+#include "update.inc.c"
+#include "linear.inc.c"
+#include "rows.inc.c"
+#include "loss.inc.c"
+
+#define X(name, split) [FM_##name] = name,
+const fm_kernels FM_KERNELS = {FM_TARGET, {FM_OPCODES(X)}};
+#undef X

@@ -1,0 +1,115 @@
+/* Losses of a row, and their gradients by the row's outputs.
+ *
+ * y and dy may be the same rows. Columns from n_out on reach no sum, and dy is 0 there. Columns are added lane by lane
+ * of a block and then across it, so every target gets the same bits. */
+
+/* t[r, c ..], or the row of the unit matrix that a label stands for; a single output takes the label as its target. */
+static inline vf target(const fm_op *op, int64_t r, int64_t c)
+{
+    if (!op->labels) return vf_load((const real *)op->t.p + r * op->t.ld + c);
+    const int32_t label = ((const int32_t *)op->t.p)[r];
+    if (op->n_out == 1) return vf_set1((real)label);
+    return vf_keep(lane_numbers() == (ireal)(label - c), vf_set1(1));
+}
+
+/* What the row's loss counts for in the loss of the batch. */
+static inline double row_share(const fm_step *step, int64_t r)
+{
+    return (step->weight ? step->weight[data_row(step, r)] : 1) * step->inverse_weight;
+}
+
+/* ---- one element: the losses that are a mean over the outputs ----------------------------------------------- */
+
+/* t p softplus(-y) + (1 - t) softplus(y). Both from one e^-|y|, and never as a difference of large terms. */
+static inline vf sigmoid_cross_entropy(vf y, vf t, vf p, vf *slope)
+{
+    const vf zero = vf_set1(0), one = vf_set1(1), e = vf_exp(minus_abs(y)), log1p_e = vf_log1p(e);
+    const vf upper = one / (one + e), lower = e / (one + e), on = t * p, off = one - t;
+    const vi positive = y >= zero;
+    *slope = off * vf_select(positive, upper, lower) - on * vf_select(positive, lower, upper);
+    return on * (vf_max(zero, -y) + log1p_e) + off * (vf_max(zero, y) + log1p_e);
+}
+
+/* The loss of one output, and its derivative by y. a: scale or delta; q: quantile or positive weight. */
+static inline __attribute__((always_inline)) vf element(int kind, vf y, vf t, vf a, vf q, vf *slope)
+{
+    const vf e = y - t, size = vf_abs(e), zero = vf_set1(0), one = vf_set1(1), half = vf_set1((real)0.5);
+    switch (kind) {
+    case FM_LOSS_sigmoid_cross_entropy: return sigmoid_cross_entropy(y, t, q, slope);
+    case FM_LOSS_squared_error: *slope = (a + a) * e; return a * e * e;
+    case FM_LOSS_absolute_error: *slope = vf_select(size > zero, with_sign_of(e, one), e); return size;
+    case FM_LOSS_huber:
+        *slope = vf_min(a, vf_max(-a, e));
+        return vf_select(size <= a, half * e * e, a * (size - half * a));
+    case FM_LOSS_quantile: /* e = y - t has the other sign than the formula's; no slope at 0 */
+        *slope = vf_select(e < zero, -q, vf_select(e > zero, one - q, e));
+        return vf_max(-q * e, (one - q) * e);
+    default: /* poisson */ *slope = vf_exp(y) - t; return vf_exp(y) - t * y;
+    }
+}
+
+static inline __attribute__((always_inline)) void mean_loss(int kind, const fm_op *op, const fm_step *step, int64_t begin,
+                                                            int64_t end)
+{
+    const int64_t n = op->n_out;
+    const vf a = vf_set1((real)op->param);
+    const real *aux = op->aux.p;
+    for (int64_t r = begin; r < end; r++) {
+        const real *y = (const real *)op->y.p + r * op->y.ld;
+        real *dy = op->dy.p ? (real *)op->dy.p + r * op->dy.ld : 0;
+        const vf share = vf_set1((real)(row_share(step, r) / (double)n));
+        vf sum[NB] = {{0}};
+        EACH_COLUMN {
+            vf slope;
+            const vf value = element(kind, vf_load(y + c), target(op, r, c), a, aux ? vf_load(aux + c) : vf_set1(1), &slope);
+            sum[i] += vf_keep(inside(c, n), value);
+            if (dy) vf_store(dy + c, vf_keep(inside(c, n), share * slope));
+        }
+        op->row_loss[r] = (double)vf_sum_block(sum) / (double)n;
+    }
+}
+
+/* ---- softmax: every output hangs on the whole row ------------------------------------------------------------ */
+
+/* sum_c t_c (log(sum e^y) - y_c) = (sum t) log(sum e^(y - top)) + sum_c t_c (top - y_c): two sums without cancellation,
+ * which one pass collects with the exponentials; a second turns those into the gradient. */
+static void softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    const int64_t n = op->n_out;
+    const vf zero = vf_set1(0), kept = vf_set1((real)(1 - op->param)), spread = vf_set1((real)(op->param / (double)n));
+    for (int64_t r = begin; r < end; r++) {
+        const real *y = (const real *)op->y.p + r * op->y.ld;
+        real *dy = op->dy.p ? (real *)op->dy.p + r * op->dy.ld : 0;
+        const vf top = vf_set1(row_max(y, n)), share = vf_set1((real)row_share(step, r));
+        vf sum_e[NB] = {{0}}, sum_t[NB] = {{0}}, sum_below[NB] = {{0}};
+        EACH_COLUMN {
+            const vi in = inside(c, n);
+            const vf below = top - vf_load(y + c), e = vf_keep(in, vf_exp(-below));
+            const vf t = vf_keep(in, vf_fma(kept, target(op, r, c), spread));
+            sum_e[i] += e, sum_t[i] += t;
+            sum_below[i] += vf_keep(t != zero, t * below); /* 0 log 0 = 0 */
+            if (dy) vf_store(dy + c, e);
+        }
+        const real total = vf_sum_block(sum_e), weight = vf_sum_block(sum_t);
+        op->row_loss[r] = (double)weight * vf_log(vf_set1(total))[0] + vf_sum_block(sum_below);
+        if (!dy) continue;
+        const vf totals = vf_set1(total), weights = vf_set1(weight);
+        EACH_COLUMN {
+            const vf t = vf_fma(kept, target(op, r, c), spread), p = vf_load(dy + c) / totals;
+            vf_store(dy + c, vf_keep(inside(c, n), share * vf_fma(weights, p, -t)));
+        }
+    }
+}
+
+static void loss(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    switch (op->kind) {
+    case FM_LOSS_softmax_cross_entropy: softmax_cross_entropy(op, step, begin, end); break;
+    case FM_LOSS_sigmoid_cross_entropy: mean_loss(FM_LOSS_sigmoid_cross_entropy, op, step, begin, end); break;
+    case FM_LOSS_squared_error: mean_loss(FM_LOSS_squared_error, op, step, begin, end); break;
+    case FM_LOSS_absolute_error: mean_loss(FM_LOSS_absolute_error, op, step, begin, end); break;
+    case FM_LOSS_huber: mean_loss(FM_LOSS_huber, op, step, begin, end); break;
+    case FM_LOSS_quantile: mean_loss(FM_LOSS_quantile, op, step, begin, end); break;
+    case FM_LOSS_poisson: mean_loss(FM_LOSS_poisson, op, step, begin, end); break;
+    }
+}

@@ -1,0 +1,116 @@
+/* The one matrix product: a register tile acc[rows][vectors] held for a whole run of k, and the panels made of it.
+ *
+ * Every element of a result is one FMA chain in rising k, whatever the tile, the panel or the place in the batch; a
+ * chain cut into runs of k goes on from the stored value, which changes no bit. A tile starts from `init`: the bias (row
+ * stride 0), zeros, or the chain so far.
+ *
+ *   nn  c[r, j] = init[r, j] + sum_k a[r * lda + k] b[k, j]       forward, and backward on a transposed panel
+ *   tn  c[r, j] = init[r, j] + sum_k a[k * lda + r] b[k, j]       weight gradient: x as it lies, summed over the batch */
+
+#define RUN_K 256         /* of k at a time: a panel of b this long stays in the first-level cache */
+#define PANEL_VECTORS 8   /* the widest panel */
+
+/* The tallest tile of each panel width (1, 2, 4, 8 vectors): enough accumulators to hide the FMA latency, few enough to
+ * stay in registers. Without fused instructions the product needs a register of its own. */
+#if FM_BYTES == 64
+#define TILE_ROWS {14, 12, 6, 1}
+#elif FM_BYTES == 32
+#define TILE_ROWS {12, 6, 3, 1}
+#elif defined(__aarch64__)
+#define TILE_ROWS {12, 8, 4, 1}
+#else
+#define TILE_ROWS {8, 4, 2, 1}
+#endif
+static const int tile_rows[4] = TILE_ROWS;
+
+typedef void tile_fn(int64_t k, const real *a, int64_t lda, const real *b, int64_t ldb, const real *init, int64_t ldi,
+                     real *c, int64_t ldc);
+
+/* gcc keeps acc in memory, ten times slower, unless the constant loops are unrolled by name. */
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define TILE(form, rows, nv, A)                                                                                        \
+    static void tile_##form##_##rows##x##nv(int64_t k, const real *a, int64_t lda, const real *b, int64_t ldb,         \
+                                            const real *init, int64_t ldi, real *c, int64_t ldc)                       \
+    {                                                                                                                  \
+        vf acc[rows][nv];                                                                                              \
+        UNROLL for (int r = 0; r < rows; r++)                                                                          \
+            UNROLL for (int v = 0; v < nv; v++) acc[r][v] = vf_load(init + r * ldi + v * LANES);                       \
+        for (int64_t i = 0; i < k; i++, b += ldb) {                                                                    \
+            vf bv[nv];                                                                                                 \
+            UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load(b + v * LANES);                                        \
+            UNROLL for (int r = 0; r < rows; r++) {                                                                    \
+                const vf ar = vf_set1(A);                                                                              \
+                UNROLL for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(ar, bv[v], acc[r][v]);                          \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL for (int r = 0; r < rows; r++)                                                                          \
+            UNROLL for (int v = 0; v < nv; v++) vf_store(c + r * ldc + v * LANES, acc[r][v]);                          \
+    }
+
+#define TILES(rows, nv) TILE(nn, rows, nv, a[r * lda + i]) TILE(tn, rows, nv, a[i * lda + r])
+TILES(1, 1) TILES(2, 1) TILES(3, 1) TILES(4, 1) TILES(5, 1) TILES(6, 1) TILES(7, 1) TILES(8, 1)
+TILES(1, 2) TILES(2, 2) TILES(3, 2) TILES(4, 2)
+TILES(1, 4) TILES(2, 4) TILES(1, 8)
+#if FM_BYTES > 16 || defined(__aarch64__)
+TILES(9, 1) TILES(10, 1) TILES(11, 1) TILES(12, 1) TILES(5, 2) TILES(6, 2) TILES(3, 4)
+#define WIDER(form, rows, nv) tile_##form##_##rows##x##nv
+#else
+#define WIDER(form, rows, nv) 0
+#endif
+#if FM_BYTES == 64 || defined(__aarch64__)
+TILES(7, 2) TILES(8, 2) TILES(4, 4)
+#define WIDER_32(form, rows, nv) tile_##form##_##rows##x##nv
+#else
+#define WIDER_32(form, rows, nv) 0
+#endif
+#if FM_BYTES == 64
+TILES(13, 1) TILES(14, 1) TILES(9, 2) TILES(10, 2) TILES(11, 2) TILES(12, 2) TILES(5, 4) TILES(6, 4)
+#define WIDER_512(form, rows, nv) tile_##form##_##rows##x##nv
+#else
+#define WIDER_512(form, rows, nv) 0
+#endif
+
+#define TILE_TABLE(form)                                                                                               \
+    {{tile_##form##_1x1, tile_##form##_2x1, tile_##form##_3x1, tile_##form##_4x1, tile_##form##_5x1,                   \
+      tile_##form##_6x1, tile_##form##_7x1, tile_##form##_8x1, WIDER(form, 9, 1), WIDER(form, 10, 1),                  \
+      WIDER(form, 11, 1), WIDER(form, 12, 1), WIDER_512(form, 13, 1), WIDER_512(form, 14, 1)},                         \
+     {tile_##form##_1x2, tile_##form##_2x2, tile_##form##_3x2, tile_##form##_4x2, WIDER(form, 5, 2),                   \
+      WIDER(form, 6, 2), WIDER_32(form, 7, 2), WIDER_32(form, 8, 2), WIDER_512(form, 9, 2), WIDER_512(form, 10, 2),    \
+      WIDER_512(form, 11, 2), WIDER_512(form, 12, 2)},                                                                 \
+     {tile_##form##_1x4, tile_##form##_2x4, WIDER(form, 3, 4), WIDER_32(form, 4, 4), WIDER_512(form, 5, 4),            \
+      WIDER_512(form, 6, 4)},                                                                                          \
+     {tile_##form##_1x8}}
+
+enum { NN, TN };
+static tile_fn *const tiles[2][4][14] = {TILE_TABLE(nn), TILE_TABLE(tn)};
+
+/* How wide (as a power of two of vectors) the next panel should be: two vectors reuse each broadcast twice; fewer rows
+ * than that tile has leave accumulators for a wider panel. */
+static inline int panel_log2(int64_t rows, int64_t vectors)
+{
+    if (vectors < 2) return 0;
+    if (vectors >= 8 && rows <= tile_rows[3]) return 3;
+    return vectors >= 4 && rows <= tile_rows[2] ? 2 : 1;
+}
+
+/* One panel, c[rows, 1 << log2 vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not 6+6+6+6+6+2). */
+static void panel(int form, int64_t rows, int log2, int64_t k, const real *a, int64_t lda, const real *b, int64_t ldb,
+                  const real *init, int64_t ldi, real *c, int64_t ldc)
+{
+    const int64_t step = form == NN ? lda : 1;
+    int64_t left = (rows + tile_rows[log2] - 1) / tile_rows[log2];
+    for (; left > 0; left--) {
+        const int64_t m = (rows + left - 1) / left;
+        tiles[form][log2][m - 1](k, a, lda, b, ldb, init, ldi, c, ldc);
+        a += m * step, init += m * ldi, c += m * ldc, rows -= m;
+    }
+}
+
+static inline int64_t vectors_of(int64_t columns) { return (columns + LANES - 1) / LANES; }
+static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+static const real zeros[PANEL_VECTORS * 64 / sizeof(real)] __attribute__((aligned(64)));

@@ -1,0 +1,116 @@
+/* Runs a plan: steps times ops, and a barrier where an op has to wait for all workers.
+ *
+ * Ops that split rows run in stretches: a worker carries a block of its rows through the whole stretch, so that a block's
+ * activations stay in its cache. Ops that split parameters run one after the other over the worker's share. */
+#include "fastmlp.h"
+#include "threads.h"
+
+#define SERIAL_STEP 4e5 /* floating-point operations of a step: ~10 us on one core, below which a barrier costs more */
+#define SERIAL_RUN 4e6  /* of a run: ~100 us, below which starting a worker costs more */
+
+struct job {
+    const fm_plan *plan;
+    const fm_run_args *args;
+};
+
+static int splits_params(const fm_op *op)
+{
+    static const uint8_t split[FM_N_OPCODES] = {
+#define X(name, split) [FM_##name] = FM_##split,
+        FM_OPCODES(X)
+#undef X
+    };
+    return split[op->opcode] == FM_PARAMS;
+}
+
+/* Sums are cut in eight, by position, whoever adds them: a fixed order that still keeps the adder busy. */
+static double sum_of_eight(const double *part)
+{
+    return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+}
+
+static double weight_of(const fm_step *step, int64_t r)
+{
+    return step->weight ? step->weight[step->index ? step->index[r] : step->first + r] : 1;
+}
+
+static double inverse_weight(const fm_step *step)
+{
+    if (!step->weight) return 1 / (double)step->rows;
+    double part[8] = {0};
+    for (int64_t r = 0; r < step->rows; r++) part[r % 8] += weight_of(step, r);
+    const double sum = sum_of_eight(part);
+    return sum > 0 ? 1 / sum : 0;
+}
+
+static double mean_loss(const double *row_loss, const fm_step *step)
+{
+    double part[8] = {0};
+    for (int64_t r = 0; r < step->rows; r++) part[r % 8] += weight_of(step, r) * row_loss[r];
+    return sum_of_eight(part) * step->inverse_weight;
+}
+
+static void run_rows(const fm_plan *plan, const fm_step *step, int first, int last, int64_t begin, int64_t end)
+{
+    for (int64_t r = begin; r < end; r += plan->row_block) {
+        const int64_t stop = r + plan->row_block < end ? r + plan->row_block : end;
+        for (int i = first; i < last; i++) plan->kernels->run[plan->ops[i].opcode](&plan->ops[i], step, r, stop);
+    }
+}
+
+static void run_params(const fm_plan *plan, const fm_step *step, int i, int me, int n)
+{
+    const int64_t begin = plan->span[i] * me / n, end = plan->span[i] * (me + 1) / n;
+    if (begin < end) plan->kernels->run[plan->ops[i].opcode](&plan->ops[i], step, begin, end);
+}
+
+static void run_step(const struct job *job, const fm_step *step, double *loss, fm_team *team, int me, int n)
+{
+    const fm_plan *plan = job->plan;
+    /* Where no barrier parts the steps, a worker must keep to the same buffer rows in all of them. */
+    const int64_t rows = plan->barriers ? step->rows : plan->capacity;
+    const int64_t begin = rows * me / n, share = rows * (me + 1) / n, end = share < step->rows ? share : step->rows;
+
+    for (int i = job->args->first_op, next; i < job->args->last_op; i = next) {
+        next = i + 1;
+        if (plan->sync[i]) fm_barrier(team);
+        if (splits_params(&plan->ops[i])) {
+            run_params(plan, step, i, me, n);
+            continue;
+        }
+        while (next < job->args->last_op && !splits_params(&plan->ops[next]) && !plan->sync[next]) next++;
+        run_rows(plan, step, i, next, begin, end);
+    }
+    if (!loss) return;
+    if (plan->barriers == FM_BARRIERS_FOR_LOSS) fm_barrier(team);
+    if (me == 0) *loss = mean_loss(plan->row_loss, step);
+    if (plan->barriers == FM_BARRIERS_FOR_LOSS) fm_barrier(team);
+}
+
+static void run_steps(void *context, fm_team *team, int me, int n)
+{
+    const struct job *job = context;
+    const fm_run_args *args = job->args;
+    for (int64_t s = 0; s < args->n_steps; s++) {
+        const int64_t first = args->offsets[s];
+        fm_step step = {
+            .rows = args->offsets[s + 1] - first, .first = first, .number = args->first_number + s,
+            .index = args->order ? args->order + first : 0, .weight = args->weight, .lr = args->lr ? args->lr[s] : 0,
+        };
+        step.inverse_weight = inverse_weight(&step);
+        run_step(job, &step, args->losses ? &args->losses[s] : 0, team, me, n);
+    }
+}
+
+static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
+{
+    const double full_steps = (double)(args->offsets[args->n_steps] - args->offsets[0]) / (double)plan->capacity;
+    if (plan->barriers && plan->work < SERIAL_STEP) return 1;
+    return plan->work * full_steps < SERIAL_RUN ? 1 : args->n_threads;
+}
+
+void fm_run(const fm_plan *plan, const fm_run_args *args)
+{
+    struct job job = {plan, args};
+    fm_team_run(workers_worth_waking(plan, args), run_steps, &job);
+}

@@ -1,0 +1,24 @@
+/* Vector words for AVX-512F: 64 bytes, one is a block. Opens the target region; simd/end.h closes it. */
+#include <immintrin.h> /* outside the region: it opens its own */
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
+#endif
+#define FM_BYTES 64
+#include "words.h"
+
+#if FM_REAL == 32
+static inline vf vf_set1(real s) { return (vf)_mm512_set1_ps(s); }
+static inline vf vf_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+static inline vf vf_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+static inline vf vf_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+static inline vf vf_sqrt(vf a) { return (vf)_mm512_sqrt_ps((__m512)a); }
+#else
+static inline vf vf_set1(real s) { return (vf)_mm512_set1_pd(s); }
+static inline vf vf_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
+static inline vf vf_max(vf a, vf b) { return (vf)_mm512_max_pd((__m512d)a, (__m512d)b); }
+static inline vf vf_min(vf a, vf b) { return (vf)_mm512_min_pd((__m512d)a, (__m512d)b); }
+static inline vf vf_sqrt(vf a) { return (vf)_mm512_sqrt_pd((__m512d)a); }
+#endif

@@ -1,0 +1,14 @@
+/* Vector words for any CPU: 16 bytes through the compiler's vector extension, and a multiply-add in two roundings
+ * (a fused one without hardware for it is a library call), which is why this target's bits are its own. */
+#define FM_BYTES 16
+#include "words.h"
+
+static inline vf vf_set1(real s) { return s - (vf){0}; } /* s - 0 is s, also for -0 */
+static inline vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
+static inline vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
+static inline vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
+static inline vf vf_sqrt(vf a)
+{
+    for (int l = 0; l < LANES; l++) a[l] = FM_SQRT(a[l]);
+    return a;
+}

@@ -1,0 +1,112 @@
+/* A team of workers and its barrier: the only file that knows pthreads.
+ *
+ * Workers live for one run and then end. So there is no state between runs, nothing for a fork to break, and no idle
+ * cost; starting one takes some tens of microseconds, which a run (up to ~50 ms of steps) does not notice. */
+#include "threads.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+#define MAX_WORKERS 256
+#define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
+#define SPINS 4000            /* ~20 us: longer than two evenly loaded workers ever wait for one another */
+#define YIELDS 64             /* then let somebody else use the core, and then sleep */
+
+struct fm_team {
+    fm_work *work;
+    void *context;
+    int n;                        /* set before the gate opens */
+    atomic_int gate;
+    _Alignas(128) atomic_int waiting;
+    _Alignas(128) atomic_uint phase;
+    atomic_int sleepers;
+    pthread_mutex_t lock;
+    pthread_cond_t woken;
+};
+
+struct seat {
+    fm_team *team;
+    int me;
+};
+
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void wait_for_phase(fm_team *team, unsigned old)
+{
+    for (int i = 0; i < SPINS; i++, relax())
+        if (atomic_load_explicit(&team->phase, memory_order_acquire) != old) return;
+    for (int i = 0; i < YIELDS; i++, sched_yield())
+        if (atomic_load_explicit(&team->phase, memory_order_acquire) != old) return;
+    pthread_mutex_lock(&team->lock);
+    atomic_fetch_add(&team->sleepers, 1);
+    while (atomic_load(&team->phase) == old) pthread_cond_wait(&team->woken, &team->lock);
+    atomic_fetch_sub(&team->sleepers, 1);
+    pthread_mutex_unlock(&team->lock);
+}
+
+void fm_barrier(fm_team *team)
+{
+    if (team->n == 1) return;
+    const unsigned phase = atomic_load_explicit(&team->phase, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&team->waiting, 1, memory_order_acq_rel) + 1 < team->n) {
+        wait_for_phase(team, phase);
+        return;
+    }
+    atomic_store_explicit(&team->waiting, 0, memory_order_relaxed);
+    atomic_store(&team->phase, phase + 1); /* sequentially consistent, as is the sleepers' count: no wake-up is lost */
+    if (atomic_load(&team->sleepers)) {
+        pthread_mutex_lock(&team->lock);
+        pthread_cond_broadcast(&team->woken);
+        pthread_mutex_unlock(&team->lock);
+    }
+}
+
+static void *worker(void *argument)
+{
+    const struct seat *seat = argument;
+    fm_team *team = seat->team;
+    while (!atomic_load_explicit(&team->gate, memory_order_acquire)) sched_yield();
+    team->work(team->context, team, seat->me, team->n);
+    return 0;
+}
+
+void fm_team_run(int n_threads, fm_work *work, void *context)
+{
+    fm_team team = {.work = work, .context = context, .n = 1};
+    if (n_threads <= 1) {
+        work(context, &team, 0, 1);
+        return;
+    }
+    struct seat seats[MAX_WORKERS];
+    pthread_t threads[MAX_WORKERS];
+    pthread_attr_t attributes;
+    sigset_t all, before;
+
+    if (n_threads > MAX_WORKERS) n_threads = MAX_WORKERS;
+    pthread_mutex_init(&team.lock, 0);
+    pthread_cond_init(&team.woken, 0);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the caller's: workers inherit an empty door */
+    for (; team.n < n_threads; team.n++) {
+        seats[team.n] = (struct seat){&team, team.n};
+        if (pthread_create(&threads[team.n], &attributes, worker, &seats[team.n])) break;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, 0);
+    atomic_store_explicit(&team.gate, 1, memory_order_release);
+    work(context, &team, 0, team.n);
+    for (int i = 1; i < team.n; i++) pthread_join(threads[i], 0);
+    pthread_attr_destroy(&attributes);
+    pthread_cond_destroy(&team.woken);
+    pthread_mutex_destroy(&team.lock);
+}

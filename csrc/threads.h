@@ -1,0 +1,15 @@
+/* A team of workers and its barrier. */
+#ifndef FASTMLP_THREADS_H
+#define FASTMLP_THREADS_H
+
+typedef struct fm_team fm_team;
+typedef void fm_work(void *context, fm_team *team, int me, int n);
+
+/* Run work(context, team, me, n) on n workers, the caller being worker 0, and wait for all. n is what could be started:
+ * at most n_threads, at least 1. */
+void fm_team_run(int n_threads, fm_work *work, void *context);
+
+/* Wait until all workers of the team have come here. */
+void fm_barrier(fm_team *team);
+
+#endif
