@@ -1,0 +1,37 @@
+"""Types of the compiled executor; see ``_engine.pyx``."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .plan import Plan
+
+OPCODES: tuple[str, ...]
+SPLITS: dict[str, str]
+SOURCES: tuple[str, ...]
+ACTIVATIONS: tuple[str, ...]
+LOSSES: tuple[str, ...]
+OPTIMIZERS: tuple[str, ...]
+KINDS: dict[str, tuple[str, ...]]
+COMPILER: str
+
+def targets(supported: bool = True) -> tuple[str, ...]: ...
+
+class Engine:
+    plan: Plan
+    target: str
+    def __init__(self, plan: Plan, target: str | None = None) -> None: ...
+    def bind(self, i: int, data: NDArray[Any]) -> None: ...
+    def run(
+        self,
+        order: NDArray[np.int64] | None,
+        offsets: NDArray[np.int64],
+        lr: NDArray[np.float64] | None = None,
+        *,
+        weight: NDArray[np.float64] | None = None,
+        first_number: int = 0,
+        first_op: int = 0,
+        last_op: int | None = None,
+        n_threads: int = 1,
+    ) -> NDArray[np.float64]: ...

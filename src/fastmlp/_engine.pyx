@@ -1,0 +1,321 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""The compiled executor: the only door to C.
+
+An :class:`Engine` copies a plan's numbers and the addresses of its buffers into C structs once; ``run`` then crosses
+into C without the GIL. The buffers belong to NumPy: the engine keeps the plan alive and never allocates during a run.
+"""
+
+import threading
+
+import numpy as np
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free
+
+cdef extern from "fastmlp.h" nogil:
+    ctypedef struct fm_mat:
+        void *p
+        int64_t ld
+    ctypedef struct fm_rule:
+        int32_t nesterov, decay_bias
+        double momentum, alpha, beta1, beta2, eps, l1, l2, decay, lr_weight, lr_bias, clip_value, clip_norm
+    ctypedef struct fm_op:
+        int32_t opcode, kind, labels, bias, accumulate, smooth_clip
+        int64_t n_in, n_out
+        fm_mat x, w, y, z, dy, dx, t, g, s1, s2, part, aux
+        double *row_loss
+        const char *data
+        int64_t data_row, data_column
+        double param
+        uint64_t seed
+        fm_rule rule
+    ctypedef struct fm_kernels:
+        const char *target
+    ctypedef struct fm_plan:
+        const fm_op *ops
+        const int64_t *span
+        const uint8_t *sync
+        int32_t n_ops, barriers, row_block
+        int64_t capacity
+        const double *row_loss
+        double work
+        const fm_kernels *kernels
+    ctypedef struct fm_run_args:
+        const int64_t *order
+        const int64_t *offsets
+        const double *lr
+        const double *weight
+        double *losses
+        int64_t n_steps, first_number
+        int32_t first_op, last_op, n_threads
+    ctypedef struct fm_target:
+        const char *name
+        int (*supported)()
+        const fm_kernels *kernels[2]
+    void fm_run(const fm_plan *plan, const fm_run_args *args)
+    const fm_target fm_targets[]
+    int FM_N_OPCODES, FM_N_ACTIVATIONS, FM_N_LOSSES, FM_N_OPTIMIZERS, FM_N_SOURCES
+    int FM_BARRIERS_NONE, FM_BARRIERS_FOR_LOSS, FM_BARRIERS_BY_SYNC
+
+cdef extern from *:
+    """
+    #define X(name, other) #name,
+    static const char *const opcode_names[] = {FM_OPCODES(X)};
+    #undef X
+    #define X(name, other) #other,
+    static const char *const split_names[] = {FM_OPCODES(X)};
+    #undef X
+    #define X(name, other) #name,
+    static const char *const source_names[] = {FM_SOURCES(X)};
+    #undef X
+    #define X(name) #name,
+    static const char *const activation_names[] = {FM_ACTIVATIONS(X)};
+    static const char *const loss_names[] = {FM_LOSSES(X)};
+    static const char *const optimizer_names[] = {FM_OPTIMIZERS(X)};
+    #undef X
+    #if defined(__clang__)
+    #define FM_COMPILER "Clang " __clang_version__
+    #elif defined(__GNUC__)
+    #define FM_COMPILER "GCC " __VERSION__
+    #else
+    #define FM_COMPILER "unknown"
+    #endif
+    """
+    const char *opcode_names[]
+    const char *split_names[]
+    const char *source_names[]
+    const char *activation_names[]
+    const char *loss_names[]
+    const char *optimizer_names[]
+    const char *FM_COMPILER
+
+
+cdef tuple names(const char *const *table, int n):
+    return tuple(table[i].decode() for i in range(n))
+
+OPCODES = names(opcode_names, FM_N_OPCODES)
+SPLITS = {name: split.lower() for name, split in zip(OPCODES, names(split_names, FM_N_OPCODES))}
+SOURCES = names(source_names, FM_N_SOURCES)
+ACTIVATIONS = names(activation_names, FM_N_ACTIVATIONS)
+LOSSES = names(loss_names, FM_N_LOSSES)
+OPTIMIZERS = names(optimizer_names, FM_N_OPTIMIZERS)
+COMPILER = FM_COMPILER.decode()
+
+# What an op's `kind` names, by opcode.
+KINDS = {
+    "gather": SOURCES, "linear": ACTIVATIONS, "linear_back": ACTIVATIONS, "activate": ACTIVATIONS,
+    "activate_back": ACTIVATIONS, "loss": LOSSES, "update": OPTIMIZERS, "linear_update": OPTIMIZERS,
+}
+MATRICES = ("x", "w", "y", "z", "dy", "dx", "t", "g", "s1", "s2", "part", "aux")
+
+
+def targets(supported=True):
+    """Names of the targets compiled in, best first; by default only those this CPU supports."""
+    found = []
+    cdef int i = 0
+    while fm_targets[i].name != NULL:
+        if not supported or fm_targets[i].supported():
+            found.append(fm_targets[i].name.decode())
+        i += 1
+    return tuple(found)
+
+
+cdef uintptr_t address(array):
+    return 0 if array is None else array.__array_interface__["data"][0]
+
+
+cdef fm_mat matrix(array, dtype) except *:
+    cdef fm_mat m
+    m.p = NULL
+    m.ld = 0
+    if array is None:
+        return m
+    m.p = <void *>address(array)
+    if array.ndim == 1:
+        return m
+    if dtype is not None and array.dtype != dtype:
+        raise TypeError(f"a plan in {dtype} holds a buffer of {array.dtype}")
+    m.ld = array.strides[0] // array.itemsize
+    return m
+
+
+cdef class Engine:
+    """Runs a :class:`fastmlp.plan.Plan` with compiled kernels.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its buffers are bound for good; only gather sources and scatter destinations may be replaced, by `bind`.
+    target : str, optional
+        One of `targets()`; default the best.
+    """
+    cdef fm_plan _plan
+    cdef fm_op *_ops
+    cdef int64_t *_span
+    cdef uint8_t *_sync
+    cdef int64_t _data_rows
+    cdef readonly object plan
+    cdef readonly str target
+    cdef object _lock
+
+    def __cinit__(self, plan, target=None):
+        cdef int n = len(plan.ops)
+        self._ops = <fm_op *>calloc(n, sizeof(fm_op))
+        self._span = <int64_t *>calloc(n, sizeof(int64_t))
+        self._sync = <uint8_t *>calloc(n, sizeof(uint8_t))
+        if not (self._ops and self._span and self._sync):
+            raise MemoryError(f"no memory for a plan of {n} ops")
+
+    def __init__(self, plan, target=None):
+        known = targets()
+        self.target = known[0] if target is None else target
+        if self.target not in known:
+            raise ValueError(f"target must be one of {', '.join(known)} on this CPU, got {target!r}")
+        self.plan = plan
+        self._lock = threading.Lock()
+        cdef int i, single = plan.dtype == np.float64
+        for i in range(len(plan.ops)):
+            self._set(i, plan.ops[i])
+            self._span[i] = plan.spans[i]
+            self._sync[i] = plan.syncs[i]
+        i = 0
+        while fm_targets[i].name.decode() != self.target:
+            i += 1
+        self._plan.kernels = fm_targets[i].kernels[single]
+        self._plan.ops = self._ops
+        self._plan.span = self._span
+        self._plan.sync = self._sync
+        self._plan.n_ops = len(plan.ops)
+        self._plan.row_block = plan.row_block
+        self._plan.capacity = plan.capacity
+        self._plan.work = plan.work
+        self._plan.row_loss = <const double *>address(plan.row_loss)
+        self._plan.barriers = (FM_BARRIERS_BY_SYNC if any(plan.syncs) else
+                               FM_BARRIERS_FOR_LOSS if plan.row_loss is not None else FM_BARRIERS_NONE)
+        self._count_data_rows()
+
+    def __dealloc__(self):
+        free(self._ops)
+        free(self._span)
+        free(self._sync)
+
+    cdef int _set(self, int i, op) except -1:
+        cdef fm_op *c = &self._ops[i]
+        c.opcode = OPCODES.index(op.opcode)
+        c.kind = KINDS[op.opcode].index(op.kind) if op.kind and op.opcode in KINDS else 0
+        c.labels, c.bias, c.accumulate, c.smooth_clip = op.labels, op.bias, op.accumulate, op.smooth_clip
+        c.n_in, c.n_out, c.param, c.seed = op.n_in, op.n_out, op.param, op.seed
+        dtype = self.plan.dtype
+        c.x, c.w, c.y, c.z = matrix(op.x, dtype), matrix(op.w, dtype), matrix(op.y, dtype), matrix(op.z, dtype)
+        c.dy, c.dx, c.g = matrix(op.dy, dtype), matrix(op.dx, dtype), matrix(op.g, dtype)
+        c.s1, c.s2, c.aux = matrix(op.s1, dtype), matrix(op.s2, dtype), matrix(op.aux, dtype)
+        c.t = matrix(op.t, None if op.labels else dtype)
+        c.part = matrix(op.part, np.dtype(np.float64))
+        if op.part is not None:
+            c.part.ld = op.part.shape[1]
+        c.row_loss = <double *>address(op.row_loss)
+        rule = op.rule
+        c.rule.nesterov, c.rule.decay_bias = rule.nesterov, rule.decay_bias
+        c.rule.momentum, c.rule.alpha, c.rule.eps = rule.momentum, rule.alpha, rule.eps
+        c.rule.beta1, c.rule.beta2 = rule.beta1, rule.beta2
+        c.rule.l1, c.rule.l2, c.rule.decay = rule.l1, rule.l2, rule.decay
+        c.rule.lr_weight, c.rule.lr_bias = rule.lr_weight, rule.lr_bias
+        c.rule.clip_value, c.rule.clip_norm = rule.clip_value, rule.clip_norm
+        if op.data is not None:
+            self._point(c, op)
+        return 0
+
+    cdef int _point(self, fm_op *c, op) except -1:
+        if op.opcode == "gather":
+            c.kind = SOURCES.index(op.data.dtype.name)
+        c.data = <const char *>address(op.data)
+        c.data_row = op.data.strides[0]
+        c.data_column = op.data.strides[1] if op.data.ndim > 1 else 0
+        return 0
+
+    cdef int _count_data_rows(self) except -1:
+        rows = [op.data.shape[0] for op in self.plan.ops if op.data is not None]
+        self._data_rows = min(rows) if rows else 0
+        return 0
+
+    def bind(self, int i, data):
+        """Let gather or scatter number `i` of the plan read or write `data` from now on."""
+        op = self.plan.ops[i]
+        if op.opcode == "scatter" and data.dtype != self.plan.dtype:
+            raise TypeError(f"scatter writes {self.plan.dtype}, got an array of {data.dtype}")
+        if data.ndim != (1 if op.labels else 2) or (data.ndim == 2 and data.shape[1] != (op.n_in or op.n_out)):
+            raise ValueError(f"op {i} ({op.opcode}) has {op.n_in or op.n_out} columns, got an array of shape {data.shape}")
+        op.data = data
+        self._point(&self._ops[i], op)
+        self._count_data_rows()
+
+    def run(self, order, offsets, lr=None, *, weight=None, int64_t first_number=0, int first_op=0, last_op=None,
+            int n_threads=1):
+        """Run steps: step `s` works on rows ``order[offsets[s]:offsets[s + 1]]`` at rate ``lr[s]``.
+
+        Parameters
+        ----------
+        order : int64 array or None
+            Row numbers of the data; None means that row numbers are positions.
+        offsets : int64 array, shape (n_steps + 1,)
+        lr : float64 array, shape (n_steps,), optional
+        weight : float64 array, shape (n_data,), optional
+            Sample weights; None means ones.
+        first_number : int
+            Steps taken since training began (Adam's bias correction and dropout depend on it).
+        first_op, last_op : int
+            Run only ops ``first_op .. last_op - 1``.
+        n_threads : int
+            At most so many workers; the result does not depend on it.
+
+        Returns
+        -------
+        losses : float64 array, shape (n_steps,)
+        """
+        cdef const int64_t[::1] offsets_view = offsets, order_view
+        cdef const double[::1] lr_view, weight_view
+        cdef int64_t n_steps = offsets_view.shape[0] - 1, s, rows = self._data_rows
+        losses = np.zeros(max(n_steps, 0))
+        cdef double[::1] losses_view = losses
+        cdef fm_run_args args
+        if n_steps < 1:
+            return losses
+        args.order = NULL
+        args.lr = NULL
+        args.weight = NULL
+        if order is not None:
+            order_view = order
+            args.order = &order_view[0] if order_view.shape[0] else NULL
+        if lr is not None:
+            lr_view = lr
+            if lr_view.shape[0] < n_steps:
+                raise ValueError(f"lr must have a rate for each of {n_steps} steps, got {lr_view.shape[0]}")
+            args.lr = &lr_view[0]
+        if weight is not None:
+            weight_view = weight
+            if weight_view.shape[0] < rows:
+                raise ValueError(f"weight must have a value for each of {rows} rows, got {weight_view.shape[0]}")
+            args.weight = &weight_view[0]
+        args.offsets = &offsets_view[0]
+        args.losses = &losses_view[0] if self._plan.row_loss != NULL else NULL
+        args.n_steps = n_steps
+        args.first_number = first_number
+        args.first_op = first_op
+        args.last_op = self._plan.n_ops if last_op is None else last_op
+        args.n_threads = n_threads
+        if not 0 <= args.first_op <= args.last_op <= self._plan.n_ops:
+            raise ValueError(f"ops must lie in 0..{self._plan.n_ops}, got {first_op}..{last_op}")
+        cdef int64_t ordered = rows if order is None else order_view.shape[0]
+        for s in range(n_steps):
+            if not 0 < offsets_view[s + 1] - offsets_view[s] <= self._plan.capacity:
+                raise ValueError(f"step {s} must have 1..{self._plan.capacity} rows, got {offsets_view[s + 1] - offsets_view[s]}")
+        if offsets_view[0] < 0 or (offsets_view[n_steps] > ordered and (rows or order is not None)):
+            raise ValueError(f"offsets must lie in 0..{ordered}, got {offsets_view[0]}..{offsets_view[n_steps]}")
+        if order is not None:
+            for s in range(offsets_view[0], offsets_view[n_steps]):
+                if not 0 <= order_view[s] < rows:
+                    raise ValueError(f"order must hold row numbers 0..{rows - 1}, got {order_view[s]}")
+        with self._lock:
+            with nogil:
+                fm_run(&self._plan, &args)
+        return losses

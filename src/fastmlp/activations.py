@@ -1,0 +1,302 @@
+"""Activation functions: what a layer makes of its pre-activation z.
+
+Name one by a string (``"relu"``) or, where it has a parameter, by an object (``LeakyReLU(0.2)``). The kernels take
+the derivative from the output y where it can be had from there; ``needs_z`` tells which functions need z kept as well.
+
+``lookup`` and ``check_number`` at the end also serve the other modules of named things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import ClassVar, Protocol, TypeVar
+
+__all__ = [
+    "ELU",
+    "GELU",
+    "SELU",
+    "Activation",
+    "HardTanh",
+    "Identity",
+    "LeakyReLU",
+    "Mish",
+    "ReLU",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+    "get",
+]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What all activations have in common.
+
+    Attributes
+    ----------
+    name : str
+        The name that stands for the function with its default parameter.
+    kind : str
+        The name of the kernel's case, in ``fm_activation``.
+    param : float
+        Slope or alpha; 0 where there is none.
+    needs_z : bool
+        Whether the derivative needs the pre-activation as well as the output.
+    default_initializer : str
+        How the weights into a layer with this activation begin, unless told otherwise.
+    """
+
+    name: ClassVar[str]
+    needs_z: ClassVar[bool] = False
+    default_initializer: ClassVar[str] = "glorot_uniform"
+
+    @property
+    def kind(self) -> str:
+        return self.name
+
+    @property
+    def param(self) -> float:
+        return 0.0
+
+    def check(self) -> None:
+        """Raise TypeError or ValueError, with the range, for a parameter out of it."""
+
+
+@dataclass(frozen=True)
+class Identity(Activation):
+    """f(z) = z."""
+
+    name = "identity"
+
+
+@dataclass(frozen=True)
+class Sigmoid(Activation):
+    """f(z) = 1 / (1 + e^-z); f' = y (1 - y)."""
+
+    name = "sigmoid"
+
+
+@dataclass(frozen=True)
+class Tanh(Activation):
+    """f(z) = tanh(z); f' = 1 - y^2."""
+
+    name = "tanh"
+
+
+@dataclass(frozen=True)
+class ReLU(Activation):
+    """f(z) = max(0, z); f' = 1 where y > 0, else 0."""
+
+    name = "relu"
+    default_initializer = "he_normal"
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Activation):
+    """f(z) = z where z > 0, else slope z.
+
+    Parameters
+    ----------
+    slope : float, default 0.01
+        In [0, inf): with a negative slope the output would not tell the sign of z.
+
+    Examples
+    --------
+    >>> LeakyReLU(0.2).param
+    0.2
+    """
+
+    slope: float = 0.01
+    name = "leaky_relu"
+    default_initializer = "he_normal"
+
+    @property
+    def param(self) -> float:
+        return float(self.slope)
+
+    def check(self) -> None:
+        check_number(self, "slope", "[0, inf)")
+
+
+@dataclass(frozen=True)
+class ELU(Activation):
+    """f(z) = z where z > 0, else alpha (e^z - 1). Clevert, Unterthiner and Hochreiter, ICLR 2016.
+
+    Parameters
+    ----------
+    alpha : float, default 1.0
+        In [0, inf); -alpha is the value for very negative z.
+
+    Examples
+    --------
+    >>> ELU()
+    ELU(alpha=1.0)
+    """
+
+    alpha: float = 1.0
+    name = "elu"
+    default_initializer = "he_normal"
+
+    @property
+    def param(self) -> float:
+        return float(self.alpha)
+
+    def check(self) -> None:
+        check_number(self, "alpha", "[0, inf)")
+
+
+@dataclass(frozen=True)
+class SELU(Activation):
+    """f(z) = s z where z > 0, else s a (e^z - 1), with s = 1.0507009873554805 and a = 1.6732632423543772.
+
+    Layers of it, with LeCun's normal weights, keep mean 0 and variance 1. Klambauer et al., NIPS 2017.
+    """
+
+    name = "selu"
+    default_initializer = "lecun_normal"
+
+
+@dataclass(frozen=True)
+class GELU(Activation):
+    """f(z) = z Phi(z), Phi the normal distribution function. Hendrycks and Gimpel, arXiv:1606.08415.
+
+    Parameters
+    ----------
+    approximate : bool, default False
+        z / 2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) instead: within 5e-4 of it, and what some published
+        weights were trained with. Its name is ``"gelu_tanh"``.
+
+    Examples
+    --------
+    >>> GELU(approximate=True).kind
+    'gelu_tanh'
+    """
+
+    approximate: bool = False
+    name = "gelu"
+    needs_z = True
+    default_initializer = "he_normal"
+
+    @property
+    def kind(self) -> str:
+        return "gelu_tanh" if self.approximate else "gelu"
+
+    def check(self) -> None:
+        check_bool(self, "approximate")
+
+
+@dataclass(frozen=True)
+class SiLU(Activation):
+    """f(z) = z sigmoid(z), also called swish. Elfwing et al., arXiv:1702.03118."""
+
+    name = "silu"
+    needs_z = True
+    default_initializer = "he_normal"
+
+
+@dataclass(frozen=True)
+class Mish(Activation):
+    """f(z) = z tanh(log(1 + e^z)). Misra, BMVC 2020."""
+
+    name = "mish"
+    needs_z = True
+    default_initializer = "he_normal"
+
+
+@dataclass(frozen=True)
+class Softplus(Activation):
+    """f(z) = log(1 + e^z); f' = 1 - e^-y."""
+
+    name = "softplus"
+
+
+@dataclass(frozen=True)
+class HardTanh(Activation):
+    """f(z) = min(1, max(-1, z)); f' = 1 where -1 < y < 1, else 0."""
+
+    name = "hard_tanh"
+
+
+@dataclass(frozen=True)
+class Softmax(Activation):
+    """f(z)_c = e^z_c / sum e^z over the outputs of a row: probabilities. For the output layer only."""
+
+    name = "softmax"
+
+
+KNOWN: dict[str, Callable[[], Activation]] = {
+    kind.name: kind
+    for kind in (Identity, Sigmoid, Tanh, ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, Mish, Softplus, HardTanh, Softmax)
+}
+KNOWN |= {"gelu_tanh": lambda: GELU(approximate=True), "swish": SiLU, "logistic": Sigmoid, "linear": Identity}
+
+
+def get(activation: str | Activation) -> Activation:
+    """The activation of that name, or the object itself, checked.
+
+    Parameters
+    ----------
+    activation : str or Activation
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, with the known ones, or a parameter out of range.
+    TypeError
+        For anything else.
+
+    Examples
+    --------
+    >>> get("leaky_relu"), get(ELU(0.5))
+    (LeakyReLU(slope=0.01), ELU(alpha=0.5))
+    """
+    return lookup(activation, KNOWN, Activation)
+
+
+# ---- shared by activations, losses, optimizers and schedules ---------------------------------------------------------
+
+
+class Checked(Protocol):
+    def check(self) -> None: ...
+
+
+Named = TypeVar("Named", bound=Checked)
+
+
+def lookup(spec: object, known: Mapping[str, Callable[[], Named]], base: type[Named]) -> Named:
+    """The thing a name stands for, or the thing itself; checked, because it is about to be used."""
+    noun = base.__name__.lower()
+    if isinstance(spec, str):
+        if spec not in known:
+            raise ValueError(f"unknown {noun} {spec!r}; known: {', '.join(sorted(known))}")
+        spec = known[spec]()
+    if not isinstance(spec, base):
+        raise TypeError(f"{noun} must be a name or a {base.__name__} object, got {spec!r}")
+    spec.check()
+    return spec
+
+
+def check_number(owner: object, argument: str, interval: str, value: object = ..., *, whole: bool = False) -> None:
+    """Raise unless the argument (or ``value``, for a part of one) is a number in the interval, as in ``"[0, 1)"``."""
+    value = getattr(owner, argument) if value is ... else value
+    what = "a whole number" if whole else "a number"
+    rule = f"{type(owner).__name__}: {argument} must be {what} in {interval}, got {value!r}"
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        raise TypeError(rule)
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    number = float(value)
+    above = low <= number if interval[0] == "[" else low < number
+    below = number <= high if interval[-1] == "]" else number < high
+    if not (above and below):  # the form that also refuses NaN; infinity is outside every interval in use
+        raise ValueError(rule)
+
+
+def check_bool(owner: object, argument: str) -> None:
+    """Raise unless the argument is True or False."""
+    value = getattr(owner, argument)
+    if not isinstance(value, bool):
+        raise TypeError(f"{type(owner).__name__}: {argument} must be True or False, got {value!r}")

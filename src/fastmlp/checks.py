@@ -1,0 +1,153 @@
+"""What callers pass, checked: every error names the argument, the value and what is allowed.
+
+Nothing here changes anything; all of it runs before training or prediction begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+NATIVE = frozenset(
+    ("float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+)  # what a gather reads in place
+CHUNK = 1 << 20  # elements looked at in one go: no check doubles the memory of the data
+
+
+def whole(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
+    """`value` as an int of at least `low`; TypeError or ValueError otherwise."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < low or (high is not None and value > high):
+        allowed = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return int(value)
+
+
+def sizes(value: Iterable[int]) -> tuple[int, ...]:
+    """Layer sizes: at least an input and an output, each at least 1."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"sizes must be a list of whole numbers such as [784, 16, 10], got {value!r}")
+    found = tuple(whole(f"sizes[{i}]", n) for i, n in enumerate(value))
+    if len(found) < 2:
+        raise ValueError(f"sizes must name at least an input and an output, as in [784, 10], got {list(found)}")
+    return found
+
+
+def real_dtype(value: DTypeLike) -> np.dtype[Any]:
+    """float32 or float64."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        dtype = np.dtype(object)
+    if value is None or dtype.name not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {value!r}")
+    return dtype.newbyteorder("=")
+
+
+def numeric(name: str, value: ArrayLike) -> NDArray[Any]:
+    """`value` as an array of a type that gather can read; a copy only where the type or byte order asks for it."""
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise TypeError(f"{name} must be dense, got a sparse {type(value).__name__}; use {name}.toarray()")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+    if array.dtype == np.bool_:
+        return array.view(np.uint8)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got an array of {array.dtype}")
+    if array.dtype.name not in NATIVE:
+        return array.astype(np.float32 if array.itemsize < 4 and array.dtype.kind == "f" else np.float64)
+    return array.astype(array.dtype.newbyteorder("=")) if not array.dtype.isnative else array
+
+
+def finite(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
+    """ValueError if `array` holds NaN, infinity, or a value too large for `dtype`."""
+    if array.dtype.kind != "f" or not array.size:
+        return
+    limit = float(np.finfo(dtype).max)
+    rows = max(1, CHUNK // max(1, array[0].size))
+    for start in range(0, len(array), rows):
+        chunk = array[start : start + rows]
+        low, high = chunk.min(), chunk.max()
+        if low >= -limit and high <= limit:
+            continue
+        bad = ~(np.abs(chunk) <= limit)
+        index = tuple(int(k) for k in np.argwhere(bad)[0])
+        where = ", ".join(str(k) for k in (index[0] + start, *index[1:]))
+        raise ValueError(f"{name} must be finite numbers that fit {dtype}, got {chunk[index]} at {name}[{where}]")
+
+
+def inputs(value: ArrayLike, columns: int, dtype: np.dtype[Any], name: str = "X") -> NDArray[Any]:
+    """X: finite numbers, at least one row, and the network's number of columns."""
+    array = numeric(name, value)
+    if array.ndim != 2:
+        hint = "; for one sample use X[None, :]" if array.ndim == 1 else ""
+        raise ValueError(f"{name} must have 2 dimensions (rows, {columns}), got shape {array.shape}{hint}")
+    if array.shape[1] != columns:
+        raise ValueError(f"{name} must have {columns} columns, the network's inputs, got shape {array.shape}")
+    if not len(array):
+        raise ValueError(f"{name} must have at least 1 row, got shape {array.shape}")
+    finite(name, array, dtype)
+    return array
+
+
+def labels(value: ArrayLike, rows: int, classes: int, name: str = "y") -> NDArray[Any]:
+    """Class numbers 0 .. classes - 1, one a row."""
+    array = numeric(name, value)
+    if array.shape != (rows,):
+        raise ValueError(f"{name} must hold one class number for each of the {rows} rows of X, got shape {array.shape}")
+    if array.dtype.kind == "f":
+        finite(name, array, np.dtype(np.float64))
+        if (array != np.floor(array)).any():
+            raise ValueError(f"{name} must hold whole class numbers 0..{classes - 1}, got {array[array != np.floor(array)][0]}")
+    low, high = array.min(), array.max()
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ValueError(f"{name} must hold class numbers 0..{classes - 1} (the network has {classes} outputs), got {wrong}")
+    return array if array.dtype.kind in "iu" else array.astype(np.int64)
+
+
+def dense_targets(value: ArrayLike, rows: int, columns: int, dtype: np.dtype[Any], name: str = "y") -> NDArray[Any]:
+    """Targets ``(rows, columns)``, finite; a vector stands for one column."""
+    array = numeric(name, value)
+    if array.ndim == 1 and columns == 1:
+        array = array[:, None]
+    if array.shape != (rows, columns):
+        shape = f"({rows}, {columns})" + (f" or ({rows},)" if columns == 1 else "")
+        raise ValueError(f"{name} must have shape {shape}, as many rows as X and a column for each output, got {array.shape}")
+    finite(name, array, dtype)
+    return array
+
+
+def probabilities(array: NDArray[Any], name: str = "y") -> None:
+    """ValueError unless every target lies in 0..1."""
+    low, high = array.min(), array.max()
+    if low < 0 or high > 1:
+        raise ValueError(f"{name} must lie in 0..1 for this loss, got {low if low < 0 else high}")
+
+
+def sample_weight(value: ArrayLike | None, rows: int, name: str = "sample_weight") -> NDArray[np.float64] | None:
+    """One finite weight >= 0 for each row, not all of them zero."""
+    if value is None:
+        return None
+    array = numeric(name, value)
+    if array.shape != (rows,):
+        raise ValueError(f"{name} must hold one weight for each of the {rows} rows of X, got shape {array.shape}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    finite(name, array, np.dtype(np.float64))
+    if array.min() < 0:
+        raise ValueError(f"{name} must not be negative, got {array.min()}")
+    if not array.max() > 0:
+        raise ValueError(f"{name} must not be all zero")
+    return array
+
+
+def same_length(name: str, value: Any, expected: int, what: str) -> None:
+    """ValueError unless `value` has the expected number of items."""
+    if len(value) != expected:
+        raise ValueError(f"{name} must have {expected} items, {what}, got {len(value)}")

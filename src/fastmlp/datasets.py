@@ -1,0 +1,148 @@
+"""Small data sets to try a network on: handwritten digits, exclusive or, spirals.
+
+Each function returns ``(X, y)``: one sample per row of ``X``, its class in ``y``. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import checks
+
+__all__ = ["load_digits", "spirals", "xor"]
+
+
+def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return 1,797 handwritten digits of 8 x 8 pixels.
+
+    Returns
+    -------
+    X : uint8 array of shape (1797, 64)
+        Pixels from 0 (blank) to 16, row by row.
+    y : int64 array of shape (1797,)
+        The digit, 0 to 9; between 174 and 183 samples of each.
+
+    Notes
+    -----
+    This is the test part of *Optical Recognition of Handwritten Digits* [1]_, licensed under CC BY 4.0, by way of the
+    copy that scikit-learn distributes; 13 people wrote it. The samples are not in random order: shuffle before
+    splitting.
+
+    References
+    ----------
+    .. [1] Alpaydin, E. and Kaynak, C. (1998). Optical Recognition of Handwritten Digits [Dataset]. UCI Machine
+       Learning Repository. https://doi.org/10.24432/C50P49
+
+    Examples
+    --------
+    >>> X, y = load_digits()
+    >>> X.shape, y.shape
+    ((1797, 64), (1797,))
+    >>> int(y[4])
+    4
+    >>> for row in X[4].reshape(8, 8):
+    ...     print("".join(" .:-=+*#@"[pixel // 2] for pixel in row).rstrip())
+        +
+       -=
+       *-..
+      -# ==
+     :@+ @-
+     :#@*@
+       .#+
+       .@:
+    """
+    with files("fastmlp").joinpath("data/digits.npz").open("rb") as file, np.load(file, allow_pickle=False) as data:
+        return data["X"], data["y"].astype(np.int64)
+
+
+def xor() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the four cases of exclusive or, the smallest problem that needs a hidden layer.
+
+    Returns
+    -------
+    X : float32 array of shape (4, 2)
+        Every pair of 0 and 1.
+    y : int64 array of shape (4,)
+        1 where the two differ.
+
+    Examples
+    --------
+    >>> X, y = xor()
+    >>> print(np.column_stack([X, y]).astype(int))
+    [[0 0 0]
+     [0 1 1]
+     [1 0 1]
+     [1 1 0]]
+    """
+    X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float32)
+    return X, np.array([0, 1, 1, 0], dtype=np.int64)
+
+
+def spirals(
+    n: int = 1000,
+    seed: int | None = 0,
+    *,
+    classes: int = 2,
+    turns: float = 1.5,
+    noise: float = 0.02,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return points on interleaved spirals, one spiral a class: no straight line separates them.
+
+    A point of class ``c`` lies at radius ``u`` and angle ``2 pi (turns u + c / classes)``, with ``u`` uniform in
+    (0, 1]; then normal noise moves it.
+
+    Parameters
+    ----------
+    n : int
+        How many points, at least 1. Row ``i`` is of class ``i % classes``, so the classes are balanced to within one.
+    seed : int or None
+        Seed of the random numbers, at least 0; None for different points on every call.
+    classes : int
+        How many spirals, at least 2.
+    turns : float
+        How often each spiral winds around the origin.
+    noise : float
+        Standard deviation of the noise added to either coordinate, at least 0.
+
+    Returns
+    -------
+    X : float32 array of shape (n, 2)
+    y : int64 array of shape (n,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of its range; the message names it and what is allowed.
+
+    Examples
+    --------
+    >>> X, y = spirals(6, seed=1, classes=3)
+    >>> X.shape, y
+    ((6, 2), array([0, 1, 2, 0, 1, 2]))
+    """
+    n = checks.whole("n", n)
+    seed = None if seed is None else checks.whole("seed", seed, 0)
+    classes = checks.whole("classes", classes, 2)
+    turns = _finite("turns", turns)
+    noise = _finite("noise", noise, 0)
+    generator = np.random.default_rng(seed)
+    y = np.arange(n, dtype=np.int64) % classes
+    radius = 1 - generator.random(n)
+    angle = 2 * np.pi * (turns * radius + y / classes)
+    X = radius[:, None] * np.column_stack([np.cos(angle), np.sin(angle)]) + noise * generator.standard_normal((n, 2))
+    return X.astype(np.float32), y
+
+
+def _finite(name: str, value: object, low: float = -math.inf) -> float:
+    """Return a real argument, or say which one is wrong and what is allowed."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    number = float(value)
+    if not (math.isfinite(number) and number >= low):
+        bound = "" if low == -math.inf else f" and at least {low:g}"
+        raise ValueError(f"{name} must be finite{bound}, got {value!r}")
+    return number

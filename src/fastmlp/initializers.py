@@ -1,0 +1,147 @@
+"""Initializers: the weights a layer begins with, as functions ``(rng, n_in, n_out) -> float64 array (n_in, n_out)``.
+
+The scales keep the variance of what passes through a layer: forward (lecun; he, for activations that halve it), or on
+average of forward and backward (glorot). Biases begin at zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from numbers import Real
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "constant",
+    "get",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "orthogonal",
+    "zeros",
+]
+
+Weights = NDArray[np.float64]
+Initializer = Callable[[np.random.Generator, int, int], Weights]
+
+
+def glorot_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+    """Uniform in +-sqrt(6 / (n_in + n_out)). Glorot and Bengio, AISTATS 2010.
+
+    Examples
+    --------
+    >>> glorot_uniform(np.random.default_rng(0), 2, 3).shape
+    (2, 3)
+    """
+    return _uniform(rng, n_in, n_out, 2 / (n_in + n_out))
+
+
+def glorot_normal(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+    """Normal with variance 2 / (n_in + n_out). Glorot and Bengio, AISTATS 2010."""
+    return _normal(rng, n_in, n_out, 2 / (n_in + n_out))
+
+
+def he_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+    """Uniform in +-sqrt(6 / n_in). He et al., ICCV 2015."""
+    return _uniform(rng, n_in, n_out, 2 / n_in)
+
+
+def he_normal(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+    """Normal with variance 2 / n_in. He et al., ICCV 2015."""
+    return _normal(rng, n_in, n_out, 2 / n_in)
+
+
+def lecun_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+    """Uniform in +-sqrt(3 / n_in). LeCun et al., Efficient BackProp, 1998."""
+    return _uniform(rng, n_in, n_out, 1 / n_in)
+
+
+def lecun_normal(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+    """Normal with variance 1 / n_in. LeCun et al., Efficient BackProp, 1998."""
+    return _normal(rng, n_in, n_out, 1 / n_in)
+
+
+def orthogonal(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+    """Orthonormal columns, or rows where there are fewer of them, drawn evenly. Saxe et al., ICLR 2014.
+
+    The factorisation is LAPACK's: unlike the other initializers, its last bits depend on the machine.
+    """
+    normal = rng.standard_normal((max(n_in, n_out), min(n_in, n_out)))
+    q, r = np.linalg.qr(normal)
+    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)  # else the signs are LAPACK's, and the draw is not even
+    return np.ascontiguousarray(q if n_in >= n_out else q.T)
+
+
+def zeros(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+    """All zero: for output layers. Hidden units that begin alike stay alike."""
+    return np.zeros((n_in, n_out))
+
+
+def constant(value: float) -> Initializer:
+    """An initializer that gives ``value`` to every weight.
+
+    Examples
+    --------
+    >>> constant(0.5)(np.random.default_rng(), 1, 2)
+    array([[0.5, 0.5]])
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real | float):
+        raise TypeError(f"constant: value must be a number, got {value!r}")
+    if not np.isfinite(value):
+        raise ValueError(f"constant: value must be finite, got {value!r}")
+    return partial(_constant, value=float(value))
+
+
+def _constant(rng: np.random.Generator, n_in: int, n_out: int, value: float) -> Weights:
+    return np.full((n_in, n_out), value)
+
+
+def _uniform(rng: np.random.Generator, n_in: int, n_out: int, variance: float) -> Weights:
+    limit = math.sqrt(3 * variance)
+    return rng.uniform(-limit, limit, (n_in, n_out))
+
+
+def _normal(rng: np.random.Generator, n_in: int, n_out: int, variance: float) -> Weights:
+    return rng.standard_normal((n_in, n_out)) * math.sqrt(variance)
+
+
+KNOWN: dict[str, Initializer] = {
+    "glorot_uniform": glorot_uniform,
+    "glorot_normal": glorot_normal,
+    "he_uniform": he_uniform,
+    "he_normal": he_normal,
+    "lecun_uniform": lecun_uniform,
+    "lecun_normal": lecun_normal,
+    "orthogonal": orthogonal,
+    "zeros": zeros,
+}
+
+
+def get(initializer: str | Initializer) -> Initializer:
+    """The initializer of that name, or the function itself.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, with the known ones.
+    TypeError
+        For what is neither a name nor a function.
+
+    Examples
+    --------
+    >>> get("he_normal")(np.random.default_rng(0), 4, 2).shape
+    (4, 2)
+    """
+    if isinstance(initializer, str):
+        if initializer not in KNOWN:
+            raise ValueError(f"unknown initializer {initializer!r}; known: {', '.join(sorted(KNOWN))}")
+        return KNOWN[initializer]
+    if not callable(initializer):
+        raise TypeError(f"initializer must be a name or a function (rng, n_in, n_out) -> weights, got {initializer!r}")
+    return initializer

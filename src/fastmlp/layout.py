@@ -1,0 +1,96 @@
+"""Where numbers lie: aligned memory, padded rows, and all parameters of a network in one flat vector.
+
+Every row starts on a 64-byte boundary, so that kernels work on whole vectors, and no row stride is a multiple of 1 KiB:
+power-of-two strides map every row onto the same few cache sets, which costs a quarter of the speed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+ALIGNMENT = 64
+ALIASING_STRIDE = 1024
+
+
+def padded(columns: int, dtype: DTypeLike) -> int:
+    """Elements from one row to the next in a matrix of that many columns.
+
+    >>> padded(10, "float32"), padded(256, "float32"), padded(10, "float64")
+    (16, 272, 16)
+    """
+    itemsize = np.dtype(dtype).itemsize
+    size = -(-columns * itemsize // ALIGNMENT) * ALIGNMENT
+    if size % ALIASING_STRIDE == 0:
+        size += ALIGNMENT
+    return size // itemsize
+
+
+def physical_memory() -> int:
+    """Bytes of memory this machine has, or a very large number where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 46
+
+
+def check_size(elements: int, dtype: DTypeLike, what: str) -> None:
+    """Raise ValueError if `elements` numbers cannot fit this machine's memory.
+
+    Checked with Python's integers, before any product could overflow and before lazily committed memory could promise
+    what the machine does not have.
+    """
+    size = elements * np.dtype(dtype).itemsize
+    if size > physical_memory():
+        raise ValueError(f"{what} would take {size:,} bytes; this machine has {physical_memory():,}")
+
+
+def aligned(elements: int, dtype: DTypeLike) -> NDArray[Any]:
+    """A zeroed vector that starts on a 64-byte boundary."""
+    dtype = np.dtype(dtype)
+    raw = np.zeros(elements * dtype.itemsize + ALIGNMENT, dtype=np.uint8)
+    start = -raw.__array_interface__["data"][0] % ALIGNMENT
+    return raw[start : start + elements * dtype.itemsize].view(dtype)
+
+
+def matrix(rows: int, columns: int, dtype: DTypeLike) -> NDArray[Any]:
+    """A zeroed matrix ``(rows, columns)`` on padded rows."""
+    ld = padded(columns, dtype)
+    check_size(rows * ld, dtype, f"a buffer of {rows} rows and {columns} columns")
+    return aligned(rows * ld, dtype).reshape(rows, ld)[:, :columns]
+
+
+class Layout:
+    """How the parameters of a network lie in one flat vector.
+
+    Layer ``i`` is a matrix ``(sizes[i] + 1, sizes[i + 1])`` on padded rows: the weights, and the bias as the last row.
+    Gradients and optimizer states use the same layout, so that a norm, an update or a checkpoint is one operation on
+    one vector.
+
+    >>> layout = Layout([2, 4, 1], "float32")
+    >>> layout.size, [m.shape for m in layout.matrices(layout.zeros())]
+    (128, [(3, 4), (5, 1)])
+    """
+
+    def __init__(self, sizes: list[int] | tuple[int, ...], dtype: DTypeLike) -> None:
+        self.sizes = tuple(sizes)
+        self.dtype = np.dtype(dtype)
+        self.strides = [padded(n, dtype) for n in self.sizes[1:]]
+        spans = [(n + 1) * ld for n, ld in zip(self.sizes, self.strides, strict=False)]
+        self.starts = [sum(spans[:i]) for i in range(len(spans))]
+        self.size = sum(spans)
+        check_size(self.size, dtype, f"sizes={list(self.sizes)}")
+
+    def zeros(self) -> NDArray[Any]:
+        """A new flat vector."""
+        return aligned(self.size, self.dtype)
+
+    def matrices(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
+        """Views ``(n_in + 1, n_out)`` of a flat vector, one a layer, the bias in the last row."""
+        found = []
+        for n_in, n_out, ld, start in zip(self.sizes, self.sizes[1:], self.strides, self.starts, strict=False):
+            found.append(flat[start : start + (n_in + 1) * ld].reshape(n_in + 1, ld)[:, :n_out])
+        return found

@@ -1,0 +1,116 @@
+"""Both executors in lock step: every op from the same state, compared before the next one runs.
+
+Turned on by ``FASTMLP_CHECK=1``. It is how the tests prove the kernels, and how a user can tell a wrong kernel from a
+badly chosen learning rate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .plan import WRITES, Op, Plan
+from .reference import ReferenceExecutor
+
+
+class LockStepError(AssertionError):
+    """The engine and the reference disagree; the message names op, buffer and index."""
+
+
+def tolerance(op: Op, dtype: np.dtype[Any], rows: int) -> float:
+    """Largest relative difference two right answers may have.
+
+    A sum of n products in another order differs by about sqrt(n) roundings, and a vector function by a few; the
+    factor leaves room for sums that cancel.
+    """
+    terms = {"linear": op.n_in, "linear_back": op.n_out, "linear_grad": rows, "linear_update": rows}.get(op.opcode, 16)
+    return float(np.finfo(dtype).eps) * (16 + 8 * terms**0.5)
+
+
+def scale_of(op: Op, name: str, expected: NDArray[Any], before: dict[str, NDArray[Any]], rows: int) -> NDArray[Any]:
+    """What a difference is measured against: the size of the terms of a sum, where the sum itself may cancel."""
+    absolute = np.abs(expected)
+    if op.opcode == "linear" and op.x is not None and op.w is not None:
+        return np.maximum(absolute, np.abs(op.x[:rows]) @ np.abs(op.w[:-1]) + np.abs(op.w[-1]))
+    if op.opcode == "linear_back" and op.dy is not None and op.w is not None:
+        return np.maximum(absolute, np.abs(op.dy[:rows]) @ np.abs(op.w[:-1]).T)
+    if op.opcode in ("linear_grad", "linear_update") and op.x is not None and op.dy is not None:
+        terms = np.abs(op.x[:rows]).T @ np.abs(op.dy[:rows])
+        terms = np.vstack((terms, np.abs(op.dy[:rows]).sum(axis=0)))
+        return absolute + terms + np.abs(before[name])
+    return np.maximum(absolute, np.abs(before[name])) if op.split == "params" else np.maximum(absolute, 1)
+
+
+class LockStepExecutor:
+    """Runs a plan on the engine and on the reference, op by op from the same state; keeps the engine's numbers.
+
+    Raises
+    ------
+    LockStepError
+        At the first op whose results differ by more than rounding.
+    """
+
+    def __init__(self, plan: Plan, engine: Any) -> None:
+        self.plan, self.engine, self.reference = plan, engine, ReferenceExecutor(plan)
+
+    def bind(self, i: int, data: NDArray[Any]) -> None:
+        """Let gather or scatter number `i` read or write `data` from now on."""
+        self.engine.bind(i, data)
+
+    def run(
+        self,
+        order: NDArray[np.int64] | None,
+        offsets: NDArray[np.int64],
+        lr: NDArray[np.float64] | None = None,
+        *,
+        weight: NDArray[np.float64] | None = None,
+        first_number: int = 0,
+        first_op: int = 0,
+        last_op: int | None = None,
+        n_threads: int = 1,
+    ) -> NDArray[np.float64]:
+        """Run steps, comparing after each op; see :meth:`fastmlp.reference.ReferenceExecutor.run`."""
+        losses = np.zeros(len(offsets) - 1)
+        for s in range(len(losses)):
+            one: dict[str, Any] = {"weight": weight, "first_number": first_number + s, "n_threads": n_threads}
+            rates = None if lr is None else np.ascontiguousarray(lr[s : s + 1])
+            step = np.ascontiguousarray(offsets[s : s + 2])
+            for i in range(first_op, len(self.plan.ops) if last_op is None else last_op):
+                loss = self._check(i, s, order, step, rates, one)
+                losses[s] = loss if self.plan.ops[i].opcode == "loss" else losses[s]
+        return losses
+
+    def _check(self, i: int, s: int, order: Any, step: Any, rates: Any, one: dict[str, Any]) -> float:
+        op, rows = self.plan.ops[i], int(step[1] - step[0])
+        written = dict(self.plan.buffers(i, WRITES))
+        before = {name: array.copy() for name, array in written.items()}
+        loss = float(self.reference.run(order, step, rates, first_op=i, last_op=i + 1, **one)[0])
+        expected = {name: array.copy() for name, array in written.items()}
+        for name, array in written.items():
+            array[...] = before[name]
+        engine_loss = float(self.engine.run(order, step, rates, first_op=i, last_op=i + 1, **one)[0])
+        for name, array in written.items():
+            self._compare(i, s, name, array, expected[name], before, rows)
+        bound = 1e-3 if self.plan.dtype == np.float32 else 1e-9
+        if op.opcode == "loss" and np.isfinite(loss) and abs(engine_loss - loss) > bound * max(1, abs(loss)):
+            raise LockStepError(f"step {s}, op {i} ({op.opcode} {op.kind}): the engine's mean loss is {engine_loss}, not {loss}")
+        return engine_loss
+
+    def _compare(self, i: int, s: int, name: str, got: Any, expected: Any, before: Any, rows: int) -> None:
+        op = self.plan.ops[i]
+        if op.split == "rows" and name != "data":
+            got, expected = got[:rows], expected[:rows]
+            before = {name: before[name][:rows]}
+        scale = 1.0 if got.ndim == 1 or name == "data" else scale_of(op, name, expected, before, rows)
+        with np.errstate(all="ignore"):
+            close = np.abs(got - expected) <= tolerance(op, self.plan.dtype, rows) * np.maximum(scale, np.abs(expected))
+        both_odd = ~np.isfinite(got) & ~np.isfinite(expected)
+        wrong = ~(close | both_odd)
+        if wrong.any():
+            index = tuple(int(k) for k in np.argwhere(wrong)[0])
+            raise LockStepError(
+                f"step {s}, op {i} ({op.opcode} {op.kind}), buffer {name}{list(index)}: the engine ({self.engine.target}) has "
+                f"{got[index]!r}, the reference {expected[index]!r}; {int(wrong.sum())} of {wrong.size} elements differ"
+            )

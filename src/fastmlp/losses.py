@@ -1,0 +1,304 @@
+"""Loss functions: what training makes small.
+
+Name one by a string (``"huber"``) or, where it has a parameter, by an object (``Huber(delta=2.0)``). The loss of a
+batch is sum_r w_r loss_r / sum_r w_r over its rows, w the sample weights (1 without them).
+
+y is what the last layer gives. Where a loss has a ``fused_output``, y is taken *before* that activation (logits, or
+the logarithm of a rate), and the activation's derivative is part of the loss's own: exact where the two apart would
+overflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .activations import check_number, lookup
+
+__all__ = ["MAE", "MSE", "BinaryCrossEntropy", "CrossEntropy", "Huber", "Loss", "Poisson", "Quantile", "get"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What all losses have in common.
+
+    Attributes
+    ----------
+    name : str
+        The name that stands for the loss with its default parameters.
+    kind : str
+        The name of the kernel's case, in ``fm_loss``.
+    param : float
+        Smoothing, scale or delta; 0 where there is none.
+    default_output : str
+        The output activation unless told otherwise; ``"exp"`` means that predictions are e^y.
+    fused_output : str or None
+        The output activation that is part of the loss: y is taken before it.
+    is_classifier : bool
+        Whether targets are classes.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[str]
+    default_output: ClassVar[str] = "identity"
+    fused_output: ClassVar[str | None] = None
+    is_classifier: ClassVar[bool] = False
+
+    @property
+    def param(self) -> float:
+        return 0.0
+
+    def aux(self, n_out: int) -> NDArray[np.float64] | None:
+        """One number for each of the n_out outputs, where the loss has them; ValueError if it has another number."""
+        return None
+
+    def check(self) -> None:
+        """Raise TypeError or ValueError, with the range, for a parameter out of it."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """Cross-entropy of the softmax of the logits y: log(sum_c e^y_c) - y_t for a label t.
+
+    For soft targets, sum_c t_c (log(sum e^y) - y_c). Smoothing s replaces t by (1 - s) t + s / n_classes.
+
+    Parameters
+    ----------
+    label_smoothing : float, default 0.0
+        In [0, 1).
+    class_weight : dict, "balanced" or None, default None
+        Weight of each class, a factor on the weights of its samples; classes not in the dict weigh 1. ``"balanced"``:
+        n_samples / (n_classes * count of the class).
+
+    Examples
+    --------
+    >>> CrossEntropy(class_weight="balanced").class_weights(["no", "yes"], [30, 10])
+    array([0.66666667, 2.        ])
+    """
+
+    label_smoothing: float = 0.0
+    class_weight: Mapping[Any, float] | str | None = None
+    name = "cross_entropy"
+    kind = "softmax_cross_entropy"
+    default_output = "softmax"
+    fused_output = "softmax"
+    is_classifier = True
+
+    @property
+    def param(self) -> float:
+        return float(self.label_smoothing)
+
+    def class_weights(self, classes: Sequence[Any], counts: ArrayLike) -> NDArray[np.float64]:
+        """The weight of each class, given the classes in order and how many samples there are of each.
+
+        Raises
+        ------
+        ValueError
+            If ``class_weight`` names a class that is not among them.
+        """
+        count = np.asarray(counts, dtype=np.float64)
+        if self.class_weight is None:
+            return np.ones(len(classes))
+        if isinstance(self.class_weight, str):  # "balanced"; a class without samples gets no weight
+            weights = count.sum() / (len(classes) * np.maximum(count, 1.0))
+            return np.where(count > 0, weights, 0.0)
+        known = [c.item() if isinstance(c, np.generic) else c for c in classes]
+        strange = [c for c in self.class_weight if c not in known]
+        if strange:
+            raise ValueError(f"CrossEntropy: class_weight names {strange}, not among the classes {known}")
+        return np.array([self.class_weight.get(c, 1.0) for c in known], dtype=np.float64)
+
+    def check(self) -> None:
+        check_number(self, "label_smoothing", "[0, 1)")
+        if isinstance(self.class_weight, Mapping):
+            for c, weight in self.class_weight.items():
+                check_number(self, f"class_weight[{c!r}]", "[0, inf)", weight)
+        elif self.class_weight not in (None, "balanced"):
+            error = ValueError if isinstance(self.class_weight, str) else TypeError
+            raise error(f"CrossEntropy: class_weight must be a dict, 'balanced' or None, got {self.class_weight!r}")
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
+    """Mean over the outputs of log(1 + e^y) - t y, for logits y and targets t in [0, 1]; several outputs: multi-label.
+
+    With a positive weight p: t p log(1 + e^-y) + (1 - t) log(1 + e^y).
+
+    Parameters
+    ----------
+    positive_weight : float, sequence of floats (one an output) or None, default None
+        In (0, inf).
+
+    Examples
+    --------
+    >>> BinaryCrossEntropy(3.0).aux(2)
+    array([3., 3.])
+    """
+
+    positive_weight: float | Sequence[float] | None = None
+    name = "binary_cross_entropy"
+    kind = "sigmoid_cross_entropy"
+    default_output = "sigmoid"
+    fused_output = "sigmoid"
+    is_classifier = True
+
+    def aux(self, n_out: int) -> NDArray[np.float64] | None:
+        return None if self.positive_weight is None else each_output(self, "positive_weight", n_out)
+
+    def check(self) -> None:
+        if self.positive_weight is not None:
+            check_each(self, "positive_weight", "(0, inf)")
+
+
+@dataclass(frozen=True)
+class MSE(Loss):
+    """Mean squared error: mean over the outputs of scale (y - t)^2.
+
+    Parameters
+    ----------
+    scale : float, default 1.0
+        In (0, inf). With 0.5 it is scikit-learn's loss.
+
+    Examples
+    --------
+    >>> MSE().kind
+    'squared_error'
+    """
+
+    scale: float = 1.0
+    name = "mse"
+    kind = "squared_error"
+
+    @property
+    def param(self) -> float:
+        return float(self.scale)
+
+    def check(self) -> None:
+        check_number(self, "scale", "(0, inf)")
+
+
+@dataclass(frozen=True)
+class MAE(Loss):
+    """Mean absolute error: mean over the outputs of |y - t|. Its least value is at the median."""
+
+    name = "mae"
+    kind = "absolute_error"
+
+
+@dataclass(frozen=True)
+class Huber(Loss):
+    """Mean over the outputs of e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2), for e = y - t.
+
+    Quadratic near the target, linear for outliers. Huber, Annals of Mathematical Statistics 35, 1964.
+
+    Parameters
+    ----------
+    delta : float, default 1.0
+        In (0, inf), in the units of the target.
+
+    Examples
+    --------
+    >>> Huber(2.0).param
+    2.0
+    """
+
+    delta: float = 1.0
+    name = "huber"
+    kind = "huber"
+
+    @property
+    def param(self) -> float:
+        return float(self.delta)
+
+    def check(self) -> None:
+        check_number(self, "delta", "(0, inf)")
+
+
+@dataclass(frozen=True)
+class Quantile(Loss):
+    """Pinball loss: mean over the outputs of max(q e, (q - 1) e), for e = t - y. Its least value is at the q-quantile.
+
+    Parameters
+    ----------
+    q : float or sequence of floats, default 0.5
+        In (0, 1); several: one an output.
+
+    Examples
+    --------
+    >>> Quantile((0.1, 0.5, 0.9)).aux(3)
+    array([0.1, 0.5, 0.9])
+    """
+
+    q: float | Sequence[float] = 0.5
+    name = "quantile"
+    kind = "quantile"
+
+    def aux(self, n_out: int) -> NDArray[np.float64]:
+        return each_output(self, "q", n_out)
+
+    def check(self) -> None:
+        check_each(self, "q", "(0, 1)")
+
+
+@dataclass(frozen=True)
+class Poisson(Loss):
+    """Mean over the outputs of e^y - t y, for counts t >= 0: y is the logarithm of the rate, predictions are e^y.
+
+    The negative log-likelihood of a Poisson variable, but for the terms that depend on t alone.
+    """
+
+    name = "poisson"
+    kind = "poisson"
+    default_output = "exp"
+    fused_output = "exp"
+
+
+def each_output(owner: Loss, argument: str, n_out: int) -> NDArray[np.float64]:
+    """The argument as one number an output: a single number stands for all of them."""
+    values = np.asarray(getattr(owner, argument), dtype=np.float64)
+    if values.ndim > 0 and values.shape != (n_out,):
+        raise ValueError(f"{type(owner).__name__}: {argument} has {values.size} values, the network {n_out} outputs")
+    return np.full(n_out, values)
+
+
+def check_each(owner: Loss, argument: str, interval: str) -> None:
+    """Raise unless the argument is a number in the interval, or a sequence of such."""
+    values = getattr(owner, argument)
+    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray) or np.ndim(values) != 1:
+        check_number(owner, argument, interval)
+    elif len(values) == 0:
+        raise ValueError(f"{type(owner).__name__}: {argument} must have numbers in {interval}, got {values!r}")
+    else:
+        for value in values:
+            check_number(owner, argument, interval, value)
+
+
+KNOWN: dict[str, Callable[[], Loss]] = {
+    kind.name: kind for kind in (CrossEntropy, BinaryCrossEntropy, MSE, MAE, Huber, Quantile, Poisson)
+}
+
+
+def get(loss: str | Loss) -> Loss:
+    """The loss of that name, or the object itself, checked.
+
+    Parameters
+    ----------
+    loss : str or Loss
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, with the known ones, or a parameter out of range.
+    TypeError
+        For anything else.
+
+    Examples
+    --------
+    >>> get("huber")
+    Huber(delta=1.0)
+    """
+    return lookup(loss, KNOWN, Loss)

@@ -1,0 +1,247 @@
+"""Op, Step and Plan: one training, gradient or prediction step written down as a flat list of ops.
+
+An op names its buffers (NumPy arrays, bound when the plan is built) and its numbers; what it computes stands once, as
+a formula in ``csrc/fastmlp.h``, and once as a NumPy function of the same name in :mod:`fastmlp.reference`. Who writes the
+list for a network is :mod:`fastmlp.tape`; who runs it is the compiled engine or the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# What each op splits over the workers: rows of the batch, or rows of the parameters.
+SPLITS = {
+    "gather": "rows",
+    "linear": "rows",
+    "activate": "rows",
+    "activate_back": "rows",
+    "loss": "rows",
+    "linear_back": "rows",
+    "dropout": "rows",
+    "scatter": "rows",
+    "linear_grad": "params",
+    "update": "params",
+    "linear_update": "params",
+    "square_sum": "params",
+    "average": "params",
+    "max_norm": "params",
+}
+
+# Which buffers an op reads and writes, for the listing and for the lock-step check.
+READS = {
+    "gather": ("data", "w"),
+    "linear": ("x", "w"),
+    "activate": ("x",),
+    "activate_back": ("dy", "y", "z"),
+    "loss": ("y", "t"),
+    "linear_back": ("dy", "w", "y", "z"),
+    "dropout": ("x",),
+    "scatter": ("y",),
+    "linear_grad": ("x", "dy"),
+    "update": ("g", "part"),
+    "linear_update": ("x", "dy"),
+    "square_sum": ("g",),
+    "average": ("w",),
+    "max_norm": (),
+}
+WRITES = {
+    "gather": ("x", "t"),
+    "linear": ("z", "y"),
+    "activate": ("y",),
+    "activate_back": ("dx",),
+    "loss": ("dy", "row_loss"),
+    "linear_back": ("dx",),
+    "dropout": ("y",),
+    "scatter": ("data",),
+    "linear_grad": ("g",),
+    "update": ("w", "s1", "s2"),
+    "linear_update": ("w", "s1", "s2"),
+    "square_sum": ("part",),
+    "average": ("aux",),
+    "max_norm": ("w",),
+}
+
+
+@dataclass(slots=True)
+class Rule:
+    """How a parameter moves in ``update`` and ``linear_update``: the hyper-parameters of the optimizer.
+
+    The fields are those of ``fm_rule`` in ``csrc/fastmlp.h``, where the formulas stand.
+    """
+
+    nesterov: bool = False
+    decay_bias: bool = False
+    momentum: float = 0.0
+    alpha: float = 0.99
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    l1: float = 0.0
+    l2: float = 0.0
+    decay: float = 0.0
+    lr_weight: float = 1.0
+    lr_bias: float = 1.0
+    clip_value: float = 0.0
+    clip_norm: float = 0.0
+
+
+@dataclass(slots=True)
+class Op:
+    """One operation with its buffers bound; the fields are those of ``fm_op`` in ``csrc/fastmlp.h``.
+
+    Matrices are 2-D views ``(rows, columns)`` onto padded rows; ``None`` where the op does without one.
+    """
+
+    opcode: str
+    kind: str = ""
+    n_in: int = 0
+    n_out: int = 0
+    labels: bool = False
+    bias: bool = False
+    accumulate: bool = False
+    smooth_clip: bool = False
+    x: Array | None = None
+    w: Array | None = None
+    y: Array | None = None
+    z: Array | None = None
+    dy: Array | None = None
+    dx: Array | None = None
+    t: Array | None = None
+    g: Array | None = None
+    s1: Array | None = None
+    s2: Array | None = None
+    part: Array | None = None
+    aux: Array | None = None
+    row_loss: Array | None = None
+    data: Array | None = None
+    param: float = 0.0
+    seed: int = 0
+    rule: Rule = field(default_factory=Rule)
+
+    @property
+    def split(self) -> str:
+        """What this op splits over the workers: ``"rows"`` or ``"params"``."""
+        return SPLITS[self.opcode]
+
+    @property
+    def span(self) -> int:
+        """How many rows of parameters there are to split; 0 for an op that splits rows of the batch."""
+        if self.split == "rows":
+            return 0
+        if self.opcode == "max_norm":  # whole columns, in blocks of 64 bytes
+            return -(-self.n_out * np.dtype(self.w.dtype).itemsize // 64)  # type: ignore[union-attr]
+        return self.n_in + 1
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of a full batch that count: those of the matrix products."""
+        rows = next((len(a) for a in (self.dy, self.x, self.y) if a is not None), 0)
+        if self.opcode in ("linear", "linear_back", "linear_grad", "linear_update"):
+            return 2.0 * rows * self.n_in * self.n_out
+        return float(rows * max(self.n_in, self.n_out)) if self.split == "rows" else float(self.n_in * self.n_out)
+
+
+@dataclass(slots=True)
+class Step:
+    """One batch as the kernels see it: row ``r`` of the batch is row ``index[r]`` of the data."""
+
+    rows: int
+    number: int
+    index: NDArray[np.int64]
+    weight: NDArray[np.float64] | None
+    inverse_weight: float
+    lr: float
+
+
+@dataclass
+class Plan:
+    """A list of ops over bound buffers; prints as a table.
+
+    Attributes
+    ----------
+    title : str
+        What the plan computes, for the first line of the listing.
+    dtype : numpy.dtype
+        Type of every matrix in it.
+    capacity : int
+        Rows of a batch that the buffers hold; a step may have fewer.
+    ops : list of Op
+    row_block : int
+        Rows a worker carries at once through a stretch of ops that split rows.
+    n_threads : int
+        Workers it is meant for; only the listing says so.
+    """
+
+    title: str
+    dtype: np.dtype[Any]
+    capacity: int
+    ops: list[Op]
+    row_block: int = 128
+    n_threads: int = 1
+
+    def __post_init__(self) -> None:
+        losses = [op.row_loss for op in self.ops if op.opcode == "loss"]
+        self.row_loss = losses[0] if losses else None
+        self.gathers = [i for i, op in enumerate(self.ops) if op.opcode == "gather"]
+        self.spans = [op.span for op in self.ops]
+        self.syncs = [self._needs_sync(i) for i in range(len(self.ops))]
+        self.work = sum(op.flops for op in self.ops)
+
+    def _needs_sync(self, i: int) -> bool:
+        """Whether op `i` reads what other workers wrote: the split changed, or it goes along other lines.
+
+        The op before the first one is the last one of the step before.
+        """
+        before, op = self.ops[i - 1], self.ops[i]
+        crosses = {"update": "square_sum", "average": "max_norm"}
+        if op.opcode == "max_norm":
+            return before.opcode != "max_norm"
+        return before.split != op.split or crosses.get(op.opcode) == before.opcode
+
+    def buffers(self, i: int, fields: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, Array]]:
+        """The bound buffers of op `i` among the given fields (`READS` or `WRITES`)."""
+        for name in fields[self.ops[i].opcode]:
+            array = getattr(self.ops[i], name)
+            if array is not None:
+                yield name, array
+
+    def __str__(self) -> str:
+        workers = f"{self.n_threads} worker" + "s" * (self.n_threads != 1)
+        lines = [(f"plan of {self.title}, {self.dtype.name}, batch {self.capacity}, {workers}", "split")]
+        for i, op in enumerate(self.ops):
+            if self.syncs[i] and i:
+                lines.append(("-", ""))
+            lines.append((self._line(i), op.split))
+        width = max(len(text) for text, _ in lines) + 4
+        return "\n".join("-" * (width - 1) + " barrier" if text == "-" else f"{text:<{width}}{split}" for text, split in lines)
+
+    def _line(self, i: int) -> str:
+        op = self.ops[i]
+        reads = " ".join(self._operand(op, name, a) for name, a in self.buffers(i, READS))
+        writes = " ".join(self._operand(op, name, a) for name, a in self.buffers(i, WRITES))
+        if op.opcode == "gather":
+            reads = f"{'labels' if op.labels else 'data'}[{len(op.data) if op.data is not None else 'n'}" + (
+                f", {op.n_in}]" if not op.labels else "]"
+            )
+        if op.opcode == "scatter":
+            writes = f"out[{len(op.data) if op.data is not None else 'n'}, {op.n_out}]"
+        kind = {"linear_back": f"{op.kind}'", "activate_back": f"{op.kind}'", "gather": ""}.get(op.opcode, op.kind)
+        opcode = op.kind if op.opcode == "loss" else op.opcode
+        width = max(len(o.kind if o.opcode == "loss" else o.opcode) for o in self.ops)
+        return f"{opcode:<{width}}  {reads} -> {writes}" + (f"  {kind}" if kind and op.opcode != "loss" else "")
+
+    @staticmethod
+    def _operand(op: Op, name: str, array: Array) -> str:
+        if name == "w" and op.opcode != "gather":
+            bias = f" b[{op.n_out}]" if op.bias else ""
+            return f"w[{op.n_in}, {op.n_out}]" + bias
+        if name == "row_loss":
+            return "loss"
+        return f"{name}[{', '.join(map(str, array.shape))}]"

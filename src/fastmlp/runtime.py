@@ -1,0 +1,196 @@
+"""Which executor runs a plan, on which target, with how many threads.
+
+The environment decides where the caller does not: ``FASTMLP_BACKEND`` (``engine`` or ``reference``), ``FASTMLP_TARGET``
+(a name of `targets`), ``FASTMLP_NUM_THREADS`` (else ``OMP_NUM_THREADS``, else the CPUs this process may use), and
+``FASTMLP_CHECK=1``, which runs both executors in lock step.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import warnings
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .plan import Plan
+
+try:
+    from . import _engine
+except ImportError:
+    _engine = None  # type: ignore[assignment]
+
+BACKENDS = ("engine", "reference")
+HOW_TO_BUILD = (
+    "fastmlp's compiled engine is missing, so everything runs on the NumPy reference, many times slower. To build it, "
+    "install a C compiler (gcc or clang) and reinstall without FASTMLP_PURE_PYTHON: pip install --force-reinstall fastmlp"
+)
+
+_num_threads: int | None = None
+_warned = False
+
+
+class Executor(Protocol):
+    """What runs a plan: the compiled engine, the reference, or both in lock step."""
+
+    plan: Plan
+
+    def bind(self, i: int, data: NDArray[Any]) -> None:
+        """Let gather or scatter number `i` read or write `data` from now on."""
+
+    def run(
+        self,
+        order: NDArray[np.int64] | None,
+        offsets: NDArray[np.int64],
+        lr: NDArray[np.float64] | None = None,
+        *,
+        weight: NDArray[np.float64] | None = None,
+        first_number: int = 0,
+        first_op: int = 0,
+        last_op: int | None = None,
+        n_threads: int = 1,
+    ) -> NDArray[np.float64]:
+        """Run steps; see :meth:`fastmlp.reference.ReferenceExecutor.run`."""
+
+
+def executor(plan: Plan, backend: str | None = None) -> Executor:
+    """The executor for a plan: `backend`, else FASTMLP_BACKEND, else the engine where it is built."""
+    from .lockstep import LockStepExecutor
+    from .reference import ReferenceExecutor
+
+    name = check_backend(backend)
+    if name == "reference":
+        return ReferenceExecutor(plan)
+    if os.environ.get("FASTMLP_CHECK", "0") not in ("", "0"):
+        return LockStepExecutor(plan, _engine.Engine(plan, target()))
+    return _engine.Engine(plan, target())
+
+
+def check_backend(backend: str | None) -> str:
+    """The backend to use; ValueError for an unknown name, one RuntimeWarning where the engine is missing."""
+    global _warned
+    name = backend or os.environ.get("FASTMLP_BACKEND") or "engine"
+    if name not in BACKENDS:
+        origin = "backend" if backend else "FASTMLP_BACKEND"
+        raise ValueError(f"{origin} must be one of {', '.join(BACKENDS)}, got {name!r}")
+    if name == "engine" and _engine is None:
+        if not _warned:
+            _warned = True
+            warnings.warn(HOW_TO_BUILD, RuntimeWarning, stacklevel=3)
+        return "reference"
+    return name
+
+
+def targets() -> tuple[str, ...]:
+    """Names of the compiled targets this CPU can run, best first; empty without the compiled engine.
+
+    >>> import fastmlp
+    >>> isinstance(fastmlp.targets(), tuple)
+    True
+    """
+    return _engine.targets() if _engine else ()
+
+
+def target() -> str | None:
+    """The target in use: FASTMLP_TARGET or the best; ValueError if that one is unknown or not supported here."""
+    if _engine is None:
+        return None
+    name = os.environ.get("FASTMLP_TARGET") or targets()[0]
+    if name not in targets():
+        known = _engine.targets(supported=False)
+        why = "is not supported by this CPU" if name in known else "is unknown"
+        raise ValueError(f"FASTMLP_TARGET={name!r} {why}; supported here: {', '.join(targets())}; compiled: {', '.join(known)}")
+    return name
+
+
+# ---- threads ---------------------------------------------------------------------------------------------------------
+
+
+def get_num_threads() -> int:
+    """How many workers a training run or a large prediction may use. The results do not depend on it."""
+    return _num_threads or default_num_threads()
+
+
+def set_num_threads(n: int | None) -> None:
+    """Use at most `n` workers from now on, in this process; None returns to the default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not a whole number of at least 1.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> fastmlp.set_num_threads(1)
+    >>> fastmlp.get_num_threads()
+    1
+    >>> fastmlp.set_num_threads(None)
+    """
+    global _num_threads
+    if n is not None:
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+            raise TypeError(f"n must be a whole number of threads, got {n!r}")
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        n = int(n)
+    _num_threads = n
+
+
+def default_num_threads() -> int:
+    """FASTMLP_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs this process may use."""
+    for name in ("FASTMLP_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "").split(",")[0].strip()
+        if not text:
+            continue
+        if text.isdecimal() and int(text) >= 1:
+            return int(text)
+        if name == "FASTMLP_NUM_THREADS":
+            raise ValueError(f"FASTMLP_NUM_THREADS must be a whole number of at least 1, got {text!r}")
+    return _usable_cpus()
+
+
+def _usable_cpus() -> int:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:  # a container's share of the CPUs: "max 100000" or "150000 100000" (microseconds)
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        return cpus if quota == "max" else max(1, min(cpus, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        return cpus
+
+
+# ---- what is here ----------------------------------------------------------------------------------------------------
+
+
+def show_config() -> str:
+    """What fastmlp runs on here: versions, backend, targets, threads. Returns text, prints nothing."""
+    from . import __version__
+
+    compiled = _engine.targets(supported=False) if _engine else ()
+    check = os.environ.get("FASTMLP_CHECK", "0") not in ("", "0")
+    lines = {
+        "fastmlp": __version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "backend": ("lock step" if check else "engine") if _backend_name() == "engine" else "reference",
+        "compiler": _engine.COMPILER if _engine else "none: the engine is not built",
+        "targets compiled": ", ".join(compiled) or "none",
+        "targets supported": ", ".join(targets()) or "none",
+        "target in use": target() or "none",
+        "threads": str(get_num_threads()),
+    }
+    return "\n".join(f"{name + ':':<19} {value}" for name, value in lines.items())
+
+
+def _backend_name() -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return check_backend(None)
+
+
+assert sys.byteorder == "little", "fastmlp is written for little-endian machines"

@@ -1,0 +1,399 @@
+"""Learning-rate schedules: the rate of every step, as an array.
+
+A schedule stands in place of an optimizer's learning rate: ``Adam(Cosine(warmup=100, learning_rate=3e-4))``. Its
+formula gives a factor on that rate (by default the optimizer's own) for step s = 0, 1, ... of T, the steps planned in
+all. Beyond T the last value stands.
+
+The functions come from Python's ``math``, step by step: NumPy's own take other last bits on CPUs with AVX-512.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .activations import check_number, lookup
+
+__all__ = [
+    "Constant",
+    "CosLog4",
+    "Cosine",
+    "Exponential",
+    "InverseScaling",
+    "OneCycle",
+    "Polynomial",
+    "ReduceOnPlateau",
+    "Schedule",
+    "Step",
+    "get",
+]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all schedules have in common.
+
+    Parameters
+    ----------
+    learning_rate : float or None, default None
+        In (0, inf): what the factors are factors on. None: the optimizer's default rate.
+    """
+
+    learning_rate: float | None = field(default=None, kw_only=True)
+
+    def rates(self, base_lr: float, first_step: int, n: int, total_steps: int) -> NDArray[np.float64]:
+        """The rates of steps ``first_step .. first_step + n - 1`` of ``total_steps``.
+
+        Parameters
+        ----------
+        base_lr : float
+            Used where the schedule has no ``learning_rate`` of its own.
+        first_step, n, total_steps : int
+
+        Returns
+        -------
+        float64 array of shape (n,)
+        """
+        base = base_lr if self.learning_rate is None else float(self.learning_rate)
+        factors = (self.factor(step, total_steps) for step in range(first_step, first_step + n))
+        return base * np.fromiter(factors, np.float64, n)
+
+    def factor(self, step: int, total: int) -> float:
+        """The rate of a step, as a multiple of ``learning_rate``."""
+        raise NotImplementedError(f"{type(self).__name__} must define factor(step, total)")
+
+    def check(self) -> None:
+        """Raise TypeError or ValueError, with the range, for a parameter out of it."""
+        if self.learning_rate is not None:
+            check_number(self, "learning_rate", "(0, inf)")
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """1: the same rate throughout.
+
+    Examples
+    --------
+    >>> Constant().rates(0.1, 0, 3, 100)
+    array([0.1, 0.1, 0.1])
+    """
+
+    def factor(self, step: int, total: int) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """gamma^floor(s / step_size).
+
+    Parameters
+    ----------
+    step_size : int
+        In [1, inf): steps (not epochs) at each rate.
+    gamma : float, default 0.1
+        In (0, 1].
+
+    Examples
+    --------
+    >>> Step(2, 0.5).rates(1.0, 0, 5, 100)
+    array([1.  , 1.  , 0.5 , 0.5 , 0.25])
+    """
+
+    step_size: int
+    gamma: float = 0.1
+
+    def factor(self, step: int, total: int) -> float:
+        return math.pow(self.gamma, step // self.step_size)
+
+    def check(self) -> None:
+        super().check()
+        check_number(self, "step_size", "[1, inf)", whole=True)
+        check_number(self, "gamma", "(0, 1]")
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """gamma^s.
+
+    Parameters
+    ----------
+    gamma : float
+        In (0, 1]: from one step to the next, so close to 1.
+
+    Examples
+    --------
+    >>> Exponential(0.5).rates(1.0, 1, 3, 100)
+    array([0.5  , 0.25 , 0.125])
+    """
+
+    gamma: float
+
+    def factor(self, step: int, total: int) -> float:
+        return math.pow(self.gamma, step)
+
+    def check(self) -> None:
+        super().check()
+        check_number(self, "gamma", "(0, 1]")
+
+
+@dataclass(frozen=True)
+class InverseScaling(Schedule):
+    """1 / (s + 1)^power.
+
+    Parameters
+    ----------
+    power : float, default 0.5
+        In (0, inf).
+
+    Examples
+    --------
+    >>> InverseScaling(1.0).rates(1.0, 0, 4, 100)[1::2]
+    array([0.5 , 0.25])
+    """
+
+    power: float = 0.5
+
+    def factor(self, step: int, total: int) -> float:
+        return 1 / math.pow(step + 1, self.power)
+
+    def check(self) -> None:
+        super().check()
+        check_number(self, "power", "(0, inf)")
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """end + (1 - end) (1 - s / T)^power; power 1 is linear decay.
+
+    Parameters
+    ----------
+    power : float, default 1.0
+        In (0, inf).
+    end : float, default 0.0
+        In [0, 1]: what is reached at T, as a fraction of the first rate.
+
+    Examples
+    --------
+    >>> Polynomial().rates(1.0, 0, 3, 4)
+    array([1.  , 0.75, 0.5 ])
+    """
+
+    power: float = 1.0
+    end: float = 0.0
+
+    def factor(self, step: int, total: int) -> float:
+        return self.end + (1 - self.end) * math.pow(1 - fraction(step, total), self.power)
+
+    def check(self) -> None:
+        super().check()
+        check_number(self, "power", "(0, inf)")
+        check_number(self, "end", "[0, 1]")
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """(s + 1) / W for s < W (warm-up), then end + (1 - end) (1 + cos(pi u)) / 2 with u from 0 to 1 in each cycle.
+
+    u = frac((restarts + 1) (s - W) / (T - W)): the cycles have equal length. Loshchilov and Hutter, ICLR 2017.
+
+    Parameters
+    ----------
+    warmup : int or float, default 0
+        In [0, inf): W itself, or as a fraction of T where it is less than 1.
+    restarts : int, default 0
+        In [0, inf).
+    end : float, default 0.0
+        In [0, 1]: what each cycle falls to, as a fraction of the rate.
+
+    Examples
+    --------
+    >>> Cosine(warmup=2).rates(1.0, 0, 5, 6)
+    array([0.5       , 1.        , 1.        , 0.85355339, 0.5       ])
+    """
+
+    warmup: float = 0
+    restarts: int = 0
+    end: float = 0.0
+
+    def factor(self, step: int, total: int) -> float:
+        warmup = int(self.warmup * total if self.warmup < 1 else self.warmup)
+        if step < warmup:
+            return (step + 1) / warmup
+        cycles = (self.restarts + 1) * fraction(step - warmup, total - warmup)
+        u = cycles - math.floor(cycles) if cycles < self.restarts + 1 else 1.0
+        return self.end + (1 - self.end) * (1 + math.cos(math.pi * u)) / 2
+
+    def check(self) -> None:
+        super().check()
+        check_number(self, "warmup", "[0, inf)")
+        check_number(self, "restarts", "[0, inf)", whole=True)
+        check_number(self, "end", "[0, 1]")
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Up from 1 / start_divisor to 1, then down to 1 / (start_divisor end_divisor), both along half a cosine.
+
+    The way up takes the first ``warmup`` of the steps. The rate is the greatest one. PyTorch's OneCycleLR, without its
+    cycling of momentum; Smith and Topin, arXiv:1708.07120.
+
+    Parameters
+    ----------
+    warmup : float, default 0.3
+        In (0, 1).
+    start_divisor : float, default 25.0
+        In [1, inf).
+    end_divisor : float, default 1e4
+        In [1, inf).
+
+    Examples
+    --------
+    >>> OneCycle(warmup=0.4).rates(1.0, 0, 4, 10).round(3)
+    array([0.04, 0.28, 0.76, 1.  ])
+    """
+
+    warmup: float = 0.3
+    start_divisor: float = 25.0
+    end_divisor: float = 1e4
+
+    def factor(self, step: int, total: int) -> float:
+        start = 1 / self.start_divisor
+        top = max(self.warmup * total - 1, 0.0)  # the step, not always a whole one, that has the greatest rate
+        if step < top:
+            low, u = start, 1 - step / top
+        else:
+            low, u = start / self.end_divisor, fraction(step - top, total - 1 - top)
+        return low + (1 - low) * (1 + math.cos(math.pi * u)) / 2
+
+    def check(self) -> None:
+        super().check()
+        check_number(self, "warmup", "(0, 1)")
+        check_number(self, "start_divisor", "[1, inf)")
+        check_number(self, "end_divisor", "[1, inf)")
+
+
+@dataclass(frozen=True)
+class CosLog4(Schedule):
+    """(1 - cos(2 pi log2(1 + 15 t))) / 2 with t = s / T: four cycles, each twice as long as the one before.
+
+    Begins and ends at 0. Holzmüller, Grinsztajn and Steinwart, arXiv:2407.04491 (RealMLP).
+
+    Examples
+    --------
+    >>> CosLog4().rates(1.0, 0, 4, 15).round(3)
+    array([0.  , 0.  , 0.93, 0.  ])
+    """
+
+    def factor(self, step: int, total: int) -> float:
+        return (1 - math.cos(2 * math.pi * math.log2(1 + 15 * fraction(step, total)))) / 2
+
+
+@dataclass
+class Progress:
+    """How far a ReduceOnPlateau has come."""
+
+    factor: float = 1.0
+    best: float = math.inf
+    waited: int = 0
+
+
+@dataclass(frozen=True)
+class ReduceOnPlateau(Schedule):
+    """Multiply the rate by ``factor_by`` once a metric has not improved for more than ``patience`` epochs.
+
+    Whoever trains calls ``observe`` after each epoch; ``rates`` gives the rate reached so far.
+
+    Parameters
+    ----------
+    factor_by : float, default 0.1
+        In (0, 1).
+    patience : int, default 10
+        In [0, inf): epochs without improvement that are let pass.
+    min_delta : float, default 0.0
+        In [0, inf): less than this is no improvement.
+    mode : {"min", "max"}, default "min"
+        Whether the metric is to fall (a loss) or to rise (a score).
+    lowest : float, default 0.0
+        In [0, 1]: the factor does not fall below it.
+
+    Examples
+    --------
+    >>> plateau = ReduceOnPlateau(0.5, patience=1)
+    >>> [plateau.observe(loss) for loss in (3.0, 2.0, 2.0, 2.0)]
+    [1.0, 1.0, 1.0, 0.5]
+    >>> plateau.rates(0.1, 0, 2, 100)
+    array([0.05, 0.05])
+    """
+
+    factor_by: float = 0.1
+    patience: int = 10
+    min_delta: float = 0.0
+    mode: str = "min"
+    lowest: float = 0.0
+    progress: Progress = field(default_factory=Progress, init=False, repr=False, compare=False)
+
+    def observe(self, metric: float) -> float:
+        """Take in the metric of an epoch, NaN counting as no improvement; the factor on the rate from here on."""
+        progress, value = self.progress, metric if self.mode == "min" else -metric
+        if value < progress.best - self.min_delta:
+            progress.best, progress.waited = value, 0
+        else:
+            progress.waited += 1
+        if progress.waited > self.patience:
+            progress.factor, progress.waited = max(progress.factor * self.factor_by, self.lowest), 0
+        return progress.factor
+
+    def reset(self) -> None:
+        """Begin anew, for another training."""
+        self.progress.factor, self.progress.best, self.progress.waited = 1.0, math.inf, 0
+
+    def factor(self, step: int, total: int) -> float:
+        return self.progress.factor
+
+    def check(self) -> None:
+        super().check()
+        check_number(self, "factor_by", "(0, 1)")
+        check_number(self, "patience", "[0, inf)", whole=True)
+        check_number(self, "min_delta", "[0, inf)")
+        check_number(self, "lowest", "[0, 1]")
+        if self.mode not in ("min", "max"):
+            raise ValueError(f"ReduceOnPlateau: mode must be 'min' or 'max', got {self.mode!r}")
+
+
+def fraction(step: float, total: float) -> float:
+    """step / total, at most 1."""
+    return min(step / total, 1.0) if total > 0 else 1.0
+
+
+KNOWN: dict[str, Callable[[], Schedule]] = {
+    "constant": Constant,
+    "inverse_scaling": InverseScaling,
+    "polynomial": Polynomial,
+    "linear": Polynomial,
+    "cosine": Cosine,
+    "one_cycle": OneCycle,
+    "coslog4": CosLog4,
+    "reduce_on_plateau": ReduceOnPlateau,
+}
+
+
+def get(schedule: str | Schedule) -> Schedule:
+    """A new schedule of that name, or the object itself, checked. Names stand for those that need no parameter.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, with the known ones, or a parameter out of range.
+    TypeError
+        For anything else.
+
+    Examples
+    --------
+    >>> get("linear")
+    Polynomial(learning_rate=None, power=1.0, end=0.0)
+    """
+    return lookup(schedule, KNOWN, Schedule)

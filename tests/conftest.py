@@ -1,0 +1,32 @@
+"""What tests share: the targets of this CPU, and one-op plans on buffers with canaries around them."""
+
+import numpy as np
+import pytest
+
+import fastmlp
+from fastmlp import runtime
+
+COMPILED = runtime._engine.targets(supported=False) if runtime._engine else ()
+needs_engine = pytest.mark.skipif(runtime._engine is None, reason="the compiled engine is not built")
+
+
+def pytest_report_header():
+    return [f"fastmlp targets: compiled {COMPILED}, supported {fastmlp.targets()}", fastmlp.show_config()]
+
+
+@pytest.fixture(params=COMPILED or ["none"])
+def target(request):
+    """Every compiled target; skipped, with the reason, where this CPU lacks it."""
+    if request.param not in fastmlp.targets():
+        pytest.skip(f"{request.param}: not supported by this CPU" if COMPILED else "the compiled engine is not built")
+    return request.param
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20260101)

@@ -1,0 +1,18 @@
+"""The awkward shapes: one list for tests and benchmarks.
+
+Widths go around the number of lanes (4 to 16) and the tiles (6 to 14 rows, up to 8 vectors); rows around the tiles.
+"""
+
+WIDTHS = [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 100]
+ROWS = [1, 2, 5, 6, 7, 13, 33]
+
+# (rows, n_in, n_out) of a layer: every width on every side, and every number of rows, without all combinations.
+LAYERS = [
+    *((ROWS[i % len(ROWS)], n, WIDTHS[-1 - i]) for i, n in enumerate(WIDTHS)),
+    *((rows, 17, 33) for rows in ROWS),
+    (4, 2, 4),
+    (4, 4, 1),
+    (130, 70, 130),  # more rows than a block
+    (5, 600, 40),  # more terms than a run of k
+    (700, 9, 18),  # more rows than a run of the batch
+]
