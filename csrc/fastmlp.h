@@ -134,10 +134,12 @@ typedef struct fm_op {
 /* One batch as the kernels see it. Row r of the batch is row index[r] of the data (first + r where index is null). */
 typedef struct fm_step {
     int64_t rows, first, number; /* number: steps since training began, from 0 */
+    int64_t following;           /* rows that come after this batch in the run */
     const int64_t *index;
     const double *weight;        /* by row of the data, or null for all ones */
     double inverse_weight;       /* 1 / sum of the batch's weights; 0 if they are all zero */
     double lr;
+    double unbias1, root2;       /* adam: 1 - beta1^t and sqrt(1 - beta2^t), t = number + 1 */
 } fm_step;
 
 /* Work on rows [begin, end): of the batch, or of the op's parameters (span rows of them). */
@@ -163,6 +165,7 @@ typedef struct fm_plan {
     int32_t row_block;     /* a worker carries at most this many rows at once through a run of rows ops */
     int64_t capacity;      /* rows the buffers hold */
     const double *row_loss; /* of the loss op, or null */
+    const fm_rule *adam;    /* of the ops that move parameters by adam, or null */
     double work;           /* floating-point operations of a full step: decides how many workers are worth waking */
     const fm_kernels *kernels;
 } fm_plan;

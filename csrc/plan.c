@@ -5,6 +5,8 @@
 #include "fastmlp.h"
 #include "threads.h"
 
+#include <math.h>
+
 #define SERIAL_STEP 4e5 /* floating-point operations of a step: ~10 us on one core, below which a barrier costs more */
 #define SERIAL_RUN 4e6  /* of a run: ~100 us, below which starting a worker costs more */
 
@@ -41,6 +43,15 @@ static double inverse_weight(const fm_step *step)
     for (int64_t r = 0; r < step->rows; r++) part[r % 8] += weight_of(step, r);
     const double sum = sum_of_eight(part);
     return sum > 0 ? 1 / sum : 0;
+}
+
+/* b^n for whole n >= 0, by squaring: multiplications only, so the same bits everywhere. */
+static double whole_power(double b, int64_t n)
+{
+    double p = 1;
+    for (; n > 0; n >>= 1, b *= b)
+        if (n & 1) p *= b;
+    return p;
 }
 
 static double mean_loss(const double *row_loss, const fm_step *step)
@@ -95,9 +106,14 @@ static void run_steps(void *context, fm_team *team, int me, int n)
         const int64_t first = args->offsets[s];
         fm_step step = {
             .rows = args->offsets[s + 1] - first, .first = first, .number = args->first_number + s,
-            .index = args->order ? args->order + first : 0, .weight = args->weight, .lr = args->lr ? args->lr[s] : 0,
+            .index = args->order ? args->order + first : 0, .weight = args->weight,
+            .following = args->offsets[args->n_steps] - args->offsets[s + 1], .lr = args->lr ? args->lr[s] : 0,
         };
         step.inverse_weight = inverse_weight(&step);
+        if (job->plan->adam) {
+            step.unbias1 = 1 - whole_power(job->plan->adam->beta1, step.number + 1);
+            step.root2 = sqrt(1 - whole_power(job->plan->adam->beta2, step.number + 1));
+        }
         run_step(job, &step, args->losses ? &args->losses[s] : 0, team, me, n);
     }
 }

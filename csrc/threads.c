@@ -11,8 +11,8 @@
 
 #define MAX_WORKERS 256
 #define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
-#define SPINS 4000            /* ~20 us: longer than two evenly loaded workers ever wait for one another */
-#define YIELDS 64             /* then let somebody else use the core, and then sleep */
+#define SPINS 1000            /* ~15 us: about as long as evenly loaded workers wait for one another */
+#define YIELDS 200            /* then offer the core to whoever else wants it, and then sleep */
 
 struct fm_team {
     fm_work *work;

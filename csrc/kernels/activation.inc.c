@@ -32,7 +32,8 @@ static inline vf gelu_derivative(vf z)
 static inline vf gelu_tanh(vf z)
 {
     const vf bounded = at_least(-GELU_FARTHEST, z);
-    return bounded * vf_sigmoid(bounded * vf_fma(bounded * bounded, vf_set1((real)GELU_CUBE), vf_set1((real)GELU_SLOPE)));
+    const vf v = bounded * vf_fma(bounded * bounded, vf_set1((real)GELU_CUBE), vf_set1((real)GELU_SLOPE));
+    return bounded * vf_sigmoid(v);
 }
 
 static inline vf silu(vf z) { return at_least(EXP_LOWEST, z) * vf_sigmoid(z); }
@@ -47,7 +48,8 @@ static inline vf gate_derivative(vf v, vf zv)
 static inline vf gelu_tanh_derivative(vf z)
 {
     const vf x = within(GELU_FARTHEST, z), x2 = x * x, slope = vf_set1((real)GELU_SLOPE);
-    return gate_derivative(x * vf_fma(x2, vf_set1((real)GELU_CUBE), slope), x * vf_fma(x2, vf_set1((real)(3 * GELU_CUBE)), slope));
+    const vf v = x * vf_fma(x2, vf_set1((real)GELU_CUBE), slope);
+    return gate_derivative(v, x * vf_fma(x2, vf_set1((real)(3 * GELU_CUBE)), slope));
 }
 
 static inline vf silu_derivative(vf z)
@@ -74,7 +76,7 @@ static inline vf mish(vf z)
 static inline vf mish_derivative(vf z)
 {
     vf w;
-    const vf n = mish_n(z, &w), n2 = n + vf_set1(2), x = vf_min(vf_set1(-EXPM1_LOWEST), at_least(EXP_LOWEST, z));
+    const vf x = vf_min(vf_set1(-EXPM1_LOWEST), at_least(EXP_LOWEST, z)), n = mish_n(z, &w), n2 = n + vf_set1(2);
     return vf_fma(n, n2, vf_set1(4) * x * (w * (w + vf_set1(1)))) / (n2 * n2);
 }
 
@@ -93,8 +95,8 @@ static inline vf mish_derivative(vf z)
         break;
 
 /* In place: y_panel holds z, then act(z). Where z_panel is given, z is kept there. */
-static void activation_forward(int kind, real param, real *y_panel, int64_t ldy, real *z_panel, int64_t ldz, int64_t rows,
-                               int64_t vectors)
+static void activation_forward(int kind, real param, real *y_panel, int64_t ldy, real *z_panel, int64_t ldz,
+                               int64_t rows, int64_t vectors)
 {
     const vf a = vf_set1(param), zero = vf_set1(0), one = vf_set1(1);
     if (z_panel) EACH_VECTOR vf_store(z_panel + r * ldz + c, vf_load(y_panel + r * ldy + c));
@@ -118,15 +120,16 @@ static void activation_forward(int kind, real param, real *y_panel, int64_t ldy,
 #define BACKWARD(name, gradient)                                                                                       \
     case FM_ACT_##name:                                                                                                \
         EACH_VECTOR {                                                                                                  \
-            const vf y = vf_load(y_panel + r * ldy + c), z = vf_load(z_panel + r * ldz + c), d = vf_load(dx_panel + r * lddx + c); \
-            (void)y, (void)z; /* a kind needs one of the two; the other load falls away */                            \
+            const vf y = vf_load(y_panel + r * ldy + c), z = vf_load(z_panel + r * ldz + c);                           \
+            const vf d = vf_load(dx_panel + r * lddx + c);                                                             \
+            (void)y, (void)z; /* a kind needs one of the two; the other load falls away */                             \
             vf_store(dx_panel + r * lddx + c, gradient);                                                               \
         }                                                                                                              \
         break;
 
 /* dx *= act', by y or by z. */
-static void activation_backward(int kind, real param, const real *y_panel, int64_t ldy, const real *z_panel, int64_t ldz,
-                                real *dx_panel, int64_t lddx, int64_t rows, int64_t vectors)
+static void activation_backward(int kind, real param, const real *y_panel, int64_t ldy, const real *z_panel,
+                                int64_t ldz, real *dx_panel, int64_t lddx, int64_t rows, int64_t vectors)
 {
     const vf a = vf_set1(param), zero = vf_set1(0), one = vf_set1(1);
     switch (kind) {

@@ -14,11 +14,16 @@ static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
 
     for (int64_t k = 0, run; k < op->n_in; k += run) {
         run = at_most(op->n_in - k, RUN_K);
+        const int last = k + run == op->n_in;
         for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
             const int64_t j = v * LANES;
             log2 = panel_log2(rows, vectors - v);
-            panel(NN, rows, log2, run, x + k, op->x.ld, w + k * ldw + j, ldw, k ? y + j : bias + j, k ? ldy : 0, y + j, ldy);
-            if (k + run == op->n_in)
+            const struct product p = {
+                .k = run, .a = x + k, .lda = op->x.ld, .b = w + k * ldw + j, .ldb = ldw, .c = y + j, .ldc = ldy,
+                .init = k ? y + j : bias + j, .ldi = k ? ldy : 0, .end = last && op->kind == FM_ACT_relu ? END_RELU : END_PLAIN,
+            };
+            panel(NN, p, rows, log2);
+            if (last && op->kind != FM_ACT_relu)
                 activation_forward(op->kind, (real)op->param, y + j, ldy, z ? z + j : 0, op->z.ld, rows, 1 << log2);
         }
     }
@@ -64,11 +69,16 @@ static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int
 
     for (int64_t k = 0, run; k < op->n_out; k += run) {
         run = at_most(op->n_out - k, RUN_K);
+        const int last = k + run == op->n_out;
         for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
             const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = vectors - v >= 2);
             transpose(w + j * op->w.ld + k, op->w.ld, at_most(op->n_in - j, width), run, wt, width);
-            panel(NN, rows, log2, run, dy + k, op->dy.ld, wt, width, k ? dx + j : zeros, k ? ldx : 0, dx + j, ldx);
-            if (k + run == op->n_out)
+            const struct product p = {
+                .k = run, .a = dy + k, .lda = op->dy.ld, .b = wt, .ldb = width, .c = dx + j, .ldc = ldx, .y = y + j, .ldy = op->y.ld,
+                .init = k ? dx + j : zeros, .ldi = k ? ldx : 0, .end = last && op->kind == FM_ACT_relu ? END_RELU_BACK : END_PLAIN,
+            };
+            panel(NN, p, rows, log2);
+            if (last && op->kind != FM_ACT_relu)
                 activation_backward(op->kind, (real)op->param, y + j, op->y.ld, z + j, op->z.ld, dx + j, ldx, rows, 1 << log2);
         }
     }
@@ -99,10 +109,29 @@ static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int
         for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
             const int64_t j = v * LANES;
             log2 = panel_log2(rows, vectors - v);
-            if (rows > 0) panel(TN, rows, log2, run, x, ldx, dy + j, ldy, go_on ? g + j : zeros, go_on ? ldg : 0, g + j, ldg);
+            const struct product p = {
+                .k = run, .a = x, .lda = ldx, .b = dy + j, .ldb = ldy, .c = g + j, .ldc = ldg,
+                .init = go_on ? g + j : zeros, .ldi = go_on ? ldg : 0,
+            };
+            if (rows > 0) panel(TN, p, rows, log2);
             if (op->bias && end > op->n_in) bias_gradient(dy + j, ldy, run, 1 << log2, go_on ? gb + j : zeros, gb + j);
         }
     }
+}
+
+/* The parameters a tile will move come from far: ask for them before its sum, not after. */
+static inline void prefetch_parameters(const fm_op *op, int64_t at)
+{
+    __builtin_prefetch((const real *)op->w.p + at, 1);
+    if (op->s1.p) __builtin_prefetch((const real *)op->s1.p + at, 1);
+    if (op->s2.p) __builtin_prefetch((const real *)op->s2.p + at, 1);
+}
+
+/* t[rows, width] = m[rows, width of ldm]: a panel on consecutive lines, which every tile then reads without a miss. */
+static void pack(const real *m, int64_t ldm, int64_t rows, real *t, int64_t width)
+{
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < width; c += LANES) vf_store(t + r * width + c, vf_load(m + r * ldm + c));
 }
 
 static void linear_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
@@ -111,20 +140,28 @@ static void linear_update(const fm_op *op, const fm_step *step, int64_t begin, i
     const int64_t last = at_most(end, op->n_in);
     const struct mover mover = mover_of(op, step, 0);
     const real *x = op->x.p, *dy = op->dy.p;
-    real g[14 * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
+    real g[TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
+    real packed[RUN_ROWS * 2 * LANES] __attribute__((aligned(64)));
 
     for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
         const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = panel_log2(last - begin, vectors - v));
+        const int packs = log2 == 1 && step->rows <= RUN_ROWS && vectors > 2 && last - begin >= 64;
+        if (packs) pack(dy + j, ldy, step->rows, packed, width);
         for (int64_t i = begin, m; i < last; i += m) {
             const int64_t tiles_left = (last - i + tile_rows[log2] - 1) / tile_rows[log2];
             m = (last - i + tiles_left - 1) / tiles_left;
-            tiles[TN][log2][m - 1](step->rows, x + i, ldx, dy + j, ldy, zeros, 0, g, width);
-            for (int64_t r = 0; r < m; r++) move(&mover, op, (i + r) * ldw + j, g + r * width, 1 << log2);
+            const struct product p = {
+                .k = step->rows, .a = x + i, .lda = ldx, .b = packs ? packed : dy + j, .ldb = packs ? width : ldy,
+                .c = g, .ldc = width, .init = zeros,
+            };
+            for (int64_t r = 0; r < m; r++) prefetch_parameters(op, (i + r) * ldw + j);
+            tiles[TN][log2][m - 1](&p);
+            move(&mover, op, i * ldw + j, g, width, m, 1 << log2);
         }
         if (op->bias && end > op->n_in) {
-            const struct mover bias_mover = mover_of(op, step, 1);
+            const struct mover bias_mover = bias_differs(op, &mover) ? mover_of(op, step, 1) : mover;
             bias_gradient(dy + j, ldy, step->rows, 1 << log2, zeros, g);
-            move(&bias_mover, op, op->n_in * ldw + j, g, 1 << log2);
+            move(&bias_mover, op, op->n_in * ldw + j, g, width, 1, 1 << log2);
         }
     }
 }

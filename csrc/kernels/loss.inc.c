@@ -48,8 +48,8 @@ static inline __attribute__((always_inline)) vf element(int kind, vf y, vf t, vf
     }
 }
 
-static inline __attribute__((always_inline)) void mean_loss(int kind, const fm_op *op, const fm_step *step, int64_t begin,
-                                                            int64_t end)
+static inline __attribute__((always_inline)) void mean_loss(int kind, const fm_op *op, const fm_step *step,
+                                                            int64_t begin, int64_t end)
 {
     const int64_t n = op->n_out;
     const vf a = vf_set1((real)op->param);
@@ -61,11 +61,41 @@ static inline __attribute__((always_inline)) void mean_loss(int kind, const fm_o
         vf sum[NB] = {{0}};
         EACH_COLUMN {
             vf slope;
-            const vf value = element(kind, vf_load(y + c), target(op, r, c), a, aux ? vf_load(aux + c) : vf_set1(1), &slope);
+            if (c >= n) { /* the rest of the block */
+                if (dy) vf_store(dy + c, vf_set1(0));
+                continue;
+            }
+            const vf q = aux ? vf_load(aux + c) : vf_set1(1);
+            const vf value = element(kind, vf_load(y + c), target(op, r, c), a, q, &slope);
             sum[i] += vf_keep(inside(c, n), value);
             if (dy) vf_store(dy + c, vf_keep(inside(c, n), share * slope));
         }
         op->row_loss[r] = (double)vf_sum_block(sum) / (double)n;
+    }
+}
+
+/* The same for a single output: a vector of rows instead of a row of one column. */
+static inline __attribute__((always_inline)) void single_loss(int kind, const fm_op *op, const fm_step *step,
+                                                              int64_t begin, int64_t end)
+{
+    const vf a = vf_set1((real)op->param), q = vf_set1(op->aux.p ? *(const real *)op->aux.p : 1);
+    for (int64_t r = begin; r < end; r += LANES) {
+        const int64_t rows = at_most(end - r, LANES);
+        vf y = vf_set1(0), t = y, share = y, slope;
+        for (int64_t l = 0; l < rows; l++) {
+            y[l] = ((const real *)op->y.p)[(r + l) * op->y.ld];
+            t[l] = target(op, r + l, 0)[0];
+            share[l] = (real)row_share(step, r + l);
+        }
+        const vf value = element(kind, y, t, a, q, &slope);
+        slope *= share;
+        for (int64_t l = 0; l < rows; l++) {
+            op->row_loss[r + l] = (double)value[l];
+            if (!op->dy.p) continue;
+            real *dy = (real *)op->dy.p + (r + l) * op->dy.ld;
+            for (int c = 0; c < BLOCK; c += LANES) vf_store(dy + c, vf_set1(0));
+            dy[0] = slope[l];
+        }
     }
 }
 
@@ -83,6 +113,7 @@ static void softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t 
         const vf top = vf_set1(row_max(y, n)), share = vf_set1((real)row_share(step, r));
         vf sum_e[NB] = {{0}}, sum_t[NB] = {{0}}, sum_below[NB] = {{0}};
         EACH_COLUMN {
+            if (c >= n) break; /* the rest of the block */
             const vi in = inside(c, n);
             const vf below = top - vf_load(y + c), e = vf_keep(in, vf_exp(-below));
             const vf t = vf_keep(in, vf_fma(kept, target(op, r, c), spread));
@@ -103,13 +134,18 @@ static void softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t 
 
 static void loss(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
+#define MEAN_LOSS(kind)                                                                                                \
+    case FM_LOSS_##kind:                                                                                               \
+        op->n_out == 1 ? single_loss(FM_LOSS_##kind, op, step, begin, end) : mean_loss(FM_LOSS_##kind, op, step, begin, end); \
+        break;
     switch (op->kind) {
     case FM_LOSS_softmax_cross_entropy: softmax_cross_entropy(op, step, begin, end); break;
-    case FM_LOSS_sigmoid_cross_entropy: mean_loss(FM_LOSS_sigmoid_cross_entropy, op, step, begin, end); break;
-    case FM_LOSS_squared_error: mean_loss(FM_LOSS_squared_error, op, step, begin, end); break;
-    case FM_LOSS_absolute_error: mean_loss(FM_LOSS_absolute_error, op, step, begin, end); break;
-    case FM_LOSS_huber: mean_loss(FM_LOSS_huber, op, step, begin, end); break;
-    case FM_LOSS_quantile: mean_loss(FM_LOSS_quantile, op, step, begin, end); break;
-    case FM_LOSS_poisson: mean_loss(FM_LOSS_poisson, op, step, begin, end); break;
+    MEAN_LOSS(sigmoid_cross_entropy)
+    MEAN_LOSS(squared_error)
+    MEAN_LOSS(absolute_error)
+    MEAN_LOSS(huber)
+    MEAN_LOSS(quantile)
+    MEAN_LOSS(poisson)
     }
+#undef MEAN_LOSS
 }

@@ -11,20 +11,26 @@
 #define PANEL_VECTORS 8   /* the widest panel */
 
 /* The tallest tile of each panel width (1, 2, 4, 8 vectors): enough accumulators to hide the FMA latency, few enough to
- * stay in registers. Without fused instructions the product needs a register of its own. */
+ * stay in registers, as the addresses of the rows must too. Without fused instructions the product needs a register. */
 #if FM_BYTES == 64
-#define TILE_ROWS {14, 12, 6, 1}
+static const int tile_rows[4] = {10, 10, 6, 1};
 #elif FM_BYTES == 32
-#define TILE_ROWS {12, 6, 3, 1}
+static const int tile_rows[4] = {10, 6, 3, 1};
 #elif defined(__aarch64__)
-#define TILE_ROWS {12, 8, 4, 1}
+static const int tile_rows[4] = {10, 8, 4, 1};
 #else
-#define TILE_ROWS {8, 4, 2, 1}
+static const int tile_rows[4] = {8, 4, 2, 1};
 #endif
-static const int tile_rows[4] = TILE_ROWS;
 
-typedef void tile_fn(int64_t k, const real *a, int64_t lda, const real *b, int64_t ldb, const real *init, int64_t ldi,
-                     real *c, int64_t ldc);
+/* What a product reads and writes, and how its elements end before they are stored. */
+struct product {
+    int64_t k;
+    const real *a, *b, *init, *y; /* y: the outputs of the layer below, for END_RELU_BACK */
+    real *c;
+    int64_t lda, ldb, ldi, ldy, ldc;
+    enum { END_PLAIN, END_RELU, END_RELU_BACK } end;
+};
+typedef void tile_fn(const struct product *p);
 
 /* gcc keeps acc in memory, ten times slower, unless the constant loops are unrolled by name. */
 #ifdef __clang__
@@ -33,13 +39,17 @@ typedef void tile_fn(int64_t k, const real *a, int64_t lda, const real *b, int64
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+#define EACH_ACC(rows, nv)                                                                                              \
+    UNROLL for (int r = 0; r < rows; r++)                                                                              \
+        UNROLL for (int v = 0; v < nv; v++)
 #define TILE(form, rows, nv, A)                                                                                        \
-    static void tile_##form##_##rows##x##nv(int64_t k, const real *a, int64_t lda, const real *b, int64_t ldb,         \
-                                            const real *init, int64_t ldi, real *c, int64_t ldc)                       \
+    static void tile_##form##_##rows##x##nv(const struct product *p)                                                   \
     {                                                                                                                  \
         vf acc[rows][nv];                                                                                              \
-        UNROLL for (int r = 0; r < rows; r++)                                                                          \
-            UNROLL for (int v = 0; v < nv; v++) acc[r][v] = vf_load(init + r * ldi + v * LANES);                       \
+        const real *a = p->a, *b = p->b;                                                                               \
+        const int64_t k = p->k, lda = p->lda, ldb = p->ldb, ldc = p->ldc;                                              \
+        real *c = p->c;                                                                                                \
+        EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
         for (int64_t i = 0; i < k; i++, b += ldb) {                                                                    \
             vf bv[nv];                                                                                                 \
             UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load(b + v * LANES);                                        \
@@ -48,8 +58,11 @@ typedef void tile_fn(int64_t k, const real *a, int64_t lda, const real *b, int64
                 UNROLL for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(ar, bv[v], acc[r][v]);                          \
             }                                                                                                          \
         }                                                                                                              \
-        UNROLL for (int r = 0; r < rows; r++)                                                                          \
-            UNROLL for (int v = 0; v < nv; v++) vf_store(c + r * ldc + v * LANES, acc[r][v]);                          \
+        if (p->end == END_RELU) {                                                                                      \
+            EACH_ACC(rows, nv) acc[r][v] = vf_max(vf_set1(0), acc[r][v]); /* this way round, NaN stays NaN */          \
+        } else if (p->end == END_RELU_BACK)                                                                            \
+            EACH_ACC(rows, nv) acc[r][v] = vf_keep(vf_load(p->y + r * p->ldy + v * LANES) > vf_set1(0), acc[r][v]);    \
+        EACH_ACC(rows, nv) vf_store(c + r * ldc + v * LANES, acc[r][v]);                                               \
     }
 
 #define TILES(rows, nv) TILE(nn, rows, nv, a[r * lda + i]) TILE(tn, rows, nv, a[i * lda + r])
@@ -57,37 +70,36 @@ TILES(1, 1) TILES(2, 1) TILES(3, 1) TILES(4, 1) TILES(5, 1) TILES(6, 1) TILES(7,
 TILES(1, 2) TILES(2, 2) TILES(3, 2) TILES(4, 2)
 TILES(1, 4) TILES(2, 4) TILES(1, 8)
 #if FM_BYTES > 16 || defined(__aarch64__)
-TILES(9, 1) TILES(10, 1) TILES(11, 1) TILES(12, 1) TILES(5, 2) TILES(6, 2) TILES(3, 4)
-#define WIDER(form, rows, nv) tile_##form##_##rows##x##nv
+TILES(9, 1) TILES(10, 1) TILES(5, 2) TILES(6, 2) TILES(3, 4)
+#define TALL(form, rows, nv) tile_##form##_##rows##x##nv
 #else
-#define WIDER(form, rows, nv) 0
+#define TALL(form, rows, nv) 0
 #endif
 #if FM_BYTES == 64 || defined(__aarch64__)
 TILES(7, 2) TILES(8, 2) TILES(4, 4)
-#define WIDER_32(form, rows, nv) tile_##form##_##rows##x##nv
+#define TALLER(form, rows, nv) tile_##form##_##rows##x##nv
 #else
-#define WIDER_32(form, rows, nv) 0
+#define TALLER(form, rows, nv) 0
 #endif
 #if FM_BYTES == 64
-TILES(13, 1) TILES(14, 1) TILES(9, 2) TILES(10, 2) TILES(11, 2) TILES(12, 2) TILES(5, 4) TILES(6, 4)
-#define WIDER_512(form, rows, nv) tile_##form##_##rows##x##nv
+TILES(9, 2) TILES(10, 2) TILES(5, 4) TILES(6, 4)
+#define TALLEST(form, rows, nv) tile_##form##_##rows##x##nv
 #else
-#define WIDER_512(form, rows, nv) 0
+#define TALLEST(form, rows, nv) 0
 #endif
 
 #define TILE_TABLE(form)                                                                                               \
     {{tile_##form##_1x1, tile_##form##_2x1, tile_##form##_3x1, tile_##form##_4x1, tile_##form##_5x1,                   \
-      tile_##form##_6x1, tile_##form##_7x1, tile_##form##_8x1, WIDER(form, 9, 1), WIDER(form, 10, 1),                  \
-      WIDER(form, 11, 1), WIDER(form, 12, 1), WIDER_512(form, 13, 1), WIDER_512(form, 14, 1)},                         \
-     {tile_##form##_1x2, tile_##form##_2x2, tile_##form##_3x2, tile_##form##_4x2, WIDER(form, 5, 2),                   \
-      WIDER(form, 6, 2), WIDER_32(form, 7, 2), WIDER_32(form, 8, 2), WIDER_512(form, 9, 2), WIDER_512(form, 10, 2),    \
-      WIDER_512(form, 11, 2), WIDER_512(form, 12, 2)},                                                                 \
-     {tile_##form##_1x4, tile_##form##_2x4, WIDER(form, 3, 4), WIDER_32(form, 4, 4), WIDER_512(form, 5, 4),            \
-      WIDER_512(form, 6, 4)},                                                                                          \
+      tile_##form##_6x1, tile_##form##_7x1, tile_##form##_8x1, TALL(form, 9, 1), TALL(form, 10, 1)},                   \
+     {tile_##form##_1x2, tile_##form##_2x2, tile_##form##_3x2, tile_##form##_4x2, TALL(form, 5, 2), TALL(form, 6, 2),  \
+      TALLER(form, 7, 2), TALLER(form, 8, 2), TALLEST(form, 9, 2), TALLEST(form, 10, 2)},                              \
+     {tile_##form##_1x4, tile_##form##_2x4, TALL(form, 3, 4), TALLER(form, 4, 4), TALLEST(form, 5, 4),                 \
+      TALLEST(form, 6, 4)},                                                                                            \
      {tile_##form##_1x8}}
 
 enum { NN, TN };
-static tile_fn *const tiles[2][4][14] = {TILE_TABLE(nn), TILE_TABLE(tn)};
+#define TALLEST_TILE 10
+static tile_fn *const tiles[2][4][TALLEST_TILE] = {TILE_TABLE(nn), TILE_TABLE(tn)};
 
 /* How wide (as a power of two of vectors) the next panel should be: two vectors reuse each broadcast twice; fewer rows
  * than that tile has leave accumulators for a wider panel. */
@@ -99,15 +111,14 @@ static inline int panel_log2(int64_t rows, int64_t vectors)
 }
 
 /* One panel, c[rows, 1 << log2 vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not 6+6+6+6+6+2). */
-static void panel(int form, int64_t rows, int log2, int64_t k, const real *a, int64_t lda, const real *b, int64_t ldb,
-                  const real *init, int64_t ldi, real *c, int64_t ldc)
+static void panel(int form, struct product p, int64_t rows, int log2)
 {
-    const int64_t step = form == NN ? lda : 1;
+    const int64_t step = form == NN ? p.lda : 1;
     int64_t left = (rows + tile_rows[log2] - 1) / tile_rows[log2];
     for (; left > 0; left--) {
         const int64_t m = (rows + left - 1) / left;
-        tiles[form][log2][m - 1](k, a, lda, b, ldb, init, ldi, c, ldc);
-        a += m * step, init += m * ldi, c += m * ldc, rows -= m;
+        tiles[form][log2][m - 1](&p);
+        p.a += m * step, p.init += m * p.ldi, p.y += m * p.ldy, p.c += m * p.ldc, rows -= m;
     }
 }
 

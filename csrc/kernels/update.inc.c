@@ -3,21 +3,12 @@
  * Row n_in of w, g, s1 and s2 is the bias. Padding stays zero under every rule because its gradient is zero: 0 goes to 0
  * also through eps and the square roots. */
 
-/* One op's rule for one step, as vectors. */
+/* One op's rule for one step. */
 struct mover {
-    int kind, nesterov, penalised, clipped;
-    vf scale, clip, l1, l2, shrink, lr, momentum, alpha, beta1, beta2, eps, root2;
-    vf rest_alpha, rest_beta1, rest_beta2; /* 1 - alpha, ...: subtracted in double, or 0.999 loses four digits */
+    int kind, nesterov, plain; /* plain: neither clipping nor penalties */
+    real scale, clip, l1, l2, shrink, lr, momentum, alpha, beta1, beta2, eps, root2;
+    real rest_alpha, rest_beta1, rest_beta2; /* 1 - alpha, ...: subtracted in double, or 0.999 loses four digits */
 };
-
-/* b^n for whole n >= 0, by squaring: multiplications only, so the same bits everywhere. */
-static double whole_power(double b, int64_t n)
-{
-    double p = 1;
-    for (; n > 0; n >>= 1, b *= b)
-        if (n & 1) p *= b;
-    return p;
-}
 
 /* min(1, clip_norm / |all gradients|), from the partial sums added in order. */
 static double norm_scale(const fm_op *op)
@@ -34,24 +25,23 @@ static struct mover mover_of(const fm_op *op, const fm_step *step, int bias)
 {
     const fm_rule *rule = &op->rule;
     const int decay = !bias || rule->decay_bias;
-    const double scale = norm_scale(op), t = (double)(step->number + 1);
-    double lr = step->lr * (bias ? rule->lr_bias : rule->lr_weight), root2 = 1;
-    const double shrink = decay ? 1 - lr * rule->decay : 1;
-    if (op->kind == FM_OPT_adam) {
-        lr /= 1 - whole_power(rule->beta1, (int64_t)t);
-        root2 = sqrt(1 - whole_power(rule->beta2, (int64_t)t));
-    }
+    const double scale = norm_scale(op), lr = step->lr * (bias ? rule->lr_bias : rule->lr_weight);
     return (struct mover){
         .kind = op->kind, .nesterov = rule->nesterov,
-        .penalised = decay && (rule->l1 != 0 || rule->l2 != 0 || rule->decay != 0),
-        .clipped = scale != 1 || rule->clip_value > 0,
-        .scale = vf_set1((real)scale), .clip = vf_set1(rule->clip_value > 0 ? (real)rule->clip_value : (real)INFINITY),
-        .l1 = vf_set1((real)rule->l1), .l2 = vf_set1((real)rule->l2), .shrink = vf_set1((real)shrink),
-        .lr = vf_set1((real)-lr), .momentum = vf_set1((real)rule->momentum), .alpha = vf_set1((real)rule->alpha),
-        .beta1 = vf_set1((real)rule->beta1), .beta2 = vf_set1((real)rule->beta2), .eps = vf_set1((real)rule->eps),
-        .root2 = vf_set1((real)root2), .rest_alpha = vf_set1((real)(1 - rule->alpha)),
-        .rest_beta1 = vf_set1((real)(1 - rule->beta1)), .rest_beta2 = vf_set1((real)(1 - rule->beta2)),
+        .plain = scale == 1 && rule->clip_value <= 0 && (!decay || (rule->l1 == 0 && rule->l2 == 0 && rule->decay == 0)),
+        .scale = (real)scale, .clip = rule->clip_value > 0 ? (real)rule->clip_value : (real)INFINITY,
+        .l1 = decay ? (real)rule->l1 : 0, .l2 = decay ? (real)rule->l2 : 0, .shrink = decay ? (real)(1 - lr * rule->decay) : 1,
+        .lr = (real)-(op->kind == FM_OPT_adam ? lr / step->unbias1 : lr),
+        .momentum = (real)rule->momentum, .alpha = (real)rule->alpha, .beta1 = (real)rule->beta1, .beta2 = (real)rule->beta2,
+        .eps = (real)rule->eps, .root2 = (real)step->root2, .rest_alpha = (real)(1 - rule->alpha),
+        .rest_beta1 = (real)(1 - rule->beta1), .rest_beta2 = (real)(1 - rule->beta2),
     };
+}
+
+/* Whether the bias moves by another rule than the weights. */
+static inline int bias_differs(const fm_op *op, const struct mover *m)
+{
+    return op->rule.lr_bias != op->rule.lr_weight || (!m->plain && !op->rule.decay_bias);
 }
 
 static inline vf sign(vf a)
@@ -67,53 +57,56 @@ static inline __attribute__((always_inline)) vf direction(const struct mover *m,
     switch (kind) {
     case FM_OPT_sgd:
         if (!momentum) return g;
-        vf_store(s1, a = vf_fma(m->momentum, vf_load(s1), g));
-        return m->nesterov ? vf_fma(m->momentum, a, g) : a;
+        vf_store(s1, a = vf_fma(vf_set1(m->momentum), vf_load(s1), g));
+        return m->nesterov ? vf_fma(vf_set1(m->momentum), a, g) : a;
     case FM_OPT_rmsprop:
-        vf_store(s1, a = vf_fma(m->alpha, vf_load(s1), m->rest_alpha * g * g));
-        a = g / (vf_sqrt(a) + m->eps);
-        if (momentum) vf_store(s2, a = vf_fma(m->momentum, vf_load(s2), a));
+        vf_store(s1, a = vf_fma(vf_set1(m->alpha), vf_load(s1), vf_set1(m->rest_alpha) * g * g));
+        a = g / (vf_sqrt(a) + vf_set1(m->eps));
+        if (momentum) vf_store(s2, a = vf_fma(vf_set1(m->momentum), vf_load(s2), a));
         return a;
     case FM_OPT_adagrad:
         vf_store(s1, a = vf_fma(g, g, vf_load(s1)));
-        return g / (vf_sqrt(a) + m->eps);
+        return g / (vf_sqrt(a) + vf_set1(m->eps));
     default: /* adam */
-        vf_store(s1, a = vf_fma(m->beta1, vf_load(s1), m->rest_beta1 * g));
-        vf_store(s2, b = vf_fma(m->beta2, vf_load(s2), m->rest_beta2 * g * g));
-        return a / (vf_sqrt(b) / m->root2 + m->eps);
+        vf_store(s1, a = vf_fma(vf_set1(m->beta1), vf_load(s1), vf_set1(m->rest_beta1) * g));
+        vf_store(s2, b = vf_fma(vf_set1(m->beta2), vf_load(s2), vf_set1(m->rest_beta2) * g * g));
+        return a / (vf_sqrt(b) / vf_set1(m->root2) + vf_set1(m->eps));
     }
 }
 
-/* The penalties, then the step, for `vectors` vectors that start at element `at` of w and of the states. */
-static inline __attribute__((always_inline)) void move_as(const struct mover *m, int kind, int momentum, real *w, real *s1,
-                                                          real *s2, const real *g, int64_t vectors)
+/* The penalties, then the step, for a block of rows (ldw apart in w and the states, ldg in g) and vectors. */
+static inline __attribute__((always_inline)) void move_as(const struct mover *given, int kind, int momentum, int plain, real *w,
+                                                          real *s1, real *s2, int64_t ldw, const real *g, int64_t ldg,
+                                                          int64_t rows, int64_t vectors)
 {
-    for (int64_t v = 0; v < vectors; v++, w += LANES, s1 += LANES, s2 += LANES, g += LANES) {
-        vf wv = vf_load(w), gv = vf_load(g);
-        if (m->clipped) gv = vf_min(m->clip, vf_max(-m->clip, gv * m->scale));
-        if (m->penalised) {
-            gv = vf_fma(m->l1, sign(wv), vf_fma(m->l2, wv, gv));
-            wv *= m->shrink;
+    const struct mover m = *given; /* a copy that no store can reach: it stays in registers */
+    for (int64_t r = 0; r < rows; r++, w += ldw, s1 += ldw, s2 += ldw, g += ldg)
+        for (int64_t v = 0; v < vectors * LANES; v += LANES) {
+            vf wv = vf_load(w + v), gv = vf_load(g + v);
+            if (!plain) {
+                gv = vf_min(vf_set1(m.clip), vf_max(-vf_set1(m.clip), gv * vf_set1(m.scale)));
+                gv = vf_fma(vf_set1(m.l1), sign(wv), vf_fma(vf_set1(m.l2), wv, gv));
+                wv *= vf_set1(m.shrink);
+            }
+            vf_store(w + v, vf_fma(vf_set1(m.lr), direction(&m, kind, momentum, gv, s1 + v, s2 + v), wv));
         }
-        vf_store(w, vf_fma(m->lr, direction(m, kind, momentum, gv, s1, s2), wv));
-    }
 }
 
-static void move(const struct mover *m, const fm_op *op, int64_t at, const real *g, int64_t vectors)
+/* Move a block of parameters that starts at element `at` of w and of the states. */
+static void move(const struct mover *m, const fm_op *op, int64_t at, const real *g, int64_t ldg, int64_t rows, int64_t vectors)
 {
+    const int64_t ldw = op->w.ld;
     real *w = (real *)op->w.p + at, *s1 = op->s1.p ? (real *)op->s1.p + at : w, *s2 = op->s2.p ? (real *)op->s2.p + at : w;
+#define MOVE(kind, momentum)                                                                                           \
+    (m->plain ? move_as(m, kind, momentum, 1, w, s1, s2, ldw, g, ldg, rows, vectors)                                   \
+              : move_as(m, kind, momentum, 0, w, s1, s2, ldw, g, ldg, rows, vectors))
     switch (m->kind) {
-    case FM_OPT_sgd:
-        if (op->s1.p) move_as(m, FM_OPT_sgd, 1, w, s1, s2, g, vectors);
-        else move_as(m, FM_OPT_sgd, 0, w, s1, s2, g, vectors);
-        break;
-    case FM_OPT_rmsprop:
-        if (op->s2.p) move_as(m, FM_OPT_rmsprop, 1, w, s1, s2, g, vectors);
-        else move_as(m, FM_OPT_rmsprop, 0, w, s1, s2, g, vectors);
-        break;
-    case FM_OPT_adagrad: move_as(m, FM_OPT_adagrad, 0, w, s1, s2, g, vectors); break;
-    case FM_OPT_adam: move_as(m, FM_OPT_adam, 0, w, s1, s2, g, vectors); break;
+    case FM_OPT_sgd: op->s1.p ? MOVE(FM_OPT_sgd, 1) : MOVE(FM_OPT_sgd, 0); break;
+    case FM_OPT_rmsprop: op->s2.p ? MOVE(FM_OPT_rmsprop, 1) : MOVE(FM_OPT_rmsprop, 0); break;
+    case FM_OPT_adagrad: MOVE(FM_OPT_adagrad, 0); break;
+    case FM_OPT_adam: MOVE(FM_OPT_adam, 0); break;
     }
+#undef MOVE
 }
 
 static void update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
@@ -122,8 +115,7 @@ static void update(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
         const int64_t first = bias ? (begin > op->n_in ? begin : op->n_in) : begin, last = bias ? end : at_most(end, op->n_in);
         if (first >= last) continue;
         const struct mover mover = mover_of(op, step, bias);
-        for (int64_t r = first; r < last; r++)
-            move(&mover, op, r * op->w.ld, (const real *)op->g.p + r * op->g.ld, vectors_of(op->n_out));
+        move(&mover, op, first * op->w.ld, (const real *)op->g.p + first * op->g.ld, op->g.ld, last - first, vectors_of(op->n_out));
     }
 }
 

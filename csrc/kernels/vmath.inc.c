@@ -1,8 +1,9 @@
 /* exp, log and their relatives on one vector, and the sums and maxima across a block.
  *
  * No branches, no tables, no estimates: the same operations in the same order everywhere, so targets that fuse vf_fma
- * agree to the bit (NaN payloads aside). NaN goes in, NaN comes out. Bounds in ulp are measured against libm, float32
- * on every argument, float64 on 10^8; the generic target, whose vf_fma rounds twice, stays within the second figure. */
+ * agree to the bit (but for the sign and payload of NaN). NaN goes in, NaN comes out. The bounds in ulp were measured
+ * against libm in the next wider type: float32 (every argument where the function moves) / float64 (6 10^7 random ones).
+ * The generic target keeps them on samples, except vf_normal's. A subnormal result counts in units of the smallest. */
 
 typedef
 #if FM_REAL == 32
@@ -14,7 +15,7 @@ typedef
 
 #if FM_REAL == 32
 #define INTEGER 0x1.8p23f /* adding it rounds to an integer, which then stands in the low bits */
-#define LN2_HI 0x1.62e4p-1f /* few enough bits that its multiples are exact; HI + LO is good to 2^-40 */
+#define LN2_HI 0x1.62e4p-1f /* few enough bits that its multiples are exact; HI + LO is good to 2^-44 */
 #define LN2_LO 0x1.7f7d1cp-20f
 #define EXP_LOWEST (-104) /* below, e^x rounds to 0 */
 #define EXP_HIGHEST 89    /* above, it rounds to infinity */
@@ -30,8 +31,10 @@ static const real log_terms[] = {0x1.55557ap-1f, 0x1.995e42p-2f, 0x1.31f0b8p-2f}
 /* Phi(-a) e^(a^2 / 2) (1 + C a) by 2 / (1 + C a) - 1, for a <= 14.6; relative error 2^-24.2. */
 #define NORMAL_C 0.25f
 #define NORMAL_FARTHEST 20
-static const real normal_terms[] = {0x1.82b4bcp-3f, 0x1.373e38p-3f,  0x1.8c6d9ep-4f,   0x1.7e0006p-5f,  0x1.eed3e0p-7f,
-                                    0x1.ed289cp-10f, -0x1.cc55cap-11f, -0x1.9b755cp-12f, 0x1.761286p-15f, 0x1.15bb8ap-15f};
+static const real normal_terms[] = {
+    0x1.82b4bcp-3f,   0x1.373e38p-3f,   0x1.8c6d9ep-4f,   0x1.7e0006p-5f,
+    0x1.eed3e0p-7f,   0x1.ed289cp-10f,  -0x1.cc55cap-11f, -0x1.9b755cp-12f,
+    0x1.761286p-15f,  0x1.15bb8ap-15f};
 #else
 #define INTEGER 0x1.8p52
 #define LN2_HI 0x1.62e42feep-1
@@ -42,18 +45,21 @@ static const real normal_terms[] = {0x1.82b4bcp-3f, 0x1.373e38p-3f,  0x1.8c6d9ep
 #define SMALLEST_NORMAL 0x1p-1022
 
 /* As above: the error in e^r is below 2^-56.9, in the logarithm below 2^-59 of it, in Phi 2^-55.2 (a <= 38.8). */
-static const real exp_terms[] = {0x1.0000000000005p-1,  0x1.555555555555cp-3,  0x1.5555555552096p-5,  0x1.111111110e695p-7,
-                                 0x1.6c16c17f512e8p-10, 0x1.a01a01b5f0d74p-13, 0x1.a019a63425f05p-16, 0x1.71dde9c808836p-19,
-                                 0x1.28a300866868ap-22, 0x1.af7715c91e8e9p-26};
-static const real log_terms[] = {0x1.5555555555594p-1, 0x1.999999997f3c8p-2, 0x1.24924942886f4p-2, 0x1.c71c518647d60p-3,
-                                 0x1.74665b6243556p-3, 0x1.399eb50ef9820p-3, 0x1.2f254e14a6d17p-3};
+static const real exp_terms[] = {
+    0x1.0000000000005p-1,  0x1.555555555555cp-3,  0x1.5555555552096p-5,  0x1.111111110e695p-7,
+    0x1.6c16c17f512e8p-10, 0x1.a01a01b5f0d74p-13, 0x1.a019a63425f05p-16, 0x1.71dde9c808836p-19,
+    0x1.28a300866868ap-22, 0x1.af7715c91e8e9p-26};
+static const real log_terms[] = {
+    0x1.5555555555594p-1, 0x1.999999997f3c8p-2, 0x1.24924942886f4p-2, 0x1.c71c518647d60p-3,
+    0x1.74665b6243556p-3, 0x1.399eb50ef9820p-3, 0x1.2f254e14a6d17p-3};
 #define NORMAL_C 0.1875
 #define NORMAL_FARTHEST 40
 static const real normal_terms[] = {
-    0x1.2897222860a86p-3,   0x1.04c47b8643a74p-3,   0x1.91abf19ca2194p-4,   0x1.0cc75ae57aac0p-4,  0x1.33f33b09ec883p-5,
-    0x1.263cb8fa68f7ep-6,   0x1.bd7695dd31f45p-8,   0x1.d68d411325292p-10,  0x1.6a7ef5d757e89p-13, -0x1.a56882c4a9ecap-14,
-    -0x1.9cb614bb57f30p-15, -0x1.9ab0699c8568bp-19, 0x1.46205de526f83p-18,  0x1.72aa5dd5b03d7p-20, -0x1.94f4e19d53724p-22,
-    -0x1.0096052eca0c6p-22, 0x1.b7907c8c2df05p-26,  0x1.3bcb6406025eap-25,  -0x1.1e688a52c5ff1p-29, -0x1.775a6e0973ea1p-28,
+    0x1.2897222860a86p-3,   0x1.04c47b8643a74p-3,   0x1.91abf19ca2194p-4,   0x1.0cc75ae57aac0p-4,
+    0x1.33f33b09ec883p-5,   0x1.263cb8fa68f7ep-6,   0x1.bd7695dd31f45p-8,   0x1.d68d411325292p-10,
+    0x1.6a7ef5d757e89p-13,  -0x1.a56882c4a9ecap-14, -0x1.9cb614bb57f30p-15, -0x1.9ab0699c8568bp-19,
+    0x1.46205de526f83p-18,  0x1.72aa5dd5b03d7p-20,  -0x1.94f4e19d53724p-22, -0x1.0096052eca0c6p-22,
+    0x1.b7907c8c2df05p-26,  0x1.3bcb6406025eap-25,  -0x1.1e688a52c5ff1p-29, -0x1.775a6e0973ea1p-28,
     0x1.26f6dbeb8316ep-31,  0x1.4f1fd5e194a3cp-31,  -0x1.3a4c9309ad5a7p-33};
 #endif
 
@@ -92,7 +98,8 @@ static inline vf expm1_reduced(vf x, vu *n)
 /* 2^(n - bias), from the low bits of n. */
 static inline vf power_of_2(vu n) { return (vf)(n << FM_MANTISSA_BITS); }
 
-/* e^x. 2^n is applied in two halves: n may be one beyond the largest exponent, and a subnormal must round once. */
+/* e^x, 0.91 / 0.89 ulp. 2^n is applied in two halves: n may be one beyond the largest exponent, and a subnormal must
+ * round once. */
 static inline vf vf_exp(vf x)
 {
     vu n;
@@ -101,7 +108,7 @@ static inline vf vf_exp(vf x)
     return (p + vf_set1(1)) * power_of_2(half) * power_of_2(n - half);
 }
 
-/* e^x - 1, for x <= 0 only: all that elu and the derivative of softplus ask for. */
+/* e^x - 1, 1.1 / 1.0 ulp, for x <= 0 only: all that elu and the derivative of softplus ask for. */
 static inline vf vf_expm1(vf x)
 {
     vu n;
@@ -109,7 +116,7 @@ static inline vf vf_expm1(vf x)
     return vf_fma(scale, p, scale - vf_set1(1));
 }
 
-/* (1 - e^-2|x|) / (1 + e^-2|x|), and the sign of x. */
+/* (1 - e^-2|x|) / (1 + e^-2|x|), and the sign of x; 2.1 / 2.1 ulp. */
 static inline vf vf_tanh(vf x)
 {
     vu n;
@@ -118,7 +125,7 @@ static inline vf vf_tanh(vf x)
     return with_sign_of(x, vf_fma(scale, p, scale - one) / vf_fma(scale, p, scale + one));
 }
 
-/* 1 / (1 + e^-x) or e^x / (1 + e^x), whichever exponential is below 1. */
+/* 1 / (1 + e^-x) or e^x / (1 + e^x), whichever exponential is below 1; 2.5 / 2.5 ulp. */
 static inline vf vf_sigmoid(vf x)
 {
     const vf e = vf_exp(minus_abs(x)), one = vf_set1(1);
@@ -136,17 +143,18 @@ static inline vf log_reduced(vf f, vf k)
     return vf_fma(k, vf_set1(LN2_HI), f - (half_square - low));
 }
 
-/* log(x): -infinity at 0, NaN below. */
+/* log(x), 0.85 / 0.85 ulp: -infinity at 0, NaN below. */
 static inline vf vf_log(vf x)
 {
     const vf one = vf_set1(1), sqrt_half = vf_set1((real)0.70710678118654752);
+    const ireal mantissa = ((ireal)1 << FM_MANTISSA_BITS) - 1;
     const vi subnormal = x < vf_set1(SMALLEST_NORMAL);
     const vf normal = vf_select(subnormal, x * vf_set1((real)(1LL << (FM_MANTISSA_BITS + 2))), x);
     /* Moved so that the exponent steps at sqrt(1/2). It becomes a real by the mantissa of 2^M: no 64-bit conversion. */
     const vu moved = (vu)normal + ((vu)one - (vu)sqrt_half);
     const vf two_m = vf_set1((real)(1LL << FM_MANTISSA_BITS));
     const vf k = (vf)((moved >> FM_MANTISSA_BITS) | (vu)two_m) - (two_m + vf_set1(FM_EXPONENT_BIAS));
-    const vf f = (vf)((moved << (8 * sizeof(real) - FM_MANTISSA_BITS) >> (8 * sizeof(real) - FM_MANTISSA_BITS)) + (vu)sqrt_half) - one;
+    const vf f = (vf)((moved & mantissa) + (vu)sqrt_half) - one;
     const vf y = log_reduced(f, k - vf_keep(subnormal, vf_set1(FM_MANTISSA_BITS + 2)));
 
     const vf infinity = vf_set1((real)INFINITY);
@@ -154,7 +162,8 @@ static inline vf vf_log(vf x)
     return vf_select(x > vf_set1(0), vf_select(x < infinity, y, x), edge);
 }
 
-/* log(1 + x), for 0 <= x <= 1 only: all that softplus asks for. 1 + x is never formed: x keeps its last bit. */
+/* log(1 + x), 1.4 / 1.4 ulp, for 0 <= x <= 1 only: all that softplus asks for. 1 + x is never formed, so a small x
+ * keeps its digits. */
 static inline vf vf_log1p(vf x)
 {
     const vi beyond = x > vf_set1((real)0.41421356237309505);
@@ -162,13 +171,15 @@ static inline vf vf_log1p(vf x)
     return log_reduced(vf_select(beyond, vf_fma(half, x, -half), x), vf_keep(beyond, one));
 }
 
-/* log(1 + e^x). */
+/* log(1 + e^x), 1.7 / 1.7 ulp. */
 static inline vf vf_softplus(vf x) { return vf_max(vf_set1(0), x) + vf_log1p(vf_exp(minus_abs(x))); }
 
 /* ---- the normal distribution -------------------------------------------------------------------------------- */
 
 /* Phi(z), and its density. The lower tail is e^(-z^2 / 2) times a slow function of |z|, the upper one minus that; the
- * part of z^2 that its rounding drops goes into the exponential to first order, or the far tail would have few digits. */
+ * part of z^2 that its rounding drops goes into the exponential to first order, or the far tail would have few digits.
+ * Phi 4.4 / 5.3 ulp, the density 2.8 / 3.0; without a fused vf_fma the drop goes unseen, and the far tail loses up to
+ * 70 / 510 ulp. */
 static inline vf vf_normal(vf z, vf *density)
 {
     const vf one = vf_set1(1), half = vf_set1((real)0.5), a = vf_min(vf_set1(NORMAL_FARTHEST), vf_abs(z));
