@@ -36,6 +36,7 @@ def engine():
             "-O3",
             "-ffp-contract=off",  # the same bits on every target: an FMA only where the kernel asks for one
             "-fno-lto",  # some Pythons bring -flto, which could mix code of different targets
+            "-g1",  # names and lines for backtraces; with all debug information the extension is four times as large
             "-fvisibility=hidden",
             "-Wno-psabi",  # vectors are passed between inlined functions only
         ],

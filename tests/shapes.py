@@ -14,5 +14,6 @@ LAYERS = [
     (4, 4, 1),
     (130, 70, 130),  # more rows than a block
     (5, 600, 40),  # more terms than a run of k
+    (5, 40, 600),  # and backward
     (700, 9, 18),  # more rows than a run of the batch
 ]

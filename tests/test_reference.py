@@ -128,6 +128,11 @@ def test_softmax_forward_and_back() -> None:
     assert_relative(back.dx, expected)
 
 
+def test_softmax_has_no_elementwise_derivative() -> None:
+    with pytest.raises(TypeError, match="softmax has a Jacobian"):
+        ACTIVATIONS["softmax"][1](Z, Z, 0.0)
+
+
 def test_softmax_and_its_loss_do_not_overflow() -> None:
     y = np.array([[1e4, 0, -1e4]], dtype=np.float32)
     op = Op("activate", "softmax", 3, 3, x=y, y=np.empty_like(y))

@@ -38,6 +38,7 @@ cdef extern from "fastmlp.h" nogil:
         int32_t n_ops, barriers, row_block
         int64_t capacity
         const double *row_loss
+        const fm_rule *adam
         double work
         const fm_kernels *kernels
     ctypedef struct fm_run_args:
@@ -55,6 +56,7 @@ cdef extern from "fastmlp.h" nogil:
     void fm_run(const fm_plan *plan, const fm_run_args *args)
     const fm_target fm_targets[]
     int FM_N_OPCODES, FM_N_ACTIVATIONS, FM_N_LOSSES, FM_N_OPTIMIZERS, FM_N_SOURCES
+    int FM_gather, FM_scatter
     int FM_BARRIERS_NONE, FM_BARRIERS_FOR_LOSS, FM_BARRIERS_BY_SYNC
 
 cdef extern from *:
@@ -189,6 +191,10 @@ cdef class Engine:
         self._plan.row_block = plan.row_block
         self._plan.capacity = plan.capacity
         self._plan.work = plan.work
+        self._plan.adam = NULL
+        for i in range(len(plan.ops)):
+            if plan.ops[i].split == "params" and plan.ops[i].kind == "adam":
+                self._plan.adam = &self._ops[i].rule
         self._plan.row_loss = <const double *>address(plan.row_loss)
         self._plan.barriers = (FM_BARRIERS_BY_SYNC if any(plan.syncs) else
                                FM_BARRIERS_FOR_LOSS if plan.row_loss is not None else FM_BARRIERS_NONE)
@@ -305,6 +311,9 @@ cdef class Engine:
         args.n_threads = n_threads
         if not 0 <= args.first_op <= args.last_op <= self._plan.n_ops:
             raise ValueError(f"ops must lie in 0..{self._plan.n_ops}, got {first_op}..{last_op}")
+        for s in range(args.first_op, args.last_op):
+            if self._ops[s].data == NULL and self._ops[s].opcode in (FM_gather, FM_scatter):
+                raise ValueError(f"op {s} ({self.plan.ops[s].opcode}) has no data: bind an array first")
         cdef int64_t ordered = rows if order is None else order_view.shape[0]
         for s in range(n_steps):
             if not 0 < offsets_view[s + 1] - offsets_view[s] <= self._plan.capacity:

@@ -5,7 +5,8 @@ Nothing here changes anything; all of it runs before training or prediction begi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,27 @@ def whole(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
         allowed = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as True or False; TypeError otherwise."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def number(name: str, value: Any, interval: str) -> float:
+    """`value` as a float in the interval, as in ``"[0, 1)"``; TypeError or ValueError otherwise."""
+    rule = f"{name} must be a number in {interval}, got {value!r}"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(rule)
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    found = float(value)
+    above = low <= found if interval[0] == "[" else low < found
+    below = found <= high if interval[-1] == "]" else found < high
+    if not (above and below):  # the form that also refuses NaN
+        raise ValueError(rule)
+    return found
 
 
 def sizes(value: Iterable[int]) -> tuple[int, ...]:
@@ -69,7 +91,7 @@ def finite(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
     """ValueError if `array` holds NaN, infinity, or a value too large for `dtype`."""
     if array.dtype.kind != "f" or not array.size:
         return
-    limit = float(np.finfo(dtype).max)
+    limit = min(float(np.finfo(dtype).max), float(np.finfo(array.dtype).max))
     rows = max(1, CHUNK // max(1, array[0].size))
     for start in range(0, len(array), rows):
         chunk = array[start : start + rows]
@@ -104,11 +126,15 @@ def labels(value: ArrayLike, rows: int, classes: int, name: str = "y") -> NDArra
     if array.dtype.kind == "f":
         finite(name, array, np.dtype(np.float64))
         if (array != np.floor(array)).any():
-            raise ValueError(f"{name} must hold whole class numbers 0..{classes - 1}, got {array[array != np.floor(array)][0]}")
+            raise ValueError(
+                f"{name} must hold whole class numbers 0..{classes - 1}, got {array[array != np.floor(array)][0]}"
+            )
     low, high = array.min(), array.max()
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
-        raise ValueError(f"{name} must hold class numbers 0..{classes - 1} (the network has {classes} outputs), got {wrong}")
+        raise ValueError(
+            f"{name} must hold class numbers 0..{classes - 1} (the network has {classes} outputs), got {wrong}"
+        )
     return array if array.dtype.kind in "iu" else array.astype(np.int64)
 
 
@@ -119,7 +145,9 @@ def dense_targets(value: ArrayLike, rows: int, columns: int, dtype: np.dtype[Any
         array = array[:, None]
     if array.shape != (rows, columns):
         shape = f"({rows}, {columns})" + (f" or ({rows},)" if columns == 1 else "")
-        raise ValueError(f"{name} must have shape {shape}, as many rows as X and a column for each output, got {array.shape}")
+        raise ValueError(
+            f"{name} must have shape {shape}, as many rows as X and a column for each output, got {array.shape}"
+        )
     finite(name, array, dtype)
     return array
 
@@ -148,6 +176,8 @@ def sample_weight(value: ArrayLike | None, rows: int, name: str = "sample_weight
 
 
 def same_length(name: str, value: Any, expected: int, what: str) -> None:
-    """ValueError unless `value` has the expected number of items."""
+    """TypeError unless `value` is a sequence, ValueError unless it has the expected number of items."""
+    if not isinstance(value, Sized) or isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must have {expected} items, {what}, got {value!r}")
     if len(value) != expected:
         raise ValueError(f"{name} must have {expected} items, {what}, got {len(value)}")

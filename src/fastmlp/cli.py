@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(options: argparse.Namespace) -> int:
     """Train on part of the digits, then test on digits the network has not seen."""
     fastmlp.set_num_threads(options.threads)
-    X, y = load_digits()
-    X = X.astype(np.float32) / 16  # pixels count ink from 0 to 16
+    pixels, y = load_digits()
+    X = pixels.astype(np.float32) / 16  # they count ink, from 0 to 16
     rest, validation, test = _split(y)
     sizes = [X.shape[1], *options.hidden, 10]
     net = fastmlp.MLP(sizes, activation=options.activation, loss="cross_entropy", seed=options.seed)

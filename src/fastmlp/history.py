@@ -9,7 +9,9 @@ class History(dict[str, list[Any]]):
     """One list an epoch for each quantity; ``history["loss"]`` and ``history.loss`` are the same list.
 
     Keys: ``loss`` (training loss, mean over the epoch), ``seconds``, ``samples_per_second``, ``learning_rate`` (of the
-    epoch's last step), and with validation data ``val_loss`` and ``val_accuracy`` or ``val_r2``.
+    epoch's last step), and with validation data ``val_loss`` and ``val_`` of each metric. The seconds are those of
+    training alone, without validation and callbacks; where several epochs of a tiny data set ran in one go, the mean of
+    theirs.
     """
 
     def __getattr__(self, name: str) -> list[Any]:
@@ -22,6 +24,11 @@ class History(dict[str, list[Any]]):
         """Append one epoch."""
         for name, value in values.items():
             self.setdefault(name, []).append(value)
+
+    def extend(self, **values: list[Any]) -> None:
+        """Append some epochs."""
+        for name, several in values.items():
+            self.setdefault(name, []).extend(several)
 
     @property
     def epochs(self) -> int:

@@ -88,6 +88,13 @@ class Layout:
         """A new flat vector."""
         return aligned(self.size, self.dtype)
 
+    def places(self, bias: bool = True) -> NDArray[np.int64]:
+        """Where in a flat vector the parameters are: all but the padding, and but the biases if there are none."""
+        mark = np.zeros(self.size, dtype=bool)
+        for matrix in self.matrices(mark):
+            matrix[: None if bias else -1] = True
+        return np.flatnonzero(mark)
+
     def matrices(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
         """Views ``(n_in + 1, n_out)`` of a flat vector, one a layer, the bias in the last row."""
         found = []

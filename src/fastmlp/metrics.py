@@ -1,7 +1,14 @@
-"""How good predictions are: one number from targets and outputs."""
+"""Metrics: how good answers are, as one number from what was to come out and what came out.
+
+Name one by a string (``"roc_auc"``) or give any ``callable(y, prediction)``, scikit-learn's included; if it has a
+parameter ``sample_weight``, it gets the weights. The functions agree with scikit-learn's.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,24 +17,64 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from .mlp import MLP
 
+__all__ = ["KNOWN", "Metric", "accuracy", "balanced_accuracy", "choose", "get", "mae", "r2", "rmse", "roc_auc"]
 
-def batch_weights(weight: NDArray[np.float64] | None, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The sum of the sample weights of each batch, or its number of rows."""
-    if weight is None:
-        return np.diff(offsets).astype(np.float64)
-    return np.add.reduceat(weight, offsets[:-1])
+Array = NDArray[Any]
+Weight = NDArray[np.float64] | None
 
 
-def accuracy(right: NDArray[Any], weight: NDArray[np.float64] | None = None) -> float:
-    """Weighted share of right answers; `right` may have a column for each label."""
-    per_row = right.reshape(len(right), -1).mean(axis=1)
-    return float(np.average(per_row, weights=weight))
+# ---- the formulas ----------------------------------------------------------------------------------------------------
 
 
-def r2(y: NDArray[Any], prediction: NDArray[Any], weight: NDArray[np.float64] | None = None) -> float:
+def accuracy(y: Array, prediction: Array, weight: Weight = None) -> float:
+    """Weighted share of right answers; with a column for each label, the mean over labels.
+
+    >>> accuracy(np.array([0, 1, 2, 1]), np.array([0, 1, 1, 1]))
+    0.75
+    """
+    right = (y == prediction).reshape(len(y), -1).mean(axis=1)
+    return float(np.average(right, weights=weight))
+
+
+def balanced_accuracy(y: Array, prediction: Array, weight: Weight = None) -> float:
+    """Mean over the classes in `y` of the share of their samples that were recognised; the mean over labels.
+
+    >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
+    0.5
+    """
+    if y.ndim == 2:
+        return float(np.mean([balanced_accuracy(t, p, weight) for t, p in zip(y.T, prediction.T, strict=True)]))
+    w = np.ones(len(y)) if weight is None else weight
+    classes, number = np.unique(y, return_inverse=True)
+    total = np.bincount(number, w, len(classes))
+    right = np.bincount(number, w * (y == prediction), len(classes))
+    return float((right[total > 0] / total[total > 0]).mean())
+
+
+def roc_auc(y: Array, score: Array, weight: Weight = None) -> float:
+    """Probability that a sample of class 1 has a higher score than one of class 0; ties count half.
+
+    The area under the ROC curve. NaN if a class has no weight.
+
+    >>> roc_auc(np.array([0, 1, 0, 1]), np.array([0.1, 0.8, 0.4, 0.4]))
+    0.875
+    """
+    w = np.ones(len(y)) if weight is None else weight
+    values, number = np.unique(score, return_inverse=True)
+    positive = np.bincount(number, w * (y == 1), len(values))
+    negative = np.bincount(number, w * (y != 1), len(values))
+    below = np.cumsum(negative) - negative
+    total = float(positive.sum() * negative.sum())
+    return float(positive @ (below + negative / 2)) / total if total > 0 else float("nan")
+
+
+def r2(y: Array, prediction: Array, weight: Weight = None) -> float:
     """Coefficient of determination, 1 - sum (y - p)^2 / sum (y - mean y)^2, averaged over outputs.
 
     As in scikit-learn, an output whose targets are all the same scores 1 where it is matched exactly, else 0.
+
+    >>> r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]))
+    0.5
     """
     y, prediction = y.astype(np.float64), prediction.astype(np.float64)
     w = np.ones(len(y)) if weight is None else weight
@@ -38,16 +85,178 @@ def r2(y: NDArray[Any], prediction: NDArray[Any], weight: NDArray[np.float64] | 
     return float(score.mean())
 
 
-def default_metric(
-    net: MLP, y: NDArray[Any], out: NDArray[Any], weight: NDArray[np.float64] | None
-) -> tuple[str, float]:
-    """``("accuracy", share)`` for a classification loss, ``("r2", score)`` for a regression.
+def mae(y: Array, prediction: Array, weight: Weight = None) -> float:
+    """Mean of |y - p| over rows and outputs.
 
-    `out` are the outputs before an activation that is part of the loss: logits, or logarithms of rates.
+    >>> mae(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    1.0
     """
+    error = np.abs(y.astype(np.float64) - prediction.astype(np.float64))
+    return float(np.average(error, axis=0, weights=weight).mean())
+
+
+def rmse(y: Array, prediction: Array, weight: Weight = None) -> float:
+    """Root of the mean of (y - p)^2 over rows; the mean over outputs.
+
+    >>> rmse(np.array([1.0, 2.0]), np.array([4.0, 6.0])).__round__(4)
+    3.5355
+    """
+    error = (y.astype(np.float64) - prediction.astype(np.float64)) ** 2
+    return float(np.sqrt(np.average(error, axis=0, weights=weight)).mean())
+
+
+# ---- metrics with names ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that `fit` can report.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the history, there with ``val_`` before it.
+    function : callable
+        ``(y, prediction, weight) -> float``.
+    greater_is_better : bool or None
+        None: nobody has said.
+    needs : str
+        ``"classes"`` or ``"values"``: what the loss must be about; ``"score"``: two classes, and gets the score of
+        class 1; ``"any"``.
+    """
+
+    name: str
+    function: Callable[[Array, Array, Weight], float]
+    greater_is_better: bool | None
+    needs: str = "any"
+
+    def check(self, net: MLP, y: Array) -> None:
+        """ValueError unless this metric makes sense for this network and these targets."""
+        if self.needs == "values" and net.loss.is_classifier:
+            raise ValueError(
+                f"metric {self.name!r} is for values; the loss is {net.loss.name!r}: use {_names('classes')}"
+            )
+        if self.needs in ("classes", "score") and not net.loss.is_classifier:
+            raise ValueError(
+                f"metric {self.name!r} is for classes; the loss is {net.loss.name!r}: use {_names('values')}"
+            )
+        if self.needs != "score":
+            return
+        if net.sizes[-1] != (2 if net.loss.name == "cross_entropy" else 1):
+            raise ValueError(f"metric {self.name!r} needs two classes; the network has {net.sizes[-1]} outputs")
+        found = np.unique(truth(net, y))
+        if len(found) != 2:
+            raise ValueError(f"metric {self.name!r} needs samples of both classes in y, got only class {found[0]}")
+
+    def __call__(self, net: MLP, y: Array, out: Array, weight: Weight) -> float:
+        """The metric of outputs `out`, which are from before an activation that is part of the loss."""
+        answer = scores(net, out) if self.needs == "score" else answers(net, out)
+        return float(self.function(truth(net, y), answer, weight))
+
+
+def _names(needs: str) -> str:
+    return ", ".join(name for name, metric in KNOWN.items() if metric.needs == needs)
+
+
+def truth(net: MLP, y: Array) -> Array:
+    """What `answers` should be: class numbers, 0 or 1 for each label, or values; a single column as a vector."""
     if net.loss.name == "cross_entropy":
-        labels = y if y.ndim == 1 else y.argmax(axis=1)
-        return "accuracy", accuracy(out.argmax(axis=1) == labels, weight)
+        return y if y.ndim == 1 else y.argmax(axis=1)
+    y = (y > 0.5).astype(np.int64) if net.loss.is_classifier else y
+    return y[:, 0] if y.shape[1] == 1 else y
+
+
+def answers(net: MLP, out: Array) -> Array:
+    """What `MLP.predict` gives for these outputs."""
+    if net.loss.name == "cross_entropy":
+        found: Array = out.argmax(axis=1)
+        return found
     if net.loss.is_classifier:
-        return "accuracy", accuracy((out > 0) == (y > 0.5), weight)
-    return "r2", r2(y, np.exp(out) if net.loss.default_output == "exp" else out, weight)
+        found = (out > 0).astype(np.int64)
+    else:
+        found = np.exp(out) if net.loss.default_output == "exp" else net.restored(out)
+    return found[:, 0] if found.shape[1] == 1 else found
+
+
+def scores(net: MLP, out: Array) -> Array:
+    """The log-odds of class 1."""
+    return out[:, 1] - out[:, 0] if out.shape[1] == 2 else out[:, 0]
+
+
+KNOWN: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", accuracy, True, "classes"),
+        Metric("balanced_accuracy", balanced_accuracy, True, "classes"),
+        Metric("roc_auc", roc_auc, True, "score"),
+        Metric("r2", r2, True, "values"),
+        Metric("mae", mae, False, "values"),
+        Metric("rmse", rmse, False, "values"),
+    )
+}
+
+
+def get(metric: str | Callable[..., float] | Metric) -> Metric:
+    """The metric of that name, or one made of a function.
+
+    Parameters
+    ----------
+    metric : str, or callable(y, prediction)
+        A function may say ``greater_is_better`` in an attribute of that name. `prediction` is what `MLP.predict` gives.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, with the known ones.
+    TypeError
+        For anything else.
+
+    Examples
+    --------
+    >>> get("rmse").greater_is_better
+    False
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, str):
+        if metric not in KNOWN:
+            raise ValueError(f"unknown metric {metric!r}; known: loss, {', '.join(sorted(KNOWN))}")
+        return KNOWN[metric]
+    if not callable(metric) or isinstance(metric, type):
+        raise TypeError(f"a metric must be a name or a function (y, prediction) -> number, got {metric!r}")
+    name = getattr(metric, "__name__", type(metric).__name__)
+    return Metric(name, _weighted(metric), getattr(metric, "greater_is_better", None))
+
+
+def _weighted(function: Callable[..., float]) -> Callable[[Array, Array, Weight], float]:
+    try:
+        takes_weight = "sample_weight" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # built in, and silent about its parameters
+        takes_weight = False
+
+    def call(y: Array, prediction: Array, weight: Weight) -> float:
+        if takes_weight and weight is not None:
+            return function(y, prediction, sample_weight=weight)
+        return function(y, prediction)
+
+    return call
+
+
+def choose(wanted: Iterable[Any] | str | None, net: MLP) -> list[Metric]:
+    """The metrics asked for, without the loss, which is always reported; None: the usual one for this loss.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is not a metric, or two have the same name.
+    """
+    if wanted is None:
+        return [KNOWN["accuracy" if net.loss.is_classifier else "r2"]]
+    if isinstance(wanted, str) or not isinstance(wanted, Iterable):
+        raise TypeError(f"metrics must be a list of names or functions, got {wanted!r}")
+    chosen = [get(metric) for metric in wanted if not (isinstance(metric, str) and metric == "loss")]
+    names = [metric.name for metric in chosen]
+    twice = next((name for name in [*names, "loss"] if [*names, "loss"].count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"metrics must have different names, got {twice!r} twice")
+    return chosen

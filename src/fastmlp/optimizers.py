@@ -9,7 +9,7 @@ Hutter, "Decoupled weight decay regularization", ICLR 2019.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from numbers import Real
 from typing import ClassVar, TypeAlias
 
@@ -20,7 +20,7 @@ from .activations import check_bool, check_number, lookup
 from .plan import Rule
 from .schedules import Schedule
 
-__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
+__all__ = ["LBFGS", "SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
 
 LearningRate: TypeAlias = float | Schedule | Callable[[int], float]
 
@@ -327,6 +327,61 @@ class AdamW(Adam):
     weight_decay: float = 1e-2
 
 
+@dataclass(frozen=True)
+class LBFGS(Optimizer):
+    """Limited-memory BFGS on all rows at once, by ``scipy.optimize.minimize(method="L-BFGS-B")`` (scipy is optional).
+
+    The loss, with its ``l2`` penalty, is minimised in float64 whatever the network's type; each iteration counts as an
+    epoch. For small data sets. Liu and Nocedal, Mathematical Programming 45, 1989.
+
+    Parameters
+    ----------
+    max_iter : int or None, default None
+        In [1, inf): iterations at most; None: as many as the ``epochs`` of `fit`.
+    tol : float, default 1e-5
+        In [0, inf): ends when no element of the gradient is greater (scipy's ``gtol``).
+    history : int, default 10
+        In [1, inf): corrections that are remembered (scipy's ``maxcor``).
+    max_fun : int, default 15000
+        In [1, inf): evaluations of loss and gradient at most.
+    l2 : float, default 0.0
+        In [0, inf). Penalty l2 / 2 w^2 in the loss; it is not in the history's loss.
+    decay_biases : bool, default False
+        Whether ``l2`` acts on biases as well.
+
+    Examples
+    --------
+    >>> LBFGS(l2=1e-4).l2
+    0.0001
+    """
+
+    learning_rate: LearningRate = field(default=1.0, init=False, repr=False)
+    l1: float = field(default=0.0, init=False, repr=False)
+    weight_decay: float = field(default=0.0, init=False, repr=False)
+    weight_lr_factor: float = field(default=1.0, init=False, repr=False)
+    bias_lr_factor: float = field(default=1.0, init=False, repr=False)
+    clip_norm: float | None = field(default=None, init=False, repr=False)
+    clip_value: float | None = field(default=None, init=False, repr=False)
+    _: KW_ONLY
+    max_iter: int | None = None
+    tol: float = 1e-5
+    history: int = 10
+    max_fun: int = 15000
+    kind = "lbfgs"
+
+    @property
+    def n_states(self) -> int:
+        return 0
+
+    def check(self) -> None:
+        super().check()
+        if self.max_iter is not None:
+            check_number(self, "max_iter", "[1, inf)", whole=True)
+        check_number(self, "tol", "[0, inf)")
+        check_number(self, "history", "[1, inf)", whole=True)
+        check_number(self, "max_fun", "[1, inf)", whole=True)
+
+
 KNOWN: dict[str, Callable[[], Optimizer]] = {
     "sgd": SGD,
     "momentum": lambda: SGD(momentum=0.9),
@@ -335,6 +390,7 @@ KNOWN: dict[str, Callable[[], Optimizer]] = {
     "adagrad": AdaGrad,
     "adam": Adam,
     "adamw": AdamW,
+    "lbfgs": LBFGS,
 }
 
 

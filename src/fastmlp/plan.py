@@ -1,8 +1,8 @@
 """Op, Step and Plan: one training, gradient or prediction step written down as a flat list of ops.
 
 An op names its buffers (NumPy arrays, bound when the plan is built) and its numbers; what it computes stands once, as
-a formula in ``csrc/fastmlp.h``, and once as a NumPy function of the same name in :mod:`fastmlp.reference`. Who writes the
-list for a network is :mod:`fastmlp.tape`; who runs it is the compiled engine or the reference.
+a formula in ``csrc/fastmlp.h``, and once as a NumPy function of the same name in :mod:`fastmlp.reference`. Who writes
+the list for a network is :mod:`fastmlp.tape`; who runs it is the compiled engine or the reference.
 """
 
 from __future__ import annotations
@@ -177,6 +177,8 @@ class Plan:
         Rows a worker carries at once through a stretch of ops that split rows.
     n_threads : int
         Workers it is meant for; only the listing says so.
+    first_update : int
+        Where the ops begin that follow the gradients, in a plan that has both.
     """
 
     title: str
@@ -192,6 +194,7 @@ class Plan:
         self.gathers = [i for i, op in enumerate(self.ops) if op.opcode == "gather"]
         self.spans = [op.span for op in self.ops]
         self.syncs = [self._needs_sync(i) for i in range(len(self.ops))]
+        self.first_update = max((i + 1 for i, op in enumerate(self.ops) if op.opcode == "linear_grad"), default=0)
         self.work = sum(op.flops for op in self.ops)
 
     def _needs_sync(self, i: int) -> bool:
@@ -212,6 +215,11 @@ class Plan:
             if array is not None:
                 yield name, array
 
+    def bind(self, X: Array, y: Array) -> None:
+        """The caller's data, for the gathers; before an executor is made of the plan."""
+        for i, data in zip(self.gathers, (X, y), strict=True):
+            self.ops[i].data = data
+
     def __str__(self) -> str:
         workers = f"{self.n_threads} worker" + "s" * (self.n_threads != 1)
         lines = [(f"plan of {self.title}, {self.dtype.name}, batch {self.capacity}, {workers}", "split")]
@@ -220,7 +228,9 @@ class Plan:
                 lines.append(("-", ""))
             lines.append((self._line(i), op.split))
         width = max(len(text) for text, _ in lines) + 4
-        return "\n".join("-" * (width - 1) + " barrier" if text == "-" else f"{text:<{width}}{split}" for text, split in lines)
+        return "\n".join(
+            "-" * (width - 1) + " barrier" if text == "-" else f"{text:<{width}}{split}" for text, split in lines
+        )
 
     def _line(self, i: int) -> str:
         op = self.ops[i]

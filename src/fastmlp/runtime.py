@@ -11,6 +11,9 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,10 +29,12 @@ except ImportError:
 BACKENDS = ("engine", "reference")
 HOW_TO_BUILD = (
     "fastmlp's compiled engine is missing, so everything runs on the NumPy reference, many times slower. To build it, "
-    "install a C compiler (gcc or clang) and reinstall without FASTMLP_PURE_PYTHON: pip install --force-reinstall fastmlp"
+    "install a C compiler (gcc or clang) and reinstall without FASTMLP_PURE_PYTHON: "
+    "pip install --force-reinstall fastmlp"
 )
 
 _num_threads: int | None = None
+_limit: ContextVar[int | None] = ContextVar("_limit", default=None)  # in one thread, on top of that
 _warned = False
 
 
@@ -102,7 +107,9 @@ def target() -> str | None:
     if name not in targets():
         known = _engine.targets(supported=False)
         why = "is not supported by this CPU" if name in known else "is unknown"
-        raise ValueError(f"FASTMLP_TARGET={name!r} {why}; supported here: {', '.join(targets())}; compiled: {', '.join(known)}")
+        raise ValueError(
+            f"FASTMLP_TARGET={name!r} {why}; supported here: {', '.join(targets())}; compiled: {', '.join(known)}"
+        )
     return name
 
 
@@ -111,7 +118,17 @@ def target() -> str | None:
 
 def get_num_threads() -> int:
     """How many workers a training run or a large prediction may use. The results do not depend on it."""
-    return _num_threads or default_num_threads()
+    return _limit.get() or _num_threads or default_num_threads()
+
+
+@contextmanager
+def limited_threads(n: int) -> Iterator[None]:
+    """Use `n` workers within this block, in this thread: for who trains several networks side by side."""
+    token = _limit.set(n)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
 
 
 def set_num_threads(n: int | None) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,8 @@ class Schedule:
     learning_rate : float or None, default None
         In (0, inf): what the factors are factors on. None: the optimizer's default rate.
     """
+
+    needs_total: ClassVar[bool] = True  # whether the factor hangs on how many steps are planned
 
     learning_rate: float | None = field(default=None, kw_only=True)
 
@@ -82,6 +85,8 @@ class Constant(Schedule):
     array([0.1, 0.1, 0.1])
     """
 
+    needs_total = False
+
     def factor(self, step: int, total: int) -> float:
         return 1.0
 
@@ -102,6 +107,8 @@ class Step(Schedule):
     >>> Step(2, 0.5).rates(1.0, 0, 5, 100)
     array([1.  , 1.  , 0.5 , 0.5 , 0.25])
     """
+
+    needs_total = False
 
     step_size: int
     gamma: float = 0.1
@@ -130,6 +137,8 @@ class Exponential(Schedule):
     array([0.5  , 0.25 , 0.125])
     """
 
+    needs_total = False
+
     gamma: float
 
     def factor(self, step: int, total: int) -> float:
@@ -154,6 +163,8 @@ class InverseScaling(Schedule):
     >>> InverseScaling(1.0).rates(1.0, 0, 4, 100)[1::2]
     array([0.5 , 0.25])
     """
+
+    needs_total = False
 
     power: float = 0.5
 
@@ -328,6 +339,8 @@ class ReduceOnPlateau(Schedule):
     >>> plateau.rates(0.1, 0, 2, 100)
     array([0.05, 0.05])
     """
+
+    needs_total = False
 
     factor_by: float = 0.1
     patience: int = 10

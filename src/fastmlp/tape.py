@@ -1,12 +1,13 @@
 """From a network to its plan: forward ops in order, backward ops in reverse, then the updates.
 
-This is backpropagation in twenty lines: `Tape.forward`, `Tape.loss`, `Tape.backward`. All ``linear_back`` ops come before
-the first update, so a layer's old weights are always the ones the gradient went through.
+This is backpropagation in twenty lines: `Tape.forward`, `Tape.loss`, `Tape.backward`. All ``linear_back`` ops come
+before the first update, so a layer's old weights are always the ones the gradient went through.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,19 +16,55 @@ from . import layout
 from .plan import Array, Op, Plan, Rule
 
 if TYPE_CHECKING:
-    from .mlp import MLP
+    from .network import Network
 
 FUSED_ROWS = 1024  # up to this batch, a weight-gradient tile sums over the whole batch without leaving the cache
 PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
 
 
 @dataclass
+class Learning:
+    """How weights move in a training step.
+
+    Attributes
+    ----------
+    kind : str
+        The optimizer.
+    rules : list of Rule
+        One a layer.
+    states : list of list of array
+        The optimizer's matrices: one list a state, one matrix a layer.
+    dropout : tuple of float
+        Rates for the inputs of each layer, or nothing.
+    key : int
+        Of the random numbers, in 48 bits.
+    max_norm : float
+        Greatest norm of the weights into a unit; 0: any.
+    averages : list of array or None
+        Where the moving average of the parameters is kept, with this `decay`.
+    gradients : list of array or None
+        Where the gradients of several batches are summed up before an update.
+    """
+
+    kind: str
+    rules: list[Rule]
+    states: list[list[Array]]
+    dropout: tuple[float, ...] = ()
+    key: int = 0
+    max_norm: float = 0.0
+    averages: list[Array] | None = None
+    decay: float = 0.0
+    gradients: list[Array] | None = None
+
+
+@dataclass
 class Tape:
     """Writes ops down for one network; buffers are allocated as the ops need them."""
 
-    net: MLP
+    net: Network
     rows: int
     dropout: tuple[float, ...] = ()
+    key: int = 0
     ops: list[Op] = field(default_factory=list)
     inputs: list[Array] = field(default_factory=list)  # of each layer
     outputs: list[Array] = field(default_factory=list)  # of each layer, before dropout
@@ -39,8 +76,11 @@ class Tape:
 
     def gather(self) -> None:
         """The batch's rows of X into the first buffer, standardised if the network has learned how."""
-        x = self.matrix(self.net.sizes[0])
-        self.ops.append(Op("gather", n_in=self.net.sizes[0], x=x, **self.net.input_scaling()))
+        x, scaling = self.matrix(self.net.sizes[0]), self.net.scaling
+        op = Op("gather", n_in=self.net.sizes[0], x=x)
+        if scaling:
+            op.w, op.smooth_clip = scaling.matrix, scaling.smooth_clip
+        self.ops.append(op)
         self.inputs = [x]
 
     def forward(self, *, fused_output: bool, keep_pre: bool) -> None:
@@ -66,25 +106,35 @@ class Tape:
     def _drop(self, i: int) -> None:
         """Dropout of the inputs of layer `i`."""
         if self.dropout and self.dropout[i]:
-            n, y = self.net.sizes[i], self.matrix(self.net.sizes[i])
-            self.ops.append(Op("dropout", n_in=n, n_out=n, x=self.inputs[i], y=y, **self._mask(i)))
+            y = self.matrix(self.net.sizes[i])
+            self._mask(i, self.inputs[i], y)
             self.inputs[i] = y
 
-    def _mask(self, i: int) -> dict[str, float | int]:
-        return {"param": self.dropout[i], "seed": (self.net.seed << 16 | i) & (2**64 - 1)}
+    def _mask(self, i: int, x: Array, y: Array) -> None:
+        """The same mask forward and backward: it hangs on the key, the layer, the step and the place alone."""
+        n, seed = self.net.sizes[i], (self.key << 16 | i) & (2**64 - 1)
+        self.ops.append(Op("dropout", n_in=n, n_out=n, x=x, y=y, param=self.dropout[i], seed=seed))
 
     def loss(self, labels: bool, *, fused_output: bool, gradient: bool) -> None:
         """Targets of the batch, loss of each row, and the gradient by the last pre-activation."""
         net, n_out = self.net, self.net.sizes[-1]
         t = layout.aligned(self.rows, np.int32) if labels else self.matrix(n_out)
         y, dy = self.outputs[-1], self.matrix(n_out) if gradient else None
-        self.ops.append(Op("gather", n_in=1 if labels else n_out, labels=labels, **{"t" if labels else "x": t}))
+        self.ops.append(
+            Op("gather", n_in=1, labels=True, t=t) if labels else Op("gather", n_in=n_out, x=t)  # t is what it gathers
+        )
         row_loss, kind, param = np.zeros(self.rows), net.loss.kind, net.loss.param
         aux = net.loss_aux()
-        self.ops.append(Op("loss", kind, n_out, n_out, labels=labels, y=y, t=t, dy=dy, row_loss=row_loss, param=param, aux=aux))
+        self.ops.append(
+            Op("loss", kind, n_out, n_out, labels=labels, y=y, t=t, dy=dy, row_loss=row_loss, param=param, aux=aux)
+        )
         if dy is None:
             return
-        act = net.functions[-1]
+        self.through_output(dy, fused_output)
+
+    def through_output(self, dy: Array, fused_output: bool) -> None:
+        """From the gradient by the outputs to that by the last pre-activation, in place; unless the loss gave that."""
+        act, n_out, y = self.net.functions[-1], self.net.sizes[-1], self.outputs[-1]
         if not fused_output and act.name != "identity":
             self.ops.append(
                 Op("activate_back", act.kind, n_out, n_out, dy=dy, dx=dy, y=y, z=self.pre[-1], param=act.param)
@@ -104,26 +154,64 @@ class Tape:
             dy, w = self.deltas[0], net.matrices[i]
             self.ops.append(Op("linear_back", kind, n_in, n_out, dy=dy, w=w, y=y, z=z, dx=dx, param=param))
             if self.dropout and self.dropout[i]:
-                self.ops.append(Op("dropout", n_in=n_in, n_out=n_in, x=dx, y=dx, **self._mask(i)))
+                self._mask(i, dx, dx)
             self.deltas.insert(0, dx)
 
     def scatter(self) -> None:
         """The outputs into the caller's array."""
         self.ops.append(Op("scatter", n_out=self.net.sizes[-1], y=self.outputs[-1]))
 
-    def params(self, opcode: str, kind: str = "", **buffers: list[Array] | None) -> None:
-        """One op a layer, from the last to the first; `buffers` hold one matrix a layer."""
-        net = self.net
+    def params(
+        self, opcode: str, kind: str = "", rules: list[Rule] | None = None, /, **buffers: list[Array]
+    ) -> list[Op]:
+        """One op a layer, from the last to the first; `rules` and `buffers` hold one thing a layer."""
+        net, first = self.net, len(self.ops)
         for i in range(len(net.sizes) - 2, -1, -1):
-            bound = {name: arrays[i] for name, arrays in buffers.items() if arrays}
-            self.ops.append(Op(opcode, kind, net.sizes[i], net.sizes[i + 1], bias=net.bias, **bound))
+            op = Op(opcode, kind, net.sizes[i], net.sizes[i + 1], bias=net.bias)
+            for name, arrays in buffers.items():
+                setattr(op, name, arrays[i])
+            if rules:
+                op.rule = rules[i]
+            self.ops.append(op)
+        return self.ops[first:]
+
+    def update(self, learning: Learning, unfused: bool) -> None:
+        """Every weight moves. The gradient stays in registers and a tile of scratch, unless something needs all of it.
+
+        That is: clipping by global norm, several batches for one update, or a batch too long for a tile.
+        """
+        net, kind, rules = self.net, learning.kind, learning.rules
+        moved = {"w": net.matrices, **dict(zip(("s1", "s2"), learning.states, strict=False))}
+        accumulate, clip = learning.gradients is not None, rules[0].clip_norm > 0
+        if not (unfused or accumulate or clip or self.rows > FUSED_ROWS):
+            self.params("linear_update", kind, rules, x=self.inputs, dy=self.deltas, **moved)
+        else:
+            gradients = learning.gradients or net.layout.matrices(net.layout.zeros())
+            self.gradient(gradients, accumulate=accumulate)
+            if clip:
+                starts = np.cumsum([0, *(n + 1 for n in net.sizes[:-1])])
+                parts = np.zeros((1, starts[-1]))
+                self.params("square_sum", g=gradients, part=[parts[:, a:b] for a, b in pairwise(starts)])
+                moved["part"] = [parts] * len(gradients)
+            self.params("update", kind, rules, g=gradients, **moved)
+        if learning.max_norm:
+            for op in self.params("max_norm", w=net.matrices):
+                op.param = learning.max_norm
+        if learning.averages:
+            for op in self.params("average", w=net.matrices, aux=learning.averages):
+                op.param = learning.decay
+
+    def gradient(self, gradients: list[Array], *, accumulate: bool = False) -> None:
+        """The gradient by every parameter, into these matrices or added to them."""
+        for op in self.params("linear_grad", x=self.inputs, dy=self.deltas, g=gradients):
+            op.accumulate = accumulate
 
     def plan(self, n_threads: int) -> Plan:
         return Plan(self.net.title(), self.net.dtype, self.rows, self.ops, n_threads=n_threads)
 
 
 def gradient_plan(
-    net: MLP, rows: int, labels: bool, gradients: list[Array], n_threads: int = 1, *, to_inputs: bool = False
+    net: Network, rows: int, labels: bool, gradients: list[Array], n_threads: int = 1, *, accumulate: bool = False
 ) -> tuple[Plan, Tape]:
     """Loss and gradients of one batch, without moving a weight."""
     tape = Tape(net, rows)
@@ -131,12 +219,27 @@ def gradient_plan(
     tape.gather()
     tape.forward(fused_output=fused, keep_pre=True)
     tape.loss(labels, fused_output=fused, gradient=True)
-    tape.backward(to_inputs=to_inputs)
-    tape.params("linear_grad", x=tape.inputs, dy=tape.deltas[-len(net.sizes) + 1 :], g=gradients)
+    tape.backward()
+    tape.gradient(gradients, accumulate=accumulate)
     return tape.plan(n_threads), tape
 
 
-def forward_plan(net: MLP, rows: int, n_threads: int = 1) -> tuple[Plan, Tape]:
+def output_gradient_plan(net: Network, rows: int, n_threads: int = 1) -> tuple[Plan, Tape, int]:
+    """Gradients by the inputs, of whatever is put between its two halves; and where the second half begins.
+
+    The first half leaves the outputs in ``tape.outputs[-1]``; the second goes from the gradient by the outputs, put
+    into ``tape.deltas[-1]``, to that by the (standardised) inputs in ``tape.deltas[0]``.
+    """
+    tape = Tape(net, rows)
+    tape.gather()
+    tape.forward(fused_output=False, keep_pre=True)
+    middle = len(tape.ops)
+    tape.through_output(tape.matrix(net.sizes[-1]), fused_output=False)
+    tape.backward(to_inputs=True)
+    return tape.plan(n_threads), tape, middle
+
+
+def forward_plan(net: Network, rows: int, n_threads: int = 1) -> tuple[Plan, Tape]:
     """The outputs of every layer, left in the tape's buffers."""
     tape = Tape(net, rows)
     tape.gather()
@@ -144,7 +247,7 @@ def forward_plan(net: MLP, rows: int, n_threads: int = 1) -> tuple[Plan, Tape]:
     return tape.plan(n_threads), tape
 
 
-def evaluation_plan(net: MLP, rows: int, labels: bool, n_threads: int = 1) -> Plan:
+def evaluation_plan(net: Network, rows: int, labels: bool, n_threads: int = 1) -> Plan:
     """Loss and outputs of rows, without gradients; where the loss contains the output activation, from before it."""
     tape = Tape(net, rows)
     fused = net.fuses_output()
@@ -155,7 +258,7 @@ def evaluation_plan(net: MLP, rows: int, labels: bool, n_threads: int = 1) -> Pl
     return tape.plan(n_threads)
 
 
-def prediction_plan(net: MLP, rows: int, n_threads: int = 1) -> Plan:
+def prediction_plan(net: Network, rows: int, n_threads: int = 1) -> Plan:
     """Outputs of rows."""
     tape = Tape(net, rows)
     tape.gather()
@@ -165,42 +268,14 @@ def prediction_plan(net: MLP, rows: int, n_threads: int = 1) -> Plan:
 
 
 def training_plan(
-    net: MLP,
-    rows: int,
-    labels: bool,
-    kind: str,
-    rule: Rule,
-    states: list[list[Array]],
-    *,
-    dropout: tuple[float, ...] = (),
-    unfused: bool = False,
-    n_threads: int = 1,
+    net: Network, rows: int, labels: bool, learning: Learning, *, unfused: bool = False, n_threads: int = 1
 ) -> Plan:
-    """One training step: forward, loss, backward, and an update of every weight.
-
-    `states` are the optimizer's matrices, one list a state. The gradient stays in registers and a tile of scratch unless
-    something needs all of it first (clipping by global norm) or the batch is too long for a tile.
-    """
-    tape = Tape(net, rows, dropout)
+    """One training step: forward, loss, backward, and an update of every weight."""
+    tape = Tape(net, rows, learning.dropout, learning.key)
     fused = net.fuses_output()
     tape.gather()
     tape.forward(fused_output=fused, keep_pre=True)
     tape.loss(labels, fused_output=fused, gradient=True)
     tape.backward()
-    s1, s2 = (states + [None, None])[:2]  # type: ignore[list-item]
-    first = len(tape.ops)
-    if unfused or rule.clip_norm or rows > FUSED_ROWS:
-        gradients = net.layout.matrices(net.layout.zeros())
-        tape.params("linear_grad", x=tape.inputs, dy=tape.deltas, g=gradients)
-        if rule.clip_norm:
-            parts = np.zeros((1, sum(n + 1 for n in net.sizes[:-1])))
-            starts = np.cumsum([0, *(n + 1 for n in net.sizes[:-1])])
-            tape.params("square_sum", g=gradients, part=[parts[:, a:b] for a, b in zip(starts, starts[1:], strict=False)])
-            tape.params("update", kind, w=net.matrices, g=gradients, s1=s1, s2=s2, part=[parts] * len(gradients))
-        else:
-            tape.params("update", kind, w=net.matrices, g=gradients, s1=s1, s2=s2)
-    else:
-        tape.params("linear_update", kind, x=tape.inputs, dy=tape.deltas, w=net.matrices, s1=s1, s2=s2)
-    for op in tape.ops[first:]:
-        op.rule = rule
+    tape.update(learning, unfused)
     return tape.plan(n_threads)

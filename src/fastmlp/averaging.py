@@ -1,0 +1,51 @@
+"""Average: the moving average of a network's parameters, and which of the two the network shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .network import Network
+
+
+class Average:
+    """a = decay a + (1 - decay) w after every update, from the weights before the first one.
+
+    Attributes
+    ----------
+    flat : array
+        The averaged parameters, which the plan's last ops keep up.
+    decay : float
+    begun : bool
+        Whether there is an average yet.
+    """
+
+    def __init__(self, net: Network, decay: float) -> None:
+        self.net, self.decay, self.begun = net, decay, False
+        self.flat = net.layout.zeros()
+        self.matrices = net.layout.matrices(self.flat)
+        self.raw: NDArray[Any] | None = None  # the weights to train, while the network shows the average
+
+    def begin(self) -> None:
+        """Start from the weights as they are, unless there is an average already."""
+        if not self.begun:
+            self.flat[:] = self.net.parameters
+            self.begun = True
+
+    def show(self) -> None:
+        """Put the average into the network, until `hide`."""
+        if self.begun and self.raw is None:
+            self.raw = self.net.parameters.copy()
+            self.net.parameters[:] = self.flat
+
+    def hide(self) -> None:
+        """Put the raw weights back; but if the network was given others meanwhile, start anew from those."""
+        if self.raw is None:
+            return
+        if np.array_equal(self.net.parameters, self.flat):
+            self.net.parameters[:] = self.raw
+        else:
+            self.flat[:] = self.net.parameters
+        self.raw = None

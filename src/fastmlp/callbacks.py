@@ -1,0 +1,226 @@
+"""Callbacks: what `fit` tells others between epochs, and those who listen: loggers, a progress bar, early stopping.
+
+Any object with some of the three methods of :class:`Callback` will do. They are called in the order of the list, in the
+thread that called `fit`. What one of them raises ends the training and reaches the caller, with the network as the last
+finished epoch left it. ``on_train_end`` is called exactly once whatever happened, an error or Ctrl-C included
+(``state.error`` then holds it), so files can be closed there.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable, Iterable
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .epochs import TrainingState
+
+__all__ = ["CSVLogger", "Callback", "JSONLinesLogger", "LambdaCallback", "LearningRateLogger", "ProgressBar"]
+
+METHODS = ("on_train_begin", "on_epoch_end", "on_train_end")
+
+
+class Callback:
+    """The protocol; deriving from it is optional.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> class StopAtZero(fastmlp.callbacks.Callback):
+    ...     def on_epoch_end(self, state):
+    ...         return state.history.loss[-1] < 0.05
+    >>> X, y = fastmlp.datasets.xor()
+    >>> net = fastmlp.MLP([2, 4, 1], "tanh", "binary_cross_entropy")
+    >>> history = net.fit(X, y, epochs=5000, batch_size=None, optimizer=fastmlp.SGD(1.0), callbacks=[StopAtZero()])
+    >>> history.loss[-1] < 0.05, history.epochs < 5000
+    (True, True)
+    """
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        """Before the first epoch; ``state.epoch`` is 0."""
+
+    def on_epoch_end(self, state: TrainingState) -> bool | None:
+        """After each epoch, its numbers being in ``state.history``; True ends the training."""
+
+    def on_train_end(self, state: TrainingState) -> None:
+        """After the last epoch, or after the error in ``state.error``."""
+
+
+def check(callbacks: Iterable[Any]) -> list[Any]:
+    """The callbacks as a list; TypeError for what has none of the methods, or is a class instead of an object."""
+    if isinstance(callbacks, (str, bytes)) or not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks must be a list of objects, got {callbacks!r}")
+    found = list(callbacks)
+    for callback in found:
+        if isinstance(callback, type) or not any(callable(getattr(callback, m, None)) for m in METHODS):
+            raise TypeError(f"callbacks must be objects with a method among {', '.join(METHODS)}, got {callback!r}")
+    return found
+
+
+def last_of(state: TrainingState) -> dict[str, Any]:
+    """The numbers of the last epoch, and its own number first."""
+    return {"epoch": state.epoch, **{name: values[-1] for name, values in state.history.items() if values}}
+
+
+class LambdaCallback(Callback):
+    """A callback made of functions.
+
+    Parameters
+    ----------
+    on_train_begin, on_epoch_end, on_train_end : callable(state), optional
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> X, y = fastmlp.datasets.xor()
+    >>> show = LambdaCallback(on_epoch_end=lambda state: print("epoch", state.epoch))
+    >>> history = fastmlp.MLP([2, 2]).fit(X, y, epochs=2, callbacks=[show])
+    epoch 1
+    epoch 2
+    """
+
+    def __init__(
+        self,
+        on_train_begin: Callable[[TrainingState], Any] | None = None,
+        on_epoch_end: Callable[[TrainingState], Any] | None = None,
+        on_train_end: Callable[[TrainingState], Any] | None = None,
+    ) -> None:
+        for name, function in zip(METHODS, (on_train_begin, on_epoch_end, on_train_end), strict=True):
+            if function is None:
+                continue
+            if not callable(function):
+                raise TypeError(f"{name} must be a function of the state, got {function!r}")
+            setattr(self, name, function)
+
+
+class LearningRateLogger(Callback):
+    """Writes a line whenever the learning rate has changed, and keeps the rate of every epoch in `rates`.
+
+    Parameters
+    ----------
+    write : callable(str), default print
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> X, y = fastmlp.datasets.xor()
+    >>> falling = fastmlp.SGD(fastmlp.schedules.Step(2, 0.5, learning_rate=0.1))
+    >>> logger = LearningRateLogger()
+    >>> history = fastmlp.MLP([2, 2]).fit(X, y, epochs=4, optimizer=falling, callbacks=[logger])
+    epoch 1: learning rate 0.1
+    epoch 3: learning rate 0.05
+    """
+
+    def __init__(self, write: Callable[[str], Any] = print) -> None:
+        if not callable(write):
+            raise TypeError(f"write must be a function of a line, got {write!r}")
+        self.write = write
+        self.rates: list[float] = []
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        self.rates = []
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        rate = state.history["learning_rate"][-1]
+        if not self.rates or rate != self.rates[-1]:
+            self.write(f"epoch {state.epoch}: learning rate {rate:.6g}")
+        self.rates.append(rate)
+
+
+class ProgressBar(Callback):
+    """A bar that fills with the epochs and shows the latest losses and metrics, drawn by tqdm.
+
+    Parameters
+    ----------
+    **settings
+        Handed to ``tqdm.auto.tqdm``: ``leave=False``, ``file=...``
+
+    Raises
+    ------
+    ImportError
+        If tqdm is not installed.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            from tqdm.auto import tqdm
+        except ImportError as error:
+            raise ImportError("ProgressBar needs tqdm: pip install 'fastmlp[progress]'") from error
+        self.make, self.settings, self.bar = tqdm, settings, None
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        self.bar = self.make(**{"total": state.epochs, "unit": "epoch", **self.settings})
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        last = last_of(state)
+        shown = {name: f"{last[name]:.4g}" for name in last if name == "loss" or name.startswith("val_")}
+        if self.bar is not None:
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update(state.epoch - self.bar.n)
+
+    def on_train_end(self, state: TrainingState) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
+
+
+class FileLogger(Callback):
+    """What the two loggers have in common: a file that is open while a network trains, written epoch by epoch."""
+
+    def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
+        if not isinstance(append, bool):
+            raise TypeError(f"append must be True or False, got {append!r}")
+        self.path, self.append = os.fspath(path), append
+        self.file: IO[str] | None = None
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        mode = "a" if self.append else "w"
+        self.file = open(self.path, mode, encoding="utf-8", newline="")  # noqa: SIM115  closed at the end of training
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        if self.file is not None:
+            self.write(self.file, last_of(state))
+            self.file.flush()
+
+    def on_train_end(self, state: TrainingState) -> None:
+        if self.file is not None:
+            self.file.close()
+        self.file = None
+
+    def write(self, file: IO[str], numbers: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class CSVLogger(FileLogger):
+    """Writes a line of comma-separated numbers per epoch, under a line of names.
+
+    Parameters
+    ----------
+    path : str or path
+    append : bool, default False
+        Whether to add to a file that exists, without the names.
+    """
+
+    def write(self, file: IO[str], numbers: dict[str, Any]) -> None:
+        writer = csv.writer(file, lineterminator="\n")
+        if file.tell() == 0:
+            writer.writerow(numbers)
+        writer.writerow(numbers.values())
+
+
+class JSONLinesLogger(FileLogger):
+    """Writes a line per epoch that is a JSON object; what is not finite becomes null.
+
+    Parameters
+    ----------
+    path : str or path
+    append : bool, default False
+        Whether to add to a file that exists.
+    """
+
+    def write(self, file: IO[str], numbers: dict[str, Any]) -> None:
+        finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        file.write(json.dumps(finite) + "\n")

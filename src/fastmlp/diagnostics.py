@@ -1,0 +1,245 @@
+"""diagnose: how healthy a network's layers are on some data, as numbers a layer and as a verdict in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import checks, optimizers
+from .history import DivergenceError
+from .mlp import MLP
+from .runtime import executor, get_num_threads
+from .tape import gradient_plan
+from .trainer import Trainer
+
+VANISHING = 1e-3  # signal at the first layer, as a share of that at the last one: below is vanishing
+EXPLODING = 1e3  # above is exploding
+NEAR_LIMIT = 0.99  # of a bounded activation's range: |2 y - 1| for sigmoid, |y| for tanh
+MOST_ROWS = 0.5  # a unit near its limit for more than this share of the rows is saturated
+BAD_UNITS = 0.5  # more than this share of a layer's units saturated or dead is worth a word
+OVERSHOOT = 1e-6  # relative rise of the loss along the trial step that is not rounding
+
+# |y| scaled so that 1 is the limit, for activations that have limits.
+LIMITED: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "sigmoid": lambda y: np.abs(2 * y - 1),
+    "tanh": np.abs,
+    "hard_tanh": np.abs,
+}
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer's numbers.
+
+    Attributes
+    ----------
+    layer : int
+        From 1, the first that has weights.
+    activation : str
+    weight_norm, gradient_norm : float
+        Euclidean norms of the weights and biases, and of the loss's gradient by them.
+    update_ratio : float
+        Norm of the trial step's change of the weights and biases, divided by `weight_norm`; for plain gradient descent
+        |lr g| / |w|. About 1e-3 is usual.
+    signal : float
+        Root mean square, over rows and units, of the gradient by the pre-activations: what backpropagation brings here.
+    mean, variance : float
+        Of the layer's outputs over rows and units.
+    saturated, dead : float
+        Shares of units: near the activation's limits for most rows (sigmoid, tanh, hard_tanh), and zero for all rows
+        (relu). 0 for the last layer and for other activations.
+    """
+
+    layer: int
+    activation: str
+    weight_norm: float
+    gradient_norm: float
+    update_ratio: float
+    signal: float
+    mean: float
+    variance: float
+    saturated: float
+    dead: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`diagnose` found; prints as a table with the verdicts below.
+
+    Attributes
+    ----------
+    layers : list of LayerReport
+    loss : float
+        On the given rows.
+    loss_after : float
+        After one step of the optimizer on them.
+    verdicts : list of str
+        Each begins with one word: vanishing, exploding, saturated, dead, overshooting; or healthy, alone.
+    """
+
+    layers: list[LayerReport]
+    loss: float
+    loss_after: float
+    verdicts: list[str]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is nothing to say."""
+        return self.verdicts[0].startswith("healthy")
+
+    def __str__(self) -> str:
+        head = ("layer", "activation", "|w|", "|g|", "|step|/|w|", "signal", "mean", "variance", "saturated", "dead")
+        rows = []
+        for r in self.layers:
+            numbers = (r.weight_norm, r.gradient_norm, r.update_ratio, r.signal, r.mean, r.variance)
+            shares = (f"{r.saturated:.0%}", f"{r.dead:.0%}")
+            rows.append((str(r.layer), r.activation, *(f"{v:.2e}" for v in numbers), *shares))
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = ["  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) for row in (head, *rows)]
+        lines.append(f"loss {self.loss:.6g}, after one step {self.loss_after:.6g}")
+        return "\n".join(lines + self.verdicts)
+
+
+def diagnose(
+    net: MLP,
+    X: ArrayLike,
+    y: ArrayLike,
+    optimizer: str | optimizers.Optimizer | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> Report:
+    """Look for what keeps a network from learning: vanishing gradients, saturated or dead units, overshooting.
+
+    Everything is computed on a copy: the network's weights keep their bits.
+
+    Parameters
+    ----------
+    net : MLP
+    X, y, sample_weight : array-like
+        As in `MLP.fit`; a few hundred rows do. They are one batch.
+    optimizer : str or Optimizer, optional
+        Whose first step is tried, from a state of zeros; by default ``SGD()``, plain gradient descent at rate 0.01.
+
+    Returns
+    -------
+    Report
+
+    Notes
+    -----
+    *Signal* is the root mean square of the gradient by a layer's pre-activations. It is *vanishing* where the first
+    layer's is less than 1e-3 of the last layer's, *exploding* above 1e3 of it or where it is not finite. A layer is
+    *saturated* or *dead* if more than half of its units are: within 1 % of the limits of sigmoid, tanh or hard_tanh for
+    more than half of the rows, or a relu that is 0 for all rows. The optimizer is *overshooting* if the loss on these
+    very rows rises along its step.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> X, y = fastmlp.datasets.spirals(200, seed=0)
+    >>> deep = fastmlp.MLP([2] + 8 * [32] + [2], "sigmoid")
+    >>> fastmlp.diagnose(deep, X, y).verdicts[0].split(":")[0]
+    'vanishing'
+    >>> fastmlp.diagnose(fastmlp.MLP([2] + 8 * [32] + [2], "relu"), X, y).verdicts
+    ['healthy: nothing found']
+    """
+    if not isinstance(net, MLP):
+        raise TypeError(f"net must be an MLP, got {net!r}")
+    chosen = optimizers.get("sgd" if optimizer is None else optimizer)
+    X, y, _ = net.check_data(X, y)
+    weight = checks.sample_weight(sample_weight, len(X))
+    twin = net.twin(net.dtype)
+    if twin.needs_scaling():
+        twin.learn_scaling(X, y)
+    with np.errstate(over="ignore", invalid="ignore"):
+        signals, gradients, loss = _backpropagated(twin, X, y, weight)
+        outputs = twin.activations(X)[1:]
+        steps, loss_after = _trial_step(twin, chosen, X, y, weight)
+        layers = [_layer(net, i, signals[i], gradients[i], steps[i], outputs[i]) for i in range(len(outputs))]
+    return Report(layers, loss, loss_after, _verdicts(layers, loss, loss_after) or ["healthy: nothing found"])
+
+
+def _norm(array: NDArray[Any]) -> float:
+    return float(np.linalg.norm(array.astype(np.float64)))
+
+
+def _backpropagated(
+    net: MLP, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None
+) -> tuple[list[float], list[NDArray[Any]], float]:
+    """Of each layer the root mean square of the gradient by its pre-activations, and the gradient; and the loss."""
+    labels = net.loss.name == "cross_entropy" and y.ndim == 1
+    gradients = net.layout.matrices(net.layout.zeros())
+    n_threads = get_num_threads()
+    plan, tape = gradient_plan(net, len(X), labels, gradients, n_threads)
+    for i, data in zip(plan.gathers, (X, net.plan_targets(y)), strict=True):
+        plan.ops[i].data = data
+    loss = executor(plan, net.backend).run(None, np.array([0, len(X)]), weight=weight, n_threads=n_threads)[0]
+    return [_norm(delta) / math.sqrt(delta.size) for delta in tape.deltas], gradients, float(loss)
+
+
+def _trial_step(
+    net: MLP, optimizer: optimizers.Optimizer, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None
+) -> tuple[list[float], float]:
+    """How far one step of the optimizer moves each layer, and the loss after it."""
+    before = [matrix.copy() for matrix in net.matrices]
+    try:
+        Trainer(net, optimizer).step(X, y, weight)
+    except DivergenceError:
+        return [math.nan] * len(before), math.inf
+    moved = [_norm(matrix.astype(np.float64) - old) for matrix, old in zip(net.matrices, before, strict=True)]
+    if not np.isfinite(net.parameters).all():
+        return moved, math.inf
+    return moved, net.evaluate(X, y, weight, [])["loss"]
+
+
+def _layer(net: MLP, i: int, signal: float, gradient: NDArray[Any], moved: float, y: NDArray[Any]) -> LayerReport:
+    name, last = net.functions[i].name, i == len(net.sizes) - 2
+    saturated = dead = 0.0
+    if not last and name in LIMITED:
+        saturated = float(((LIMITED[name](y) > NEAR_LIMIT).mean(axis=0) > MOST_ROWS).mean())
+    if not last and name == "relu":
+        dead = float((y == 0).all(axis=0).mean())
+    weight_norm = _norm(net.matrices[i])
+    ratio = moved / weight_norm if weight_norm else math.inf if moved else 0.0
+    y = y.astype(np.float64)
+    return LayerReport(
+        i + 1, name, weight_norm, _norm(gradient), ratio, signal, float(y.mean()), float(y.var()), saturated, dead
+    )
+
+
+def _verdicts(layers: list[LayerReport], loss: float, loss_after: float) -> list[str]:
+    found = []
+    first, last = layers[0].signal, layers[-1].signal
+    if not math.isfinite(loss) or not all(math.isfinite(layer.gradient_norm) for layer in layers):
+        found.append(
+            "exploding: the loss or a gradient is not a finite number; scale the inputs, or take smaller weights"
+        )
+    elif last > 0 and first < VANISHING * last:
+        found.append(
+            f"vanishing: the first layer gets {first / last:.1e} of the last layer's gradient signal, and hardly "
+            "learns; take relu with He's weights, or fewer layers"
+        )
+    elif last > 0 and first > EXPLODING * last:
+        found.append(
+            f"exploding: the first layer gets {first / last:.1e} times the last layer's gradient signal; take smaller "
+            "initial weights, or clip_norm"
+        )
+    for layer in layers:
+        if layer.saturated > BAD_UNITS:
+            found.append(
+                f"saturated: {layer.saturated:.0%} of the {layer.activation} units of layer {layer.layer} stay at "
+                "their limits, where the derivative is nearly 0; scale the inputs, or take smaller weights"
+            )
+        if layer.dead > BAD_UNITS:
+            found.append(
+                f"dead: {layer.dead:.0%} of the relu units of layer {layer.layer} are 0 for all rows and cannot learn; "
+                "take a smaller learning rate, leaky_relu, or new weights"
+            )
+    if math.isfinite(loss) and not loss_after - loss <= OVERSHOOT * abs(loss):  # NaN is no improvement either
+        found.append(
+            f"overshooting: one step raises the loss from {loss:.4g} to {loss_after:.4g}; take a smaller learning rate"
+        )
+    return found

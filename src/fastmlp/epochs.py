@@ -1,0 +1,279 @@
+"""The epochs of one `fit` call, around a plan that is run in slices of about 50 ms.
+
+C knows steps, this file knows epochs. The order of the rows, the rates and the batch boundaries of a slice are plain
+arrays; between slices Python has control, so Ctrl-C works and callbacks run, and the weights are always those after a
+whole step.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .evaluation import Evaluator, batch_weights, batches
+from .history import DivergenceError, History
+from .interrupts import WholeSteps
+from .mlp import MLP
+from .pace import Pace
+from .schedules import ReduceOnPlateau
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+GROUP_ROWS = 1 << 16  # epochs of a tiny data set run together up to so many rows
+
+# Ctrl-C reaches the main thread only: one that trains networks in other threads sets this event to stop them.
+CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
+
+
+@dataclass
+class TrainingState:
+    """What a callback sees.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs done in this call, from 1 (0 before the first).
+    epochs : int
+        Epochs asked for.
+    net : MLP
+    history : History
+    trainer : Trainer
+    error : BaseException or None
+        What ended the training before its time, in ``on_train_end``.
+    """
+
+    epoch: int
+    epochs: int
+    net: MLP
+    history: History
+    trainer: Trainer
+    error: BaseException | None = None
+
+
+@dataclass
+class Data:
+    """The training data as the plan reads them; `rows` are the numbers of the rows to train on, None for all."""
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    labels: bool
+    weight: NDArray[np.float64] | None
+    rows: NDArray[np.int64] | None = None
+
+
+class EpochLoop:
+    """The loop of one `fit` call.
+
+    Epochs go in groups of one, or of many where the data are tiny and nobody looks between them. If a group ends with
+    something that is not finite, it is undone and its finite epochs are run again: the same bits, since nothing in a
+    run depends on anything but its arguments.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: Data,
+        epochs: int,
+        batch_size: int | None,
+        shuffle: bool,
+        evaluator: Evaluator | None,
+        callbacks: Iterable[Any],
+    ) -> None:
+        self._begin(trainer, epochs, evaluator, callbacks)
+        self.data = data
+        self.n = len(data.X if data.rows is None else data.rows)
+        self.batch = min(batch_size or self.n, self.n)
+        self.shuffle = shuffle and self.batch < self.n
+        self.offsets = batches(self.n, self.batch)
+        self.sizes = batch_weights(None, self.offsets)
+
+    def _begin(self, trainer: Trainer, epochs: int, evaluator: Evaluator | None, callbacks: Iterable[Any]) -> None:
+        """What every kind of training has: `stream` and `lbfgs` have others than this one."""
+        self.trainer, self.epochs, self.evaluator = trainer, epochs, evaluator
+        self.callbacks = list(callbacks)
+        self.before = np.empty_like(trainer.net.parameters)
+        self.history = History()
+        self.state = TrainingState(0, epochs, trainer.net, self.history, trainer)
+        self.plateau = self._plateau()
+
+    def take(self, data: Data) -> None:
+        """The same data, with targets as the loss reads them; from here on nobody else trains this network."""
+        self.data, trainer = data, self.trainer
+        self.runner = trainer._executor(self.batch, data)
+        self.pace = Pace(self.runner.plan.work)
+        self.total_steps = trainer.steps + self.epochs * trainer.updates(len(self.offsets) - 1)
+
+    def _plateau(self) -> ReduceOnPlateau | None:
+        """The schedule that wants to hear how training goes, begun anew with a new trainer."""
+        schedule = self.trainer.optimizer.learning_rate
+        if not isinstance(schedule, ReduceOnPlateau):
+            return None
+        if schedule.mode == "max" and not (self.evaluator and self.evaluator.metrics):
+            raise ValueError("ReduceOnPlateau: mode 'max' needs validation rows and a metric; the loss is to fall")
+        if self.trainer.steps == 0:
+            schedule.reset()
+        return schedule
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> History:
+        with ExitStack() as ends:  # calls all of them, whichever raises
+            for callback in reversed(self.callbacks):
+                if hasattr(callback, "on_train_end"):
+                    ends.callback(callback.on_train_end, self.state)
+            try:
+                self._tell("on_train_begin")
+                self._train()
+            except BaseException as error:
+                self.state.error = error
+                raise
+        return self.history
+
+    def _train(self) -> None:
+        stop = False
+        while self.state.epoch < self.epochs and not stop:
+            group = min(self._group(), self.epochs - self.state.epoch)
+            with self.trainer.raw_weights():  # between epochs the network may show averaged ones
+                self._run_group(group)
+            stop = self._report(group)
+
+    def _report(self, group: int) -> bool:
+        """Some epochs are done: evaluate, and tell everybody; whether to stop."""
+        self.state.epoch += group
+        if self.evaluator:
+            self.history.add(**{f"val_{name}": value for name, value in self.evaluator().items()})
+        if self.plateau:
+            self.plateau.observe(self._plateau_metric(self.plateau))
+        return self._tell("on_epoch_end")
+
+    def _plateau_metric(self, plateau: ReduceOnPlateau) -> float:
+        name = "val_loss" if self.evaluator else "loss"
+        if plateau.mode == "max" and self.evaluator:
+            name = f"val_{self.evaluator.metrics[0].name}"
+        return float(self.history[name][-1])
+
+    def _tell(self, event: str) -> bool:
+        """Call that method of every callback that has it; whether any of them answered True."""
+        answers = [getattr(c, event)(self.state) for c in self.callbacks if hasattr(c, event)]
+        return any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers)
+
+    def _group(self) -> int:
+        """How many epochs to run before anybody looks."""
+        if self.evaluator or self.callbacks or self.plateau:
+            return 1
+        return max(1, min(self.pace.steps // (len(self.offsets) - 1), GROUP_ROWS // self.n))
+
+    # ---- a group of epochs -------------------------------------------------------------------------------------------
+
+    def _run_group(self, epochs: int) -> None:
+        before = self._snapshot(epochs)
+        start = time.perf_counter()
+        losses, lr = self._run_epochs(epochs)
+        seconds = (time.perf_counter() - start) / epochs
+        bad = self._first_bad_epoch(losses)
+        while bad is not None:  # undo all, then run the finite epochs again
+            self._restore(before)
+            if bad:
+                again, lr = self._run_epochs(bad)
+                if self._first_bad_epoch(again) is not None:  # the last of them left a weight that is not finite
+                    bad -= 1
+                    continue
+                self._record(again, lr, seconds)
+            self.trainer.forget()
+            self._raise_divergence(losses[bad], bad)
+        self._record(losses, lr, seconds)
+
+    def _snapshot(self, epochs: int) -> tuple[list[NDArray[Any]], int, Any]:
+        """What a group is going to change. A single epoch is never run again: there the parameters will do."""
+        trainer, net = self.trainer, self.trainer.net
+        np.copyto(self.before, net.parameters)
+        moving = [array.copy() for array in trainer.moving] if epochs > 1 else []
+        return moving, trainer.steps, net.shuffle_rng.bit_generator.state
+
+    def _restore(self, before: tuple[list[NDArray[Any]], int, Any]) -> None:
+        trainer, net = self.trainer, self.trainer.net
+        net.parameters[:] = self.before
+        moving, trainer.steps, net.shuffle_rng.bit_generator.state = before
+        for array, saved in zip(trainer.moving, moving, strict=False):
+            array[:] = saved
+
+    def _first_bad_epoch(self, losses: NDArray[np.float64]) -> int | None:
+        finite = np.isfinite(losses)
+        if not finite.all():
+            return int(np.argmin(finite.all(axis=1)))
+        return None if np.isfinite(self.trainer.net.parameters).all() else len(losses) - 1
+
+    def _raise_divergence(self, losses: NDArray[np.float64], bad: int) -> None:
+        epoch = self.state.epoch + bad + 1
+        wrong = np.flatnonzero(~np.isfinite(losses))
+        step = int(wrong[0]) + 1 if wrong.size else len(losses)
+        what = f"the loss became {losses[step - 1]}" if wrong.size else "a weight became infinite or NaN"
+        kept = f"the parameters after epoch {epoch - 1} are kept" if epoch > 1 else "the initial parameters are kept"
+        raise DivergenceError(
+            f"{what} in epoch {epoch} of {self.epochs}, step {step} of {len(losses)}; {kept}. "
+            "A smaller learning rate, clipping (clip_norm) or scaled inputs may help.",
+            epoch,
+            step,
+            self.history,
+        )
+
+    def _record(self, losses: NDArray[np.float64], lr: NDArray[np.float64], seconds: float) -> None:
+        share = self._share()
+        epochs = len(losses)
+        # A sum along rows: unlike a matrix product, it has the same bits in groups of any size.
+        self.history.extend(
+            loss=((losses * share).sum(axis=1) / share.sum(axis=-1)).tolist(),
+            learning_rate=lr[:, -1].tolist(),
+            seconds=[seconds] * epochs,
+            samples_per_second=[self.n / seconds] * epochs,
+        )
+
+    def _share(self) -> NDArray[np.float64]:
+        """The weight of each batch in its epoch's loss: one row for all epochs, or one for each."""
+        weight = self.data.weight
+        if weight is None:
+            return self.sizes
+        if self.orders is None:
+            return batch_weights(weight, self.offsets)
+        return np.array([batch_weights(weight[order], self.offsets) for order in self.orders])
+
+    # ---- steps -------------------------------------------------------------------------------------------------------
+
+    def _run_epochs(self, epochs: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Losses and rates of every step, ``(epochs, steps)``."""
+        steps = len(self.offsets) - 1
+        lr = self.trainer.rates(epochs, steps, self.total_steps)  # first: it may refuse what a schedule gives
+        order, offsets = self._order(epochs)
+        losses = np.empty(epochs * steps)
+        cancel, done = CANCEL.get(), 0
+        while done < len(losses):
+            if cancel and cancel.is_set():
+                raise KeyboardInterrupt("the training was cancelled")
+            stop, start = min(done + self.pace.steps, len(losses)), time.perf_counter()
+            with WholeSteps():
+                part, rates = offsets[done : stop + 1], lr[done:stop]
+                losses[done:stop] = self.trainer._run(self.runner, order, part, rates, self.data, epoch_rows=self.n)
+            self.pace.took(stop - done, time.perf_counter() - start)
+            done = stop
+        return losses.reshape(epochs, steps), lr.reshape(epochs, steps)
+
+    def _order(self, epochs: int) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
+        """Row numbers of some epochs, one after the other, and where their batches begin."""
+        self.orders: NDArray[np.int64] | None = None
+        if epochs == 1 and not self.shuffle and self.data.rows is None:
+            return None, self.offsets
+        rows = np.arange(self.n) if self.data.rows is None else self.data.rows
+        every = np.broadcast_to(rows, (epochs, self.n))
+        generator = self.trainer.net.shuffle_rng
+        self.orders = generator.permuted(every, axis=1) if self.shuffle else np.ascontiguousarray(every)
+        starts = self.offsets[:-1] + np.arange(epochs)[:, None] * self.n
+        return self.orders.reshape(-1), np.append(starts.reshape(-1), epochs * self.n)

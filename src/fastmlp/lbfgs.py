@@ -1,0 +1,155 @@
+"""LBFGSLoop: training on all rows at once by scipy's L-BFGS-B, on the flat vector of parameters.
+
+Loss and gradient come from a float64 copy of the network, through one plan that is built once; the rows go through it
+in slices whose gradients are added up. After each iteration the network has the new parameters, rounded to its type.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .accumulation import GradientSum
+from .epochs import CANCEL, Data, EpochLoop
+from .evaluation import Evaluator, batch_weights, batches
+from .history import DivergenceError
+from .options import Options
+from .runtime import executor, get_num_threads
+from .tape import gradient_plan
+
+if TYPE_CHECKING:
+    from .network import Network
+    from .optimizers import LBFGS
+    from .trainer import Trainer
+
+SLICE_ROWS = 4096  # at most so many rows' activations are in memory
+
+Vector = NDArray[np.float64]
+
+
+def check_options(options: Options) -> None:
+    """ValueError for an option of the trainer that goes with steps only."""
+    plain = Options(class_weight=options.class_weight)
+    for name in ("dropout", "input_dropout", "max_norm", "average", "accumulate", "lr_factors"):
+        value, default = getattr(options, name), getattr(plain, name)
+        if np.ndim(value) or value != default:
+            raise ValueError(f"{name} must be {default!r} with L-BFGS, which makes no steps, got {value!r}")
+
+
+def minimizer() -> Any:
+    """scipy's minimize; ImportError says how to get it."""
+    try:
+        from scipy.optimize import minimize
+    except ImportError as error:
+        raise ImportError("optimizer='lbfgs' needs scipy: pip install 'fastmlp[lbfgs]'") from error
+    return minimize
+
+
+class Objective:
+    """Loss and gradient of all rows, as functions of the parameters without their padding.
+
+    Attributes
+    ----------
+    net : Network
+        The float64 copy.
+    places : int64 array
+        Where the parameters are in its flat vector.
+    loss : float
+        The last one found, without penalty.
+    """
+
+    def __init__(self, net: Network, data: Data, l2: float, decay_biases: bool) -> None:
+        self.net, self.data, self.l2, self.loss = net.twin("float64"), data, l2, np.nan
+        self.places = self.net.layout.places(net.bias)
+        decayed = self.net.layout.places(bias=net.bias and decay_biases)
+        self.penalised = np.isin(self.places, decayed)
+        n = len(data.X if data.rows is None else data.rows)
+        self.offsets = batches(n, min(n, SLICE_ROWS))
+        weight = data.weight if data.weight is None or data.rows is None else data.weight[data.rows]
+        self.weights = batch_weights(weight, self.offsets)
+        self.sum, self.n_threads = GradientSum(self.net.layout), get_num_threads()
+        rows = int(self.offsets[1])
+        plan, _ = gradient_plan(self.net, rows, data.labels, self.sum.matrices, self.n_threads, accumulate=True)
+        plan.bind(data.X, data.y)
+        self.runner = executor(plan, net.backend)
+
+    def __call__(self, x: Vector) -> tuple[float, Vector]:
+        """Loss with penalty, and its gradient."""
+        self.net.parameters[self.places] = x
+        self.sum.clear()
+        total, cancel = 0.0, CANCEL.get()
+        for s, weight in enumerate(self.weights):
+            if cancel and cancel.is_set():
+                raise KeyboardInterrupt("the training was cancelled")
+            self.sum.expect(float(weight))
+            loss = self.runner.run(
+                self.data.rows, self.offsets[s : s + 2], weight=self.data.weight, n_threads=self.n_threads
+            )
+            total += float(weight * loss[0]) if weight else 0.0
+        self.sum.finish()
+        self.loss = total / self.sum.total
+        penalised = np.where(self.penalised, x, 0.0)
+        return self.loss + self.l2 / 2 * float((penalised**2).sum()), self.sum.flat[self.places] + self.l2 * penalised
+
+
+class LBFGSLoop(EpochLoop):
+    """One `fit` call with L-BFGS: an iteration is an epoch to everybody who listens."""
+
+    def __init__(
+        self, trainer: Trainer, data: Data, epochs: int, evaluator: Evaluator | None, callbacks: Iterable[Any]
+    ) -> None:
+        settings: LBFGS = trainer.optimizer  # type: ignore[assignment]
+        self._begin(trainer, settings.max_iter or epochs, evaluator, callbacks)
+        self.settings, self.data, self.minimize = settings, data, minimizer()
+        self.n = len(data.X if data.rows is None else data.rows)
+
+    def take(self, data: Data) -> None:
+        self.data = data
+
+    def _train(self) -> None:
+        net, settings = self.trainer.net, self.settings
+        self.objective = Objective(net, self.data, settings.l2, settings.decay_biases)
+        self.start, self.evaluations = time.perf_counter(), 0
+        self.places = places = net.layout.places(net.bias)  # in the same order as the float64 copy's own
+        result = self.minimize(
+            self._evaluate,
+            net.parameters[places].astype(np.float64),
+            jac=True,
+            method="L-BFGS-B",
+            callback=self._iterated,
+            options={
+                "maxiter": self.epochs,
+                "gtol": settings.tol,
+                "ftol": 0.0,
+                "maxcor": settings.history,
+                "maxfun": settings.max_fun,
+            },
+        )
+        if not np.isfinite(result.fun):
+            epoch = self.state.epoch + 1
+            raise DivergenceError(f"the loss became {result.fun} in iteration {epoch}", epoch, 1, self.history)
+
+    def _evaluate(self, x: Vector) -> tuple[float, Vector]:
+        self.evaluations += 1
+        return self.objective(x)
+
+    def _iterated(self, intermediate_result: Any) -> None:
+        """scipy has accepted new parameters; its name for this argument asks for the loss to come along."""
+        net, x = self.trainer.net, intermediate_result.x
+        penalty = self.settings.l2 / 2 * float((np.where(self.objective.penalised, x, 0.0) ** 2).sum())
+        seconds, self.start = time.perf_counter() - self.start, time.perf_counter()
+        net.parameters[self.places] = x
+        self.trainer.steps += 1
+        self.history.add(
+            loss=float(intermediate_result.fun) - penalty,
+            learning_rate=1.0,
+            seconds=seconds,
+            samples_per_second=self.n * self.evaluations / max(seconds, 1e-9),
+        )
+        self.evaluations = 0
+        if self._report(1):
+            raise StopIteration

@@ -1,0 +1,286 @@
+"""Network: the architecture and the parameters of a multilayer perceptron, and what it asks of data.
+
+All parameters live in one flat vector that the kernels update in place: `weights` and `biases` show views of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import activations as named
+from . import checks, initializers, losses, scaling
+from .layout import Layout
+from .runtime import Executor, check_backend
+
+Pairs = Sequence[tuple[ArrayLike, ArrayLike | None]]
+
+
+class Network:
+    """What all of `MLP` rests on; its parameters are described there."""
+
+    def __init__(
+        self,
+        sizes: Iterable[int],
+        activation: str | named.Activation | Sequence[str | named.Activation] = "relu",
+        loss: str | losses.Loss = "cross_entropy",
+        *,
+        output: str | named.Activation | None = None,
+        bias: bool = True,
+        seed: int | None = 0,
+        dtype: DTypeLike = "float32",
+        initializer: Any = None,
+        weights: Pairs | None = None,
+        standardize: str | None = None,
+        standardize_targets: bool = False,
+        backend: str | None = None,
+    ) -> None:
+        self.sizes = checks.sizes(sizes)
+        self.dtype = checks.real_dtype(dtype)
+        self.loss = losses.get(loss)
+        self.functions = (*self._hidden(activation), self._output(output))
+        self.bias = checks.flag("bias", bias)
+        if seed is not None:
+            seed = checks.whole("seed", seed, 0, 2**63 - 1)
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        if backend is not None:
+            check_backend(backend)
+        self.backend = backend
+        self.standardize = scaling.check_method(standardize)
+        self.standardize_targets = self._check_targets_flag(standardize_targets)
+        self.layout = Layout(self.sizes, self.dtype)  # refuses what does not fit into memory
+        self.loss_aux()
+        pairs = None if weights is None else self._check_pairs(weights)
+        initial = [initializers.get(initializer or a.default_initializer) for a in self.functions]
+        self._allocate()
+        if pairs is None:
+            rng = np.random.default_rng([self.seed, 0])
+            for (n_in, n_out), init, matrix in zip(self._shapes(), initial, self.matrices, strict=True):
+                matrix[:-1] = init(rng, n_in, n_out)
+        else:
+            self._set_pairs(pairs)
+        self.shuffle_rng = np.random.default_rng([self.seed, 1])
+
+    def _allocate(self) -> None:
+        self.parameters = self.layout.zeros()
+        self.matrices = self.layout.matrices(self.parameters)
+        method, n_in, n_out = self.standardize, self.sizes[0], self.sizes[-1]
+        self.scaling = scaling.InputScaling(method, n_in, self.dtype) if method else None
+        self.target_scaling = scaling.TargetScaling(n_out, self.dtype) if self.standardize_targets else None
+        self.training = threading.Lock()
+        self._predictors: dict[tuple[int, int], tuple[Executor, threading.Lock]] = {}
+
+    def _shapes(self) -> list[tuple[int, int]]:
+        return list(zip(self.sizes, self.sizes[1:], strict=False))
+
+    def _hidden(self, value: Any) -> tuple[named.Activation, ...]:
+        n = len(self.sizes) - 2
+        if isinstance(value, (list, tuple)):
+            checks.same_length("activation", value, n, "one for each hidden layer")
+            found = tuple(named.get(a) for a in value)
+        else:
+            found = (named.get(value),) * n
+        for act in found:
+            if act.name == "softmax":
+                raise ValueError("activation must not be 'softmax' in a hidden layer: it is an output activation")
+        return found
+
+    def _output(self, value: Any) -> named.Activation:
+        own = self.loss.default_output
+        if value is None or (value == own == "exp"):
+            return named.get("identity" if own == "exp" else own)
+        try:
+            act = named.get(value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"output: {error}") from None
+        if self.loss.fused_output and act.name != self.loss.fused_output:
+            raise ValueError(f"output must be {own!r} for loss {self.loss.name!r}, got {act.name!r}")
+        return act
+
+    def _check_targets_flag(self, value: Any) -> bool:
+        if checks.flag("standardize_targets", value) and (
+            self.loss.is_classifier or self.loss.fused_output or self.functions[-1].name != "identity"
+        ):
+            raise ValueError(
+                "standardize_targets must be False unless the loss is 'mse', 'mae', 'huber' or 'quantile' and the"
+                f" output 'identity', got loss {self.loss.name!r} and output {self.functions[-1].name!r}"
+            )
+        return bool(value)
+
+    # ---- what the tape asks ------------------------------------------------------------------------------------------
+
+    def fuses_output(self) -> bool:
+        """Whether the output activation is part of the loss."""
+        return self.loss.fused_output in (self.functions[-1].name, "exp")
+
+    def loss_aux(self) -> NDArray[Any] | None:
+        """The loss's numbers for each output, where it has any, as the kernels read them."""
+        aux = self.loss.aux(self.sizes[-1])
+        if aux is None:
+            return None
+        row = Layout([0, self.sizes[-1]], self.dtype)
+        matrix = row.matrices(row.zeros())[0]
+        matrix[0] = aux
+        return matrix
+
+    def title(self) -> str:
+        """Name of the network in a plan's listing."""
+        return f"MLP({' -> '.join(map(str, self.sizes))})"
+
+    # ---- parameters --------------------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> list[NDArray[Any]]:
+        """Weights of each layer: live views ``(n_in, n_out)``."""
+        return [m[:-1] for m in self.matrices]
+
+    @property
+    def biases(self) -> list[NDArray[Any]]:
+        """Biases of each layer: live views ``(n_out,)``."""
+        return [m[-1] for m in self.matrices]
+
+    @property
+    def n_parameters(self) -> int:
+        """How many weights and biases there are; `parameters`, the flat vector, is longer by its padding."""
+        return sum((n_in + self.bias) * n_out for n_in, n_out in self._shapes())
+
+    def set_weights(self, pairs: Pairs) -> None:
+        """Replace all weights and biases by copies of the given ``(W, b)`` pairs.
+
+        Raises
+        ------
+        ValueError
+            If a shape is not the layer's, or a value is not finite; then nothing has changed.
+        """
+        self._set_pairs(self._check_pairs(pairs))
+
+    def _check_pairs(self, pairs: Pairs) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        checks.same_length("weights", pairs, len(self.sizes) - 1, "one (W, b) pair for each layer")
+        found = []
+        for i, (pair, shape) in enumerate(zip(pairs, self._shapes(), strict=True)):
+            checks.same_length(f"weights[{i}]", pair, 2, "W and b")
+            w = checks.numeric(f"weights[{i}][0]", pair[0])
+            b = np.zeros(shape[1]) if pair[1] is None else checks.numeric(f"weights[{i}][1]", pair[1])
+            for name, array, expected in ((f"weights[{i}][0]", w, shape), (f"weights[{i}][1]", b, shape[1:])):
+                if array.shape != expected:
+                    raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
+                checks.finite(name, array, self.dtype)
+            if not self.bias and b.any():
+                raise ValueError(f"weights[{i}][1] must be None or zero: the network has bias=False")
+            found.append((w, b))
+        return found
+
+    def _set_pairs(self, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+        for matrix, (w, b) in zip(self.matrices, pairs, strict=True):
+            matrix[:-1] = w
+            matrix[-1] = b
+
+    # ---- data --------------------------------------------------------------------------------------------------------
+
+    def check_data(self, X: ArrayLike, y: ArrayLike, prefix: str = "") -> tuple[NDArray[Any], NDArray[Any], bool]:
+        """X and y as arrays, and whether y holds class numbers; raises for bad input. Nothing is standardised yet."""
+        name_x, name_y = f"{prefix}X", f"{prefix}y"
+        X = checks.inputs(X, self.sizes[0], self.dtype, name_x)
+        y = checks.numeric(name_y, y)
+        if len(np.atleast_1d(y)) != len(X):
+            raise ValueError(f"{name_y} must have as many rows as {name_x}, {len(X)}, got shape {y.shape}")
+        if self.loss.name == "cross_entropy" and y.ndim == 1:
+            return X, checks.labels(y, len(X), self.sizes[-1], name_y), True
+        y = checks.dense_targets(y, len(X), self.sizes[-1], self.dtype, name_y)
+        if self.loss.is_classifier:
+            checks.probabilities(y, name_y)
+        elif self.loss.name == "poisson" and y.min() < 0:
+            raise ValueError(f"{name_y} must not be negative for loss 'poisson', got {y.min()}")
+        return X, y, False
+
+    def learn_scaling(self, X: ArrayLike, y: ArrayLike | None = None) -> None:
+        """Learn how to standardise, from these rows, where the network is to and has not learned it yet.
+
+        The first `fit` does this with the rows it trains on. Call it before training in single steps or on an iterable
+        of batches, with a sample of the data.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, n_in)
+        y : array-like, shape (rows,) or (rows, n_out), optional
+            Needed for ``standardize_targets``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For bad input, and where a column cannot be standardised; nothing has changed then.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> net = fastmlp.MLP([1, 1], loss="mse", standardize="mean")
+        >>> net.learn_scaling([[1.0], [3.0]])
+        >>> net.activations([[5.0]])[0]
+        array([[3.]], dtype=float32)
+        """
+        if self.standardize_targets and y is None:
+            raise ValueError("learn_scaling needs y: the network has standardize_targets=True")
+        if y is None:
+            self.learn_from(checks.inputs(X, self.sizes[0], self.dtype), None)
+        else:
+            self.learn_from(*self.check_data(X, y)[:2])
+
+    def learn_from(self, X: NDArray[Any], y: NDArray[Any] | None, rows: NDArray[np.int64] | None = None) -> None:
+        """`learn_scaling` from checked data, or from those of its rows."""
+        target = scaling.TargetScaling(self.sizes[-1], self.dtype)
+        if y is not None and self.target_scaling and not self.target_scaling.learned:
+            target.learn(y if rows is None else y[rows])
+        if self.scaling and not self.scaling.learned:
+            self.scaling.learn(X, rows)
+        if self.target_scaling and target.learned:
+            self.target_scaling.set(*target.numbers())
+
+    def needs_scaling(self) -> bool:
+        """Whether the network is to standardise and has not learned how."""
+        return any(s is not None and not s.learned for s in (self.scaling, self.target_scaling))
+
+    def plan_targets(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Checked targets as the loss reads them: standardised where the network does so, else as they are."""
+        return self.target_scaling.apply(y) if self.target_scaling else y
+
+    def restored(self, out: NDArray[Any]) -> NDArray[Any]:
+        """Outputs in the units of the targets."""
+        return self.target_scaling.undo(out) if self.target_scaling else out
+
+    # ---- copies ------------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "sizes": self.sizes,
+            "activation": self.functions[:-1],
+            "output": None if self.loss.default_output == "exp" else self.functions[-1],
+            "loss": self.loss,
+            "bias": self.bias,
+            "seed": self.seed,
+            "dtype": self.dtype.name,
+            "backend": self.backend,
+            "standardize": self.standardize,
+            "standardize_targets": self.standardize_targets,
+            "weights": [(w.copy(), b.copy()) for w, b in zip(self.weights, self.biases, strict=True)],
+            "learned": [s and s.learned and list(s.numbers()) for s in (self.scaling, self.target_scaling)],
+            "shuffle": self.shuffle_rng.bit_generator.state,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        shuffle, learned = state.pop("shuffle"), state.pop("learned")
+        self.__init__(**state)  # type: ignore[misc]
+        for scaler, numbers in zip((self.scaling, self.target_scaling), learned, strict=True):
+            if scaler and numbers:
+                scaler.set(*numbers)
+        self.shuffle_rng.bit_generator.state = shuffle
+
+    def twin(self, dtype: DTypeLike) -> Self:
+        """A copy of this network, with the same numbers in another type."""
+        copy = type(self).__new__(type(self))
+        copy.__setstate__({**self.__getstate__(), "dtype": np.dtype(dtype).name})
+        return copy

@@ -1,0 +1,103 @@
+"""Options: what a Trainer does beside its optimizer, checked against the network; class weights as sample weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import checks
+from .losses import CrossEntropy
+
+if TYPE_CHECKING:
+    from .network import Network
+
+
+@dataclass(frozen=True)
+class Options:
+    """The keywords of :class:`fastmlp.Trainer`, described there."""
+
+    dropout: float | Sequence[float] = 0.0
+    input_dropout: float = 0.0
+    max_norm: float | None = None
+    average: float | None = None
+    accumulate: int = 1
+    lr_factors: Sequence[float] | None = None
+    class_weight: Mapping[Any, float] | str | None = None
+
+    def check(self, net: Network) -> None:
+        """Raise TypeError or ValueError, with the range, for what is out of it or does not fit the network."""
+        self.dropout_rates(net)
+        self.factors(net)
+        if self.max_norm is not None:
+            checks.number("max_norm", self.max_norm, "(0, inf)")
+        if self.average is not None:
+            checks.number("average", self.average, "[0, 1)")
+        checks.whole("accumulate", self.accumulate)
+        weights = self.weight_of_classes(net)
+        if weights is not None:
+            CrossEntropy(class_weight=weights).check()
+            CrossEntropy(class_weight=weights).class_weights(range(n_classes(net)), np.ones(n_classes(net)))
+
+    def dropout_rates(self, net: Network) -> tuple[float, ...]:
+        """A rate for the inputs of each layer; nothing if all are 0."""
+        hidden = len(net.sizes) - 2
+        if isinstance(self.dropout, (list, tuple, np.ndarray)):
+            checks.same_length("dropout", self.dropout, hidden, "one rate for each hidden layer")
+            rates = [checks.number(f"dropout[{i}]", rate, "[0, 1)") for i, rate in enumerate(self.dropout)]
+        else:
+            rates = [checks.number("dropout", self.dropout, "[0, 1)")] * hidden
+        found = (checks.number("input_dropout", self.input_dropout, "[0, 1)"), *rates)
+        return found if any(found) else ()
+
+    def factors(self, net: Network) -> list[float]:
+        """A factor on the learning rate for each layer."""
+        layers = len(net.sizes) - 1
+        if self.lr_factors is None:
+            return [1.0] * layers
+        if not isinstance(self.lr_factors, (list, tuple, np.ndarray)):
+            raise TypeError(f"lr_factors must be a list of numbers, one for each layer, got {self.lr_factors!r}")
+        checks.same_length("lr_factors", self.lr_factors, layers, "one factor for each layer")
+        return [checks.number(f"lr_factors[{i}]", f, "[0, inf)") for i, f in enumerate(self.lr_factors)]
+
+    def weight_of_classes(self, net: Network) -> Mapping[Any, float] | str | None:
+        """The class weights asked for here or in the loss."""
+        own = net.loss.class_weight if isinstance(net.loss, CrossEntropy) else None
+        if self.class_weight is None:
+            return own
+        if own is not None:
+            raise ValueError(f"class_weight must be given once: the loss has {own!r}, got {self.class_weight!r}")
+        if not net.loss.is_classifier or (net.loss.name != "cross_entropy" and net.sizes[-1] > 1):
+            raise ValueError(
+                "class_weight must be None but for cross-entropy over classes or a single label, got"
+                f" {self.class_weight!r} with loss {net.loss.name!r} and {net.sizes[-1]} outputs"
+            )
+        return self.class_weight
+
+
+def n_classes(net: Network) -> int:
+    """How many classes there are: one an output, or two for a single label."""
+    return net.sizes[-1] if net.loss.name == "cross_entropy" else 2
+
+
+def class_sample_weights(
+    net: Network, class_weight: Any, y: NDArray[Any], rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """The weight of each row of y: that of its class, and for soft targets the mean over classes, weighted by them.
+
+    ``"balanced"`` counts the classes of the given `rows` (all by default); sample weights play no part in the count.
+    """
+    spec, n = CrossEntropy(class_weight=class_weight), n_classes(net)
+    counted = y if rows is None else y[rows]
+    if y.ndim == 1:
+        counts = np.bincount(counted.astype(np.int64), minlength=n)
+        return np.asarray(spec.class_weights(range(n), counts)[y.astype(np.int64)])
+    if net.loss.name == "cross_entropy":
+        return np.asarray(y @ spec.class_weights(range(n), counted.sum(axis=0, dtype=np.float64)), dtype=np.float64)
+    positive = float(counted.sum(dtype=np.float64))
+    no, yes = spec.class_weights(range(n), [len(counted) - positive, positive])
+    t: NDArray[np.float64] = y[:, 0].astype(np.float64)
+    return np.asarray((1 - t) * no + t * yes)

@@ -1,0 +1,124 @@
+"""What a network answers: outputs, probabilities, labels, and what every layer gives."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import checks
+from .network import Network
+from .runtime import Executor, executor, get_num_threads
+from .tape import PREDICTION_ROWS, forward_plan, prediction_plan
+
+
+class Prediction(Network):
+    """The part of `MLP` that predicts.
+
+    Plans are kept from call to call; if another thread is using one, a new one is built.
+    """
+
+    def _outputs(self, X: ArrayLike) -> NDArray[Any]:
+        """Outputs of the last layer, ``(rows, n_out)``."""
+        X = checks.inputs(X, self.sizes[0], self.dtype)
+        out = np.empty((len(X), self.sizes[-1]), self.dtype)
+        n_threads = get_num_threads()
+        rows = 1 if len(X) == 1 else PREDICTION_ROWS * n_threads
+        predictor, lock = self._predictor(rows, n_threads)
+        if not lock.acquire(blocking=False):  # another thread predicts with these buffers: take new ones
+            predictor, lock = self._new_predictor(rows, n_threads)
+            lock.acquire()
+        try:
+            predictor.bind(0, X)
+            predictor.bind(len(predictor.plan.ops) - 1, out)
+            offsets = np.minimum(np.arange(-(-len(X) // rows) + 1, dtype=np.int64) * rows, len(X))
+            predictor.run(None, offsets, n_threads=n_threads)
+        finally:
+            lock.release()
+        if self.loss.default_output == "exp":
+            np.exp(out, out=out)
+        return self.restored(out)
+
+    def _predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:
+        key = (rows, n_threads)
+        if key not in self._predictors:
+            self._predictors[key] = self._new_predictor(rows, n_threads)
+        return self._predictors[key]
+
+    def _new_predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:
+        return executor(prediction_plan(self, rows, n_threads), self.backend), threading.Lock()
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Probabilities, shape (rows, n_out): of each class (softmax output) or of each label (sigmoid output).
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, n_in)
+            Any real numeric type, any strides; finite.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is not such an array, or if the outputs of this network are not probabilities.
+
+        Examples
+        --------
+        >>> import fastmlp, numpy as np
+        >>> net = fastmlp.MLP([3, 3], weights=[(np.eye(3), np.zeros(3))])
+        >>> net.predict_proba([[2.0, 1.0, 0.1]]).round(2)
+        array([[0.66, 0.24, 0.1 ]], dtype=float32)
+        """
+        output = self.functions[-1].name
+        if output not in ("softmax", "sigmoid"):
+            raise ValueError(f"predict_proba needs a softmax or sigmoid output; this one is {output!r}: use predict")
+        return self._outputs(X)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Labels (classification) or values (regression).
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, n_in)
+
+        Returns
+        -------
+        array
+            Cross-entropy: the most probable class of each row, int64 (rows,). Binary cross-entropy: whether each label
+            is more probable than not, int64. Other losses: the outputs, in the units of the targets. With a single
+            output the shape is (rows,), else (rows, n_out).
+        """
+        out = self._outputs(X)
+        if self.loss.name == "cross_entropy":
+            return np.asarray(out.argmax(axis=1))
+        if self.loss.is_classifier:
+            out = (out > 0.5).astype(np.int64)
+        return out[:, 0] if out.shape[1] == 1 else out
+
+    def activations(self, X: ArrayLike) -> list[NDArray[Any]]:
+        """What every layer gives, from the inputs (as the first layer reads them: standardised) to the outputs.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, n_in)
+
+        Returns
+        -------
+        list of array
+            One ``(rows, size)`` for each of `sizes`; the last is what `predict_proba` gives.
+
+        Examples
+        --------
+        >>> import fastmlp, numpy as np
+        >>> [a.shape for a in fastmlp.MLP([784, 16, 10]).activations(np.zeros((5, 784)))]
+        [(5, 784), (5, 16), (5, 10)]
+        """
+        X = checks.inputs(X, self.sizes[0], self.dtype)
+        plan, tape = forward_plan(self, len(X), get_num_threads())
+        plan.ops[0].data = X
+        executor(plan, self.backend).run(None, np.array([0, len(X)]), n_threads=get_num_threads())
+        *hidden, last = tape.inputs[0], *tape.outputs
+        if self.loss.default_output == "exp":
+            np.exp(last, out=last)
+        return [np.ascontiguousarray(a) for a in (*hidden, self.restored(last))]

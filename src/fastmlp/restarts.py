@@ -1,0 +1,212 @@
+"""Random restarts: the same network from several initial weights, trained side by side, and the best of them."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import checks, metrics
+from .epochs import CANCEL, Data
+from .history import DivergenceError, History
+from .mlp import MLP
+from .runtime import get_num_threads, limited_threads
+from .stopping import EarlyStopping
+from .validation import held_out_rows
+
+
+@dataclass
+class Restarts:
+    """What :func:`fit_restarts` found.
+
+    Attributes
+    ----------
+    net : MLP
+        The best network.
+    best : int
+        Which of the candidates it was.
+    seeds : list of int
+        What `make_net` was called with, one a candidate, as in the lists below.
+    scores : list of float
+        NaN for a candidate that diverged.
+    histories : list of History
+        Of a candidate that diverged, the epochs before.
+    """
+
+    net: MLP
+    best: int
+    seeds: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    histories: list[History] = field(default_factory=list)
+
+
+def fit_restarts(
+    make_net: Callable[[int], MLP],
+    X: ArrayLike,
+    y: ArrayLike,
+    restarts: int = 8,
+    *,
+    validation: Any = None,
+    validation_fraction: float | None = None,
+    score: Any = "loss",
+    n_jobs: int | None = None,
+    seed: int = 0,
+    callbacks: Callable[[int], Sequence[Any]] | None = None,
+    **settings: Any,
+) -> Restarts:
+    """Train the same network from several initial weights, side by side on the cores, and keep the best.
+
+    Each candidate trains in a thread of its own with one worker: the engine does not hold Python's lock. The result
+    does not depend on `n_jobs`. A candidate that diverges drops out.
+
+    Parameters
+    ----------
+    make_net : callable(seed) -> MLP
+        Called once for each of ``seed, seed + 1, ...``, in this thread.
+    X, y : array-like
+        As in `MLP.fit`.
+    restarts : int
+        How many candidates.
+    validation : tuple or array of row numbers, optional
+        As in `MLP.fit`. Candidates are compared on these rows; without any, on the training data.
+    validation_fraction : float, optional
+        In (0, 1): hold out that part of the rows; the same rows for all candidates, drawn from the first one's seed.
+    score : str or callable(y, prediction), default "loss"
+        Who is best: the least loss, or the best metric (see `fastmlp.metrics`). A function's greatest value is best,
+        unless its attribute ``greater_is_better`` is False.
+    n_jobs : int, optional
+        How many to train at a time; by default as many as :func:`get_num_threads` says.
+    seed : int
+    callbacks : callable(seed) -> list, optional
+        Makes the callbacks of a candidate; they are called in its thread.
+    **settings
+        Handed to `MLP.fit`: optimizer, epochs, batch_size, early_stopping, ...
+
+    Returns
+    -------
+    Restarts
+
+    Raises
+    ------
+    DivergenceError
+        If all candidates diverged.
+    TypeError, ValueError
+        For bad input.
+
+    Examples
+    --------
+    Three hidden units are few for exclusive or: some starts get stuck, the best does not.
+
+    >>> import fastmlp
+    >>> X, y = fastmlp.datasets.xor()
+    >>> make = lambda seed: fastmlp.MLP([2, 3, 1], "tanh", "binary_cross_entropy", seed=seed)
+    >>> found = fastmlp.fit_restarts(make, X, y, epochs=500, batch_size=None, optimizer=fastmlp.SGD(1.0))
+    >>> found.net.predict(X).tolist()
+    [0, 1, 1, 0]
+    >>> len(found.scores), found.scores[found.best] == min(found.scores)
+    (8, True)
+    """
+    restarts, seed = checks.whole("restarts", restarts), checks.whole("seed", seed, 0, 2**62)
+    jobs = min(get_num_threads() if n_jobs is None else checks.whole("n_jobs", n_jobs), restarts)
+    metric = None if score == "loss" else metrics.get(score)
+    if callbacks is not None and not callable(callbacks):
+        raise TypeError(f"callbacks must be a function seed -> list: each candidate needs its own, got {callbacks!r}")
+    seeds = [seed + i for i in range(restarts)]
+    nets = [_made(make_net, s) for s in seeds]
+    if len({id(net) for net in nets}) < restarts:
+        raise ValueError("make_net must return a new network each time, got the same one twice")
+    if validation_fraction is not None:
+        if validation is not None:
+            raise ValueError(f"validation_fraction must be None where validation is given, got {validation_fraction!r}")
+        validation = held_out_rows(nets[0], Data(*nets[0].check_data(X, y), None), validation_fraction)
+    job = _Job(X, y, validation, metric, settings, callbacks)
+    results = _side_by_side(lambda i: job.train(nets[i], seeds[i]), restarts, jobs)
+    return _best(nets, seeds, results, metric)
+
+
+def _made(make_net: Callable[[int], MLP], seed: int) -> MLP:
+    net = make_net(seed)
+    if not isinstance(net, MLP):
+        raise TypeError(f"make_net must return an MLP, got {net!r} for seed {seed}")
+    return net
+
+
+@dataclass
+class _Job:
+    """What is the same for all candidates."""
+
+    X: ArrayLike
+    y: ArrayLike
+    validation: Any
+    metric: metrics.Metric | None
+    settings: dict[str, Any]
+    callbacks: Callable[[int], Sequence[Any]] | None
+
+    def train(self, net: MLP, seed: int) -> tuple[float, History, DivergenceError | None]:
+        """Train one candidate; its score, the less the better, and its history."""
+        settings = {**self.settings, "validation": self.validation}
+        if isinstance(settings.get("early_stopping"), EarlyStopping):
+            settings["early_stopping"] = copy.copy(settings["early_stopping"])  # it keeps the best weights, and counts
+        if self.callbacks:
+            settings["callbacks"] = self.callbacks(seed)
+        try:
+            history = net.fit(self.X, self.y, **settings)
+        except DivergenceError as error:
+            return float("nan"), error.history, error
+        return self._score(net), history, None
+
+    def _score(self, net: MLP) -> float:
+        X, y, weight = self._compared()
+        name = "loss" if self.metric is None else self.metric.name
+        return net.evaluate(X, y, weight, [] if self.metric is None else [self.metric])[name]
+
+    def _compared(self) -> tuple[Any, Any, Any]:
+        """The rows that candidates are compared on."""
+        weight, rows = self.settings.get("sample_weight"), self.validation
+        if rows is None:
+            return self.X, self.y, weight
+        if isinstance(rows, np.ndarray):
+            return (
+                np.asarray(self.X)[rows],
+                np.asarray(self.y)[rows],
+                None if weight is None else np.asarray(weight)[rows],
+            )
+        return (*rows, None) if len(rows) == 2 else tuple(rows)
+
+
+def _side_by_side(train: Callable[[int], Any], n: int, jobs: int) -> list[Any]:
+    """The results of all calls, `jobs` at a time; an error in one, or Ctrl-C, stops the others."""
+    cancel = threading.Event()
+
+    def run(i: int) -> Any:
+        CANCEL.set(cancel)
+        with limited_threads(1):
+            return train(i)
+
+    with ThreadPoolExecutor(jobs, thread_name_prefix="fastmlp-restart") as pool:
+        futures: list[Future[Any]] = [pool.submit(run, i) for i in range(n)]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            failed = next((f for f in futures if f.done() and f.exception()), None)
+            return [f.result() for f in (futures if failed is None else [failed])]
+        finally:
+            cancel.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _best(nets: list[MLP], seeds: list[int], results: list[Any], metric: metrics.Metric | None) -> Restarts:
+    scores: NDArray[np.float64] = np.array([result[0] for result in results], dtype=np.float64)
+    if np.isnan(scores).all():
+        diverged = next((result[2] for result in results if result[2] is not None), None)
+        if diverged is not None:
+            raise diverged
+        raise ValueError("score must be a number for at least one candidate, got NaN for all")
+    greater = metric is not None and metric.greater_is_better is not False
+    best = int(np.nanargmax(scores) if greater else np.nanargmin(scores))
+    return Restarts(nets[best], best, seeds, scores.tolist(), [result[1] for result in results])

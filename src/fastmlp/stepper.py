@@ -1,0 +1,236 @@
+"""Stepper: a network, an optimizer and its state; what makes the steps of a training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import checks, optimizers
+from .accumulation import GradientSum
+from .averaging import Average
+from .epochs import Data
+from .history import DivergenceError, History
+from .interrupts import WholeSteps
+from .mlp import MLP
+from .options import Options, class_sample_weights
+from .plan import Plan
+from .runtime import Executor, executor, get_num_threads
+from .tape import Learning, training_plan
+
+KEPT_PLANS = 4  # for batches of different lengths
+
+
+class Stepper:
+    """The part of `Trainer` that knows steps, with their plans and their memory, but no epochs.
+
+    Everything a step changes beside the parameters is in `moving` and `steps`.
+    """
+
+    def __init__(self, net: MLP, optimizer: optimizers.Optimizer, options: Options) -> None:
+        self.net, self.options = net, options
+        self.optimizer = copy.deepcopy(optimizer)  # a schedule's progress is this trainer's own
+        self.states = [net.layout.zeros() for _ in range(self.optimizer.n_states)]
+        self.steps = 0
+        self._sum = GradientSum(net.layout) if options.accumulate > 1 else None
+        self._average = None if options.average is None else Average(net, float(options.average))
+        self._show = True  # whether the network has the averaged weights between epochs
+        self._key: int | None = None  # of dropout's masks
+        self._plans: dict[tuple[int, bool, int], Executor] = {}
+
+    @property
+    def moving(self) -> list[NDArray[Any]]:
+        """Everything beside the parameters that a step changes."""
+        return self.states if self._average is None else [*self.states, self._average.flat]
+
+    @property
+    def average(self) -> NDArray[Any] | None:
+        """The averaged parameters, flat, where they were asked for."""
+        return None if self._average is None else self._average.flat
+
+    def forget(self) -> None:
+        """Lose all memory of former steps, but for their number: the optimizer's state, sums and averages."""
+        for array in self.states:
+            array[:] = 0
+        if self._average:
+            self._average.begun = False
+        if self._sum:
+            self._sum.clear()
+
+    # ---- plans -------------------------------------------------------------------------------------------------------
+
+    def plan_for(self, rows: int, labels: bool, *, unfused: bool = False) -> Plan:
+        """The plan of one training step on up to `rows` rows."""
+        self._refuse("a plan of steps", "fit")
+        layout, options = self.net.layout, self.options
+        dropout = options.dropout_rates(self.net)
+        if dropout and self._key is None:  # not before there is something to train: another trainer gets other masks
+            self._key = int(self.net.shuffle_rng.integers(1 << 48))
+        learning = Learning(
+            self.optimizer.kind,
+            [self.optimizer.rule(factor) for factor in options.factors(self.net)],
+            [layout.matrices(s) for s in self.states],
+            dropout,
+            self._key or 0,
+            float(options.max_norm or 0.0),
+            self._average.matrices if self._average else None,
+            self._average.decay if self._average else 0.0,
+            self._sum.matrices if self._sum else None,
+        )
+        return training_plan(self.net, rows, labels, learning, unfused=unfused, n_threads=get_num_threads())
+
+    def _executor(self, rows: int, data: Data) -> Executor:
+        key = (rows, data.labels, get_num_threads())
+        found = self._plans.pop(key, None) or executor(self.plan_for(rows, data.labels), self.net.backend)
+        self._plans[key] = found  # the last one used comes last
+        if len(self._plans) > KEPT_PLANS:
+            del self._plans[next(iter(self._plans))]
+        for i, array in zip(found.plan.gathers, (data.X, data.y), strict=True):
+            found.bind(i, array)
+        return found
+
+    # ---- steps -------------------------------------------------------------------------------------------------------
+
+    def step_on(self, data: Data, lr: NDArray[np.float64]) -> float:
+        """A step on checked data."""
+        with WholeSteps():
+            before = self.net.parameters.copy()
+            runner = self._executor(roomy(len(data.X)), data)
+            loss = float(self._run(runner, None, np.array([0, len(data.X)]), lr, data)[0])
+            if not (np.isfinite(loss) and all_finite(self.net.parameters)):
+                self.net.parameters[:] = before
+                self.forget()
+                what = f"loss is {loss}" if not np.isfinite(loss) else "update gave a weight that is not finite"
+                raise DivergenceError(f"step {self.steps}: the {what}", 1, self.steps, History())
+            return loss
+
+    def training_data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Data:
+        """One batch, checked, as the plan reads it: with class weights, and standardised targets."""
+        X, y, labels = self.net.check_data(X, y)
+        data = Data(X, y, labels, checks.sample_weight(sample_weight, len(X)))
+        return replace(self._weighted(data), y=self.net.plan_targets(y))
+
+    def _weighted(self, data: Data) -> Data:
+        """The data with the class weights as factors on the sample weights."""
+        spec = self.options.weight_of_classes(self.net)
+        if spec is None:
+            return data
+        weight = class_sample_weights(self.net, spec, data.y, data.rows) * (1 if data.weight is None else data.weight)
+        if not (weight if data.rows is None else weight[data.rows]).max() > 0:
+            raise ValueError(f"class_weight must leave some rows a weight above 0, got {spec!r}")
+        return replace(data, weight=np.ascontiguousarray(weight, dtype=np.float64))
+
+    def _refuse(self, what: str, instead: str) -> None:
+        if isinstance(self.optimizer, optimizers.LBFGS):
+            raise TypeError(f"{what} needs an optimizer that makes steps; L-BFGS takes all data at once: use {instead}")
+
+    def updates(self, batches: int) -> int:
+        """How many updates an epoch of so many batches has; what is left over at its end makes one too."""
+        return -(-batches // self.options.accumulate)
+
+    def rates(self, epochs: int, batches: int, total_steps: int) -> NDArray[np.float64]:
+        """The learning rate of every batch of some epochs: that of the update it is for."""
+        updates = self.updates(batches)
+        rates = self.optimizer.rates(self.steps, epochs * updates, total_steps)
+        return np.repeat(rates.reshape(epochs, updates), self.options.accumulate, axis=1)[:, :batches].reshape(-1)
+
+    def _run(
+        self, runner: Executor, order: Any, offsets: Any, lr: Any, data: Data, *, epoch_rows: int | None = None
+    ) -> NDArray[np.float64]:
+        """Train on some batches; an epoch ends after every `epoch_rows` rows."""
+        if self._average:
+            self._average.begin()
+        if self._sum:
+            return self._accumulate(self._sum, runner, order, offsets, lr, data, epoch_rows)
+        losses = runner.run(
+            order, offsets, lr, weight=data.weight, first_number=self.steps, n_threads=runner.plan.n_threads
+        )
+        self.steps += len(losses)
+        return losses
+
+    def _accumulate(
+        self, gradient: GradientSum, runner: Executor, order: Any, offsets: Any, lr: Any, data: Data, rows: int | None
+    ) -> NDArray[np.float64]:
+        """Add up gradients; every k batches and at the end of an epoch, move the weights."""
+        losses, k = np.empty(len(offsets) - 1), self.options.accumulate
+        for s, (begin, end) in enumerate(pairwise(offsets)):
+            batch = slice(begin, end) if order is None else order[begin:end]
+            number = self.steps * k + gradient.count  # every batch has its own masks
+            gradient.expect(float(end - begin if data.weight is None else data.weight[batch].sum()))
+            losses[s : s + 1] = runner.run(
+                order,
+                offsets[s : s + 2],
+                weight=data.weight,
+                first_number=number,
+                last_op=runner.plan.first_update,
+                n_threads=runner.plan.n_threads,
+            )
+            if gradient.count == k or (rows and end % rows == 0):
+                self._update(gradient, runner, lr[s : s + 1])
+        return losses
+
+    def _update(self, gradient: GradientSum, runner: Executor, lr: NDArray[np.float64]) -> None:
+        gradient.finish()
+        runner.run(
+            None,
+            np.array([0, 1]),
+            lr,
+            first_number=self.steps,
+            first_op=runner.plan.first_update,
+            n_threads=runner.plan.n_threads,
+        )
+        self.steps += 1
+        gradient.clear()
+
+    def flush(self) -> None:
+        """Move the weights by the gradients that ``accumulate`` still holds back, if any."""
+        if self._sum and self._sum.count:
+            runner = next(reversed(self._plans.values()))
+            self._update(self._sum, runner, self.optimizer.rates(self.steps, 1, self.steps + 1))
+
+    # ---- averaged weights --------------------------------------------------------------------------------------------
+
+    def show_average(self) -> None:
+        """Let the network have the averaged weights until training goes on; without ``average`` nothing happens."""
+        if self._average:
+            self._average.show()
+
+    def show_raw(self) -> None:
+        """Let the network have the weights to train again; if it was given others meanwhile, those are trained."""
+        if self._average:
+            self._average.hide()
+
+    @contextmanager
+    def raw_weights(self) -> Iterator[None]:
+        """Train in here; afterwards the network has the averaged weights, if it is to."""
+        self.show_raw()
+        try:
+            yield
+        except BaseException:
+            if self._sum:  # a batch may be missing in it
+                self._sum.clear()
+            raise
+        finally:
+            if self._show:
+                self.show_average()
+
+
+def roomy(rows: int) -> int:
+    """Rows for a plan that serves batches of about that many: at most a quarter more, so that few lengths occur.
+
+    >>> [roomy(n) for n in (1, 7, 9, 33, 1000)]
+    [1, 7, 10, 40, 1024]
+    """
+    step = 1 << max(0, rows.bit_length() - 3)
+    return -(-rows // step) * step
+
+
+def all_finite(vector: NDArray[Any]) -> bool:
+    """Whether no element is infinite or NaN; the sum, which is faster, tells unless it overflows."""
+    return bool(np.isfinite(vector.sum()) or np.isfinite(vector).all())

@@ -1,0 +1,107 @@
+"""StreamLoop: epochs over an iterable of batches, whatever it makes them from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .epochs import Data, EpochLoop
+from .evaluation import Evaluator
+from .history import DivergenceError
+from .schedules import Schedule
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+def check_batches(batches: Any, epochs: int, learning_rate: Any) -> None:
+    """TypeError or ValueError unless `batches` can be gone through that often, and tell what the schedule must know."""
+    if not isinstance(batches, Iterable) or isinstance(batches, (str, bytes)) or hasattr(batches, "__array__"):
+        kind = type(batches).__name__
+        raise TypeError(f"y must be given unless X is an iterable of (X, y) batches, got a {kind} alone")
+    if iter(batches) is batches and epochs > 1:
+        raise ValueError(
+            f"epochs must be 1 for a {type(batches).__name__}, which can be gone through only once, got {epochs}: give"
+            " a list, or an object whose __iter__ begins anew"
+        )
+    if isinstance(learning_rate, Schedule) and learning_rate.needs_total and not hasattr(batches, "__len__"):
+        raise ValueError(
+            f"learning_rate {learning_rate!r} must know how many steps there will be: give batches that have a len()"
+        )
+
+
+class StreamLoop(EpochLoop):
+    """The loop of one `fit` call on batches: each is checked, trained on as one step, and let go."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        stream: Iterable[Any],
+        epochs: int,
+        evaluator: Evaluator | None,
+        callbacks: Iterable[Any],
+    ) -> None:
+        self._begin(trainer, epochs, evaluator, callbacks)
+        self.stream = stream
+
+    def _train(self) -> None:
+        self.first_step = self.trainer.steps
+        super()._train()
+
+    def _group(self) -> int:
+        return 1
+
+    def _batches(self) -> Iterator[Data]:
+        """The batches of one epoch, checked."""
+        for i, batch in enumerate(self.stream):
+            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+                got = f"{len(batch)} items" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
+                raise TypeError(f"batch {i} must be (X, y) or (X, y, sample_weight), got {got}")
+            X, y, weight = (*batch, None)[:3]
+            yield self._checked(i, X, y, weight)
+
+    def _checked(self, i: int, X: ArrayLike, y: ArrayLike, weight: ArrayLike | None) -> Data:
+        try:
+            return self.trainer.training_data(X, y, weight)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"in batch {i} of epoch {self.state.epoch + 1}")
+            raise
+
+    def _rate(self) -> NDArray[np.float64]:
+        """The rate of the next update."""
+        total = 0
+        if isinstance(self.stream, Sized):
+            total = self.first_step + self.epochs * self.trainer.updates(len(self.stream))
+        return self.trainer.optimizer.rates(self.trainer.steps, 1, total)
+
+    def _run_group(self, epochs: int) -> None:
+        trainer, start, rows = self.trainer, time.perf_counter(), 0
+        losses: list[float] = []
+        weights: list[float] = []
+        for data in self._batches():
+            rate = self._rate()
+            losses.append(self._step(data, rate, len(losses) + 1))
+            weights.append(float(len(data.X) if data.weight is None else data.weight.sum()))
+            rows += len(data.X)
+        if not losses:
+            raise ValueError(f"the batches must be at least one, got none in epoch {self.state.epoch + 1}")
+        trainer.flush()
+        seconds = time.perf_counter() - start
+        self.history.add(
+            loss=float(np.average(losses, weights=weights)),
+            learning_rate=float(rate[0]),
+            seconds=seconds,
+            samples_per_second=rows / seconds,
+        )
+
+    def _step(self, data: Data, rate: NDArray[np.float64], number: int) -> float:
+        try:
+            return self.trainer.step_on(data, rate)
+        except DivergenceError as error:
+            epoch = self.state.epoch + 1
+            message = f"{error} (epoch {epoch}, batch {number}); the parameters before it are kept"
+            raise DivergenceError(message, epoch, number, self.history) from None

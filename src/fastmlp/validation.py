@@ -1,0 +1,123 @@
+"""Which rows `fit` validates on, and what it reports of them: from the arguments as given to an Evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import callbacks as listeners
+from . import checks, metrics, stopping
+from .evaluation import Evaluator, held_out
+
+if TYPE_CHECKING:
+    from .epochs import Data
+    from .mlp import MLP
+
+
+def listen(early_stopping: Any, callbacks: Any) -> list[Any]:
+    """Everybody to be called between epochs; early stopping first, so that the others see the weights it restores."""
+    stop = stopping.check(early_stopping)
+    found = listeners.check(callbacks)
+    return found if stop is None else [stop, *found]
+
+
+def prepare(
+    net: MLP, data: Data, validation: Any, fraction: float | None, wanted: Any, callbacks: Sequence[Any]
+) -> tuple[Data, Evaluator | None]:
+    """The data without the rows that are held out, and the evaluator of the validation rows, if there are any.
+
+    Parameters
+    ----------
+    validation : None, ``(X, y)``, ``(X, y, sample_weight)``, or an array of row numbers
+    fraction : float or None
+        ``validation_fraction``.
+    wanted : list or None
+        ``metrics``.
+    callbacks : list
+        The early stoppings among them say what else is to be reported.
+    """
+    stops = [c for c in callbacks if isinstance(c, stopping.EarlyStopping)]
+    if fraction is not None:
+        if validation is not None:
+            raise ValueError(f"validation_fraction must be None where validation is given, got {fraction!r}")
+        validation = held_out_rows(net, data, fraction)
+    if validation is None:
+        _check_unwatched(wanted, stops)
+        return data, None
+    rest, parts = _divide(net, data, validation)
+    evaluator = Evaluator(net, *parts, metrics=_reported(net, wanted, stops))
+    for stop in stops:
+        stop.watch(evaluator.metrics)
+    return rest, evaluator
+
+
+def held_out_rows(net: MLP, data: Data, fraction: Any) -> NDArray[np.int64]:
+    """A random part of the rows, the same for a network's every `fit`; classes give their shares."""
+    if isinstance(fraction, bool) or not isinstance(fraction, Real):
+        raise TypeError(f"validation_fraction must be a number in (0, 1), got {fraction!r}")
+    if not 0 < float(fraction) < 1:
+        raise ValueError(f"validation_fraction must be a number in (0, 1), got {fraction!r}")
+    one_label = net.loss.is_classifier and data.y.shape[1:] in ((), (1,))
+    return held_out(data.y, float(fraction), one_label, net.seed)
+
+
+def _check_unwatched(wanted: Any, stops: list[stopping.EarlyStopping]) -> None:
+    """ValueError if somebody asks for what only validation rows can tell."""
+    how = "give validation=(X, y) or validation_fraction=0.1"
+    for stop in stops:
+        if stop.needs_validation:
+            raise ValueError(f"EarlyStopping with monitor={stop.monitor!r} needs validation rows: {how}")
+        stop.watch([])
+    if wanted is not None:
+        raise ValueError(f"metrics are those of validation rows: {how}")
+
+
+def _reported(net: MLP, wanted: Any, stops: list[stopping.EarlyStopping]) -> list[metrics.Metric]:
+    """The metrics asked for, and those that early stopping watches."""
+    chosen = metrics.choose(wanted, net)
+    for stop in stops:
+        watched = stop.metric()
+        if watched is None or watched in [metric.name for metric in chosen]:
+            continue
+        metric = metrics.get(watched)
+        if metric.name not in [m.name for m in chosen]:
+            chosen.append(metric)
+    return chosen
+
+
+def _divide(net: MLP, data: Data, validation: Any) -> tuple[Data, tuple[Any, Any, bool, Any]]:
+    if isinstance(validation, np.ndarray) and validation.ndim == 1:
+        return _divide_rows(data, validation)
+    if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+        raise TypeError(
+            "validation must be (X, y), (X, y, sample_weight) or an array of row numbers, "
+            f"got {type(validation).__name__}"
+        )
+    X, y, labels = net.check_data(validation[0], validation[1], "validation ")
+    weight = validation[2] if len(validation) == 3 else None
+    return data, (X, y, labels, checks.sample_weight(weight, len(X), "validation sample_weight"))
+
+
+def _divide_rows(data: Data, rows: NDArray[Any]) -> tuple[Data, tuple[Any, Any, bool, Any]]:
+    n = len(data.X)
+    if rows.dtype.kind not in "iu":
+        raise TypeError(f"validation rows must be whole numbers, got an array of {rows.dtype}")
+    chosen = np.zeros(n, dtype=bool)
+    if not rows.size or rows.min() < 0 or rows.max() >= n:
+        got = rows.tolist() if rows.size < 10 else f"{rows.min()}..{rows.max()}"
+        raise ValueError(f"validation rows must be numbers 0..{n - 1}, at least one, got {got}")
+    chosen[rows] = True
+    rest = np.flatnonzero(~chosen)
+    if not rest.size:
+        raise ValueError(f"validation rows must leave some of the {n} rows to train on, got all of them")
+    weight = data.weight
+    for name, part in (("train on", rest), ("validate on", rows)):
+        if weight is not None and not weight[part].max() > 0:
+            raise ValueError(f"sample_weight must not be all zero on the {part.size} rows to {name}")
+    held_weight = None if weight is None else weight[rows]
+    return replace(data, rows=rest), (data.X[rows], data.y[rows], data.labels, held_weight)

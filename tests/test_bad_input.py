@@ -1,0 +1,446 @@
+"""Bad input gets an error that names the argument, the value and what is allowed, before anything has changed."""
+
+import threading
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import COMPILED, needs_engine
+
+import fastmlp
+from fastmlp import MLP, SGD, AdaGrad, Adam, AdamW, DivergenceError, RMSprop, Trainer, losses
+from fastmlp.activations import ELU, LeakyReLU
+from fastmlp.epochs import EpochLoop
+
+ROWS = 24
+X = np.random.default_rng(0).standard_normal((ROWS, 4))
+LABELS = np.arange(ROWS) % 3
+VALUES = X @ [1.0, -2.0, 0.5, 0.0]
+
+
+def networks():
+    """One network for each kind of target."""
+    return SimpleNamespace(
+        labels=MLP([4, 5, 3]),
+        values=MLP([4, 5, 1], loss="mse"),
+        binary=MLP([4, 5, 2], loss="binary_cross_entropy"),
+        counts=MLP([4, 5, 1], loss="poisson"),
+    )
+
+
+def state(net):
+    """Everything about a network that an unsuccessful call could have changed, shuffling included."""
+    return net.parameters.tobytes(), str(net.shuffle_rng.bit_generator.state)
+
+
+def with_value(array, value, at=7):
+    array = np.array(array, dtype=np.float64)
+    array[at] = value
+    return array
+
+
+def new(*args, **kwargs):
+    return lambda nets: MLP(*args, **kwargs)
+
+
+def fit(X=X, y=LABELS, net="labels", **settings):
+    return lambda nets: getattr(nets, net).fit(X, y, **settings)
+
+
+def predict(X):
+    return lambda nets: nets.labels.predict(X)
+
+
+class Sparse:
+    """What scipy's sparse matrices have in common."""
+
+    nnz = 0
+
+    def toarray(self):
+        return X
+
+
+ZEROS = np.zeros((4, 3))
+PAIRS = [(np.zeros((4, 5)), np.zeros(5)), (np.zeros((5, 3)), np.zeros(3))]
+SIZES = {
+    "none": (new([]), ValueError, ["sizes", "[]"]),
+    "one": (new([784]), ValueError, ["sizes", "[784]"]),
+    "zero": (new([4, 0, 3]), ValueError, ["sizes[1]", "at least 1", "0"]),
+    "negative": (new([4, 5, -3]), ValueError, ["sizes[2]", "at least 1", "-3"]),
+    "float": (new([4, 5.0]), TypeError, ["sizes[1]", "whole number", "5.0"]),
+    "bool": (new([4, True]), TypeError, ["sizes[1]", "whole number", "True"]),
+    "string": (new([4, "3"]), TypeError, ["sizes[1]", "whole number", "'3'"]),
+    "text": (new("784"), TypeError, ["sizes", "'784'", "list"]),
+    "number": (new(784), TypeError, ["sizes", "784", "list"]),
+}
+NAMES = {
+    "activation": (new([4, 5, 3], "rely"), ValueError, ["activation", "'rely'", "relu, ", "tanh"]),
+    "activation type": (new([4, 5, 3], 7), TypeError, ["activation", "7", "name"]),
+    "activation list": (new([4, 5, 3], ["relu", "tanh"]), ValueError, ["activation", "1", "2", "each hidden layer"]),
+    "hidden softmax": (new([4, 5, 3], "softmax"), ValueError, ["activation", "'softmax'", "output"]),
+    "loss": (new([4, 3], loss="msee"), ValueError, ["loss", "'msee'", "mse, ", "cross_entropy"]),
+    "loss type": (new([4, 3], loss=None), TypeError, ["loss", "None", "name"]),
+    "output": (new([4, 3], loss="mse", output="sigmoidal"), ValueError, ["output", "'sigmoidal'", "sigmoid, "]),
+    "output type": (new([4, 3], loss="mse", output=3), TypeError, ["output", "3", "name"]),
+    "output of a loss": (new([4, 3], output="relu"), ValueError, ["output", "'relu'", "'softmax'", "'cross_entropy'"]),
+    "optimizer": (fit(optimizer="sdg"), ValueError, ["optimizer", "'sdg'", "sgd", "adam"]),
+    "optimizer type": (fit(optimizer=SGD), TypeError, ["optimizer", "SGD", "name"]),
+    "initializer": (new([4, 3], initializer="xavier"), ValueError, ["initializer", "'xavier'", "glorot_uniform"]),
+    "initializer type": (new([4, 3], initializer=3), TypeError, ["initializer", "3", "name"]),
+    "dtype": (new([4, 3], dtype="float16"), ValueError, ["dtype", "'float16'", "'float32'", "'float64'"]),
+    "dtype nonsense": (new([4, 3], dtype="flot32"), ValueError, ["dtype", "'flot32'", "'float64'"]),
+    "dtype none": (new([4, 3], dtype=None), ValueError, ["dtype", "None", "'float32'"]),
+    "backend": (new([4, 3], backend="cuda"), ValueError, ["backend", "'cuda'", "engine", "reference"]),
+    "bias": (new([4, 3], bias=1), TypeError, ["bias", "1", "True or False"]),
+    "seed": (new([4, 3], seed=-1), ValueError, ["seed", "-1", "between 0"]),
+    "seed float": (new([4, 3], seed=1.5), TypeError, ["seed", "1.5", "whole number"]),
+    "net": (lambda nets: Trainer("net"), TypeError, ["net", "'net'", "MLP"]),
+    "keyword": (fit(epoch=3), TypeError, ["epoch"]),
+    "predict_proba": (lambda nets: nets.values.predict_proba(X), ValueError, ["predict_proba", "'identity'"]),
+    "threads": (lambda nets: fastmlp.set_num_threads(0), ValueError, ["n must", "at least 1", "0"]),
+    "threads float": (lambda nets: fastmlp.set_num_threads(2.0), TypeError, ["n must", "whole number", "2.0"]),
+    "plan": (lambda nets: nets.labels.plan(batch_size=0), ValueError, ["batch_size", "at least 1", "0"]),
+}
+WEIGHTS = {
+    "number": (new([4, 3], weights=5), TypeError, ["weights", "5"]),
+    "no pair": (new([4, 3], weights=[5]), TypeError, ["weights[0]", "5"]),
+    "too few": (new([4, 5, 3], weights=PAIRS[:1]), ValueError, ["weights", "2", "each layer", "1"]),
+    "not pairs": (new([4, 3], weights=[(ZEROS,)]), ValueError, ["weights[0]", "W and b", "1"]),
+    "transposed": (new([4, 3], weights=[(ZEROS.T, None)]), ValueError, ["weights[0][0]", "(4, 3)", "(3, 4)"]),
+    "bias": (new([4, 3], weights=[(ZEROS, np.zeros(4))]), ValueError, ["weights[0][1]", "(3,)", "(4,)"]),
+    "without bias": (new([4, 3], bias=False, weights=[(ZEROS, np.ones(3))]), ValueError, ["weights[0][1]", "bias"]),
+    "nan": (new([4, 3], weights=[(with_value(ZEROS, np.nan, 2), None)]), ValueError, ["weights[0][0]", "nan", "[2"]),
+    "text": (new([4, 3], weights=[(np.full((4, 3), "a"), None)]), TypeError, ["weights[0][0]", "<U1", "real numbers"]),
+    "second": (
+        lambda nets: nets.labels.set_weights([PAIRS[0], (np.full((5, 3), np.inf), None)]),
+        ValueError,
+        ["weights[1][0]", "inf", "finite"],
+    ),
+    "huge": (
+        lambda nets: nets.labels.set_weights([PAIRS[0], (np.full((5, 3), 1e39), None)]),
+        ValueError,
+        ["weights[1][0]", "1e+39", "float32"],
+    ),
+}
+INPUTS = {
+    "vector": (predict(X[0]), ValueError, ["X", "2 dimensions", "(4,)"]),
+    "number": (predict(3.0), ValueError, ["X", "2 dimensions", "()"]),
+    "cube": (predict(X[None]), ValueError, ["X", "2 dimensions", "(1, 24, 4)"]),
+    "columns": (predict(X[:, :3]), ValueError, ["X", "4 columns", "(24, 3)"]),
+    "no rows": (predict(X[:0]), ValueError, ["X", "at least 1 row", "(0, 4)"]),
+    "no rows to train": (fit(X[:0], LABELS[:0]), ValueError, ["X", "at least 1 row", "(0, 4)"]),
+    "nan": (fit(with_value(X, np.nan)), ValueError, ["X", "nan", "finite", "X[7, 0]"]),
+    "nan in the last row": (predict(with_value(X, np.nan, -1)), ValueError, ["X", "nan", "X[23, 0]"]),
+    "infinity": (fit(with_value(X, -np.inf)), ValueError, ["X", "-inf", "finite", "X[7, 0]"]),
+    "beyond float32": (predict(with_value(X, 1e39)), ValueError, ["X", "1e+39", "float32"]),
+    "ragged": (predict([[1, 2, 3, 4], [1, 2]]), ValueError, ["X", "rectangular"]),
+    "none": (predict(None), TypeError, ["X", "object", "real numbers"]),
+    "object": (predict(X.astype(object)), TypeError, ["X", "object", "real numbers"]),
+    "string": (predict(X.astype(str)), TypeError, ["X", "<U", "real numbers"]),
+    "bytes": (predict(X.astype(bytes)), TypeError, ["X", "|S", "real numbers"]),
+    "complex": (predict(X + 0j), TypeError, ["X", "complex128", "real numbers"]),
+    "dates": (predict(X.astype("datetime64[s]")), TypeError, ["X", "datetime64", "real numbers"]),
+    "sparse": (fit(Sparse()), TypeError, ["X", "Sparse", "dense", "toarray"]),
+    "activations": (lambda nets: nets.labels.activations(X[:, :3]), ValueError, ["X", "4 columns", "(24, 3)"]),
+    "gradients": (lambda nets: nets.labels.loss_and_gradients(X, LABELS[:3]), ValueError, ["y", "24", "(3,)"]),
+    "step": (lambda nets: Trainer(nets.labels).step(X, LABELS + 1), ValueError, ["y", "0..2", "3"]),
+    "evaluate": (lambda nets: nets.labels.evaluate(X, LABELS, np.ones(3)), ValueError, ["sample_weight", "24", "(3,)"]),
+}
+TARGETS = {
+    "too few": (fit(y=LABELS[:-1]), ValueError, ["y", "as many rows as X", "24", "(23,)"]),
+    "number": (fit(X[:1], 2), ValueError, ["y", "(1, 3)", "()"]),
+    "negative": (fit(y=LABELS - 1), ValueError, ["y", "0..2", "-1"]),
+    "too large": (fit(y=LABELS + 1), ValueError, ["y", "0..2", "3"]),
+    "huge": (fit(y=LABELS.astype(np.uint64) + 2**63), ValueError, ["y", "0..2", "922337203685477"]),
+    "huge float": (fit(y=with_value(LABELS, 1e300)), ValueError, ["y", "0..2", "1e+300"]),
+    "halves": (fit(y=LABELS + 0.5), ValueError, ["y", "whole", "0..2", "0.5"]),
+    "nan label": (fit(y=with_value(LABELS, np.nan)), ValueError, ["y", "nan", "finite"]),
+    "float32 nan": (fit(y=with_value(LABELS, np.nan).astype(np.float32)), ValueError, ["y", "nan", "finite"]),
+    "names": (fit(y=np.array(["a", "b", "c"])[LABELS]), TypeError, ["y", "<U1", "real numbers"]),
+    "object": (fit(y=LABELS.astype(object)), TypeError, ["y", "object", "real numbers"]),
+    "complex": (fit(y=LABELS + 0j), TypeError, ["y", "complex128", "real numbers"]),
+    "sparse": (fit(y=Sparse()), TypeError, ["y", "Sparse", "dense"]),
+    "columns": (fit(y=np.eye(4)[LABELS]), ValueError, ["y", "(24, 3)", "(24, 4)"]),
+    "above one": (fit(y=2 * np.eye(3)[LABELS]), ValueError, ["y", "0..1", "2.0"]),
+    "below zero": (fit(y=-np.eye(2)[LABELS % 2], net="binary"), ValueError, ["y", "0..1", "-1.0"]),
+    "binary columns": (fit(y=LABELS % 2, net="binary"), ValueError, ["y", "(24, 2)", "(24,)"]),
+    "nan value": (fit(y=with_value(VALUES, np.nan), net="values"), ValueError, ["y", "nan", "y[7, 0]"]),
+    "infinite value": (fit(y=with_value(VALUES, np.inf), net="values"), ValueError, ["y", "inf", "finite"]),
+    "negative count": (fit(y=with_value(LABELS, -2), net="counts"), ValueError, ["y", "negative", "poisson", "-2"]),
+}
+WEIGHT = {
+    "too few": (fit(sample_weight=np.ones(5)), ValueError, ["sample_weight", "24", "(5,)"]),
+    "column": (fit(sample_weight=np.ones((ROWS, 1))), ValueError, ["sample_weight", "24", "(24, 1)"]),
+    "negative": (fit(sample_weight=with_value(np.ones(ROWS), -0.5)), ValueError, ["sample_weight", "negative", "-0.5"]),
+    "all zero": (fit(sample_weight=np.zeros(ROWS)), ValueError, ["sample_weight", "all zero"]),
+    "nan": (fit(sample_weight=with_value(np.ones(ROWS), np.nan)), ValueError, ["sample_weight", "nan", "finite"]),
+    "infinite": (fit(sample_weight=with_value(np.ones(ROWS), np.inf)), ValueError, ["sample_weight", "inf", "finite"]),
+    "text": (fit(sample_weight="balanced"), TypeError, ["sample_weight", "real numbers"]),
+}
+SETTINGS = {
+    "epochs": (fit(epochs=0), ValueError, ["epochs", "at least 1", "0"]),
+    "epochs float": (fit(epochs=2.0), TypeError, ["epochs", "whole number", "2.0"]),
+    "epochs bool": (fit(epochs=True), TypeError, ["epochs", "whole number", "True"]),
+    "batch_size": (fit(batch_size=0), ValueError, ["batch_size", "at least 1", "0"]),
+    "batch_size negative": (fit(batch_size=-1), ValueError, ["batch_size", "at least 1", "-1"]),
+    "batch_size text": (fit(batch_size="auto"), TypeError, ["batch_size", "whole number", "'auto'"]),
+    "shuffle": (fit(shuffle="no"), TypeError, ["shuffle", "'no'", "True or False"]),
+    "callbacks": (fit(callbacks=5), TypeError, ["callbacks", "5"]),
+    "validation array": (fit(validation=X), TypeError, ["validation", "(X, y)", "ndarray"]),
+    "validation share": (fit(validation=0.1), TypeError, ["validation", "(X, y)", "float"]),
+    "validation of one": (fit(validation=(X,)), TypeError, ["validation", "(X, y)", "tuple"]),
+    "validation of four": (fit(validation=(X, LABELS, None, 1)), TypeError, ["validation", "(X, y)", "tuple"]),
+    "validation X": (fit(validation=(X[:, :2], LABELS)), ValueError, ["validation X", "4 columns", "(24, 2)"]),
+    "validation y": (fit(validation=(X, LABELS + 1)), ValueError, ["validation y", "0..2", "3"]),
+    "validation empty": (fit(validation=(X[:0], LABELS[:0])), ValueError, ["validation X", "at least 1 row"]),
+    "validation weight": (fit(validation=(X, LABELS, -np.ones(ROWS))), ValueError, ["validation sample_weight", "-1"]),
+}
+
+
+def parameter(optimizer, name, value, allowed, error=ValueError):
+    return fit(optimizer=optimizer(**{name: value})), error, [optimizer.__name__, name, repr(value), allowed]
+
+
+PARAMETERS = {
+    **{f"rate {rate}": parameter(SGD, "learning_rate", rate, "(0, inf)") for rate in (0, -1.0, np.nan, np.inf)},
+    "rate type": parameter(SGD, "learning_rate", "0.1", "(0, inf)", TypeError),
+    "rate bool": parameter(SGD, "learning_rate", True, "(0, inf)", TypeError),
+    # In batches, which are shuffled: the next run's order must not have changed either.
+    "rate function": (fit(optimizer=SGD(lambda step: -1.0), batch_size=8), ValueError, ["learning_rate", "-1.0"]),
+    "momentum": parameter(SGD, "momentum", 1.0, "[0, 1)"),
+    "momentum below": parameter(SGD, "momentum", -0.1, "[0, 1)"),
+    "nesterov": parameter(SGD, "nesterov", 1, "True or False", TypeError),
+    "nesterov alone": (fit(optimizer=SGD(nesterov=True)), ValueError, ["SGD", "nesterov", "momentum"]),
+    **{name: parameter(SGD, name, -0.1, "[0, inf)") for name in ("l1", "l2", "weight_decay", "bias_lr_factor")},
+    **{name: parameter(SGD, name, 0.0, "(0, inf)") for name in ("clip_norm", "clip_value")},
+    "alpha": parameter(RMSprop, "alpha", 1.5, "[0, 1)"),
+    "eps": parameter(AdaGrad, "eps", 0.0, "[1e-30, inf)"),
+    "betas": (fit(optimizer=Adam(betas=(0.9, 1.0))), ValueError, ["Adam", "betas[1]", "1.0", "[0, 1)"]),
+    "betas type": (fit(optimizer=AdamW(betas=0.9)), TypeError, ["AdamW", "betas", "0.9", "two numbers"]),
+    "smoothing": (new([4, 3], loss=losses.CrossEntropy(1.0)), ValueError, ["label_smoothing", "1.0", "[0, 1)"]),
+    "quantiles": (new([4, 3], loss=losses.Quantile((0.1, 0.9))), ValueError, ["q", "2", "3 outputs"]),
+    "delta": (new([4, 3], loss=losses.Huber(0)), ValueError, ["delta", "0", "(0, inf)"]),
+    "slope": (new([4, 5, 3], LeakyReLU(np.nan)), ValueError, ["LeakyReLU", "slope", "nan"]),
+    "alpha of elu": (new([4, 5, 3], ELU("1")), TypeError, ["ELU", "alpha", "'1'"]),
+}
+TABLE = {
+    f"{group}: {name}": row
+    for group, rows in (
+        *(("sizes", SIZES), ("names", NAMES), ("weights", WEIGHTS), ("X", INPUTS), ("y", TARGETS)),
+        *(("sample_weight", WEIGHT), ("settings", SETTINGS), ("parameters", PARAMETERS)),
+    )
+    for name, row in rows.items()
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_bad_input_is_refused_by_name_and_changes_nothing(name):
+    call, error, words = TABLE[name]
+    nets = networks()
+    before = {name: state(net) for name, net in vars(nets).items()}
+    with pytest.raises(error) as caught:
+        call(nets)
+    assert type(caught.value) is error
+    missing = [word for word in words if word not in str(caught.value)]
+    assert not missing, f"{missing} not in the message: {caught.value}"
+    for name, net in vars(nets).items():
+        assert state(net) == before[name], name
+    nets.labels.fit(X, LABELS, epochs=1)  # and the network still works
+
+
+def test_scipy_sparse_matrices_are_refused_by_name():
+    sparse = pytest.importorskip("scipy.sparse")
+    for matrix in (sparse.csr_matrix(X), sparse.coo_array(X)):
+        with pytest.raises(TypeError, match=r"X must be dense, got a sparse .*toarray"):
+            networks().labels.predict(matrix)
+
+
+# The last two losses keep numbers for each output; with them, no size that a machine might really allocate.
+@pytest.mark.parametrize(
+    ("sizes", "loss"),
+    [
+        *((sizes, "mse") for sizes in ([10**9, 10**9], [2, 10**7, 10**7, 10**7], [10**14, 1], [3, 10**30])),
+        *(([2**62, 2**62], loss) for loss in ("mse", "quantile", losses.BinaryCrossEntropy(2.0))),
+        *(([1, 10**15], loss) for loss in ("mse", "quantile", losses.BinaryCrossEntropy(2.0))),
+    ],
+    ids=str,
+)
+def test_huge_sizes_are_refused_before_anything_is_allocated(sizes, loss):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"sizes=.*would take [\d,]+ bytes; this machine has"):
+            MLP(sizes, loss=loss)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("rows", [10**13, 2**62])
+def test_huge_batches_are_refused_before_anything_is_allocated(rows):
+    with pytest.raises(ValueError, match=rf"{rows} rows.*would take [\d,]+ bytes; this machine has"):
+        MLP([4, 3]).plan(batch_size=rows)
+    MLP([4, 3]).fit(X, LABELS, epochs=1, batch_size=rows)  # no more than there are
+
+
+# ---- the environment -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", [lambda net: net.predict(X), lambda net: net.fit(X, LABELS)])
+def test_an_unknown_backend_in_the_environment_is_refused(monkeypatch, call):
+    monkeypatch.setenv("FASTMLP_BACKEND", "cuda")
+    net = networks().labels
+    before = state(net)
+    with pytest.raises(ValueError, match=r"FASTMLP_BACKEND must be one of engine, reference, got 'cuda'"):
+        call(net)
+    assert state(net) == before
+
+
+@needs_engine
+@pytest.mark.parametrize("name", ["sse9", *(set(COMPILED) - set(fastmlp.targets()))])
+@pytest.mark.parametrize("call", [lambda net: net.predict(X), lambda net: net.fit(X, LABELS)])
+def test_a_target_that_is_not_there_is_refused(monkeypatch, call, name):
+    monkeypatch.setenv("FASTMLP_BACKEND", "engine")
+    monkeypatch.setenv("FASTMLP_TARGET", name)
+    net = networks().labels
+    before = state(net)
+    why = "is not supported by this CPU" if name in COMPILED else "is unknown"
+    with pytest.raises(ValueError, match=f"FASTMLP_TARGET='{name}' {why}; supported here: .*generic"):
+        call(net)
+    assert state(net) == before
+
+
+def test_a_bad_number_of_threads_in_the_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("FASTMLP_NUM_THREADS", "many")
+    with pytest.raises(ValueError, match=r"FASTMLP_NUM_THREADS must be .* at least 1, got 'many'"):
+        fastmlp.get_num_threads()
+
+
+# ---- divergence ------------------------------------------------------------------------------------------------------
+
+
+def diverges(fit):
+    with pytest.raises(DivergenceError) as caught:
+        fit()
+    return caught.value
+
+
+@pytest.mark.targets
+@pytest.mark.parametrize("group", [1, 1000], ids=["epoch by epoch", "all epochs in one group"])
+@pytest.mark.parametrize("weight", [None, np.linspace(0.5, 2, ROWS)], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize(
+    ("rate", "batch_size", "in_first"),
+    [(1e6, 8, True), (1e6, None, False), (2.0, None, False), (0.7, 7, False), (1e39, None, True)],
+)
+def test_divergence_keeps_the_last_finite_epoch(monkeypatch, group, weight, rate, batch_size, in_first):
+    monkeypatch.setattr(EpochLoop, "_group", lambda loop: group)  # else a matter of how fast this machine is
+
+    def start():
+        return MLP([4, 5, 1], "relu", "mse", seed=3), {"optimizer": SGD(rate, momentum=0.5), "batch_size": batch_size}
+
+    net, settings = start()
+    error = diverges(lambda: net.fit(X, VALUES, epochs=60, sample_weight=weight, **settings))
+    steps = 1 if batch_size is None else -(-ROWS // batch_size)
+    assert (error.epoch == 1) == in_first and 1 <= error.epoch < 60
+    assert 1 <= error.step <= steps
+    for words in (f"in epoch {error.epoch} of 60", f"step {error.step} of {steps}", "learning rate"):
+        assert words in str(error)
+    assert np.isfinite(net.parameters).all()
+    assert error.history.epochs == error.epoch - 1
+
+    expected, settings = start()
+    if error.epoch > 1:
+        history = expected.fit(X, VALUES, epochs=error.epoch - 1, sample_weight=weight, **settings)
+        assert error.history.loss == history.loss
+        assert np.isfinite(error.history.loss).all()
+    assert state(net) == state(expected), "not what a run of one epoch less leaves, order of the next shuffle included"
+
+
+def test_divergence_by_its_weights_alone():
+    # One step: its loss is still finite, and there is no second one to see what became of the weights.
+    net = networks().values
+    before = net.parameters.tobytes()
+    error = diverges(lambda: net.fit(X, VALUES, epochs=1, batch_size=None, optimizer=SGD(1e39)))
+    assert (error.epoch, error.step) == (1, 1) and "weight" in str(error)
+    assert net.parameters.tobytes() == before
+
+
+@pytest.mark.parametrize("call", ["step", "fit"])
+@pytest.mark.parametrize("optimizer", [SGD(0.01, momentum=0.9), Adam(), SGD(0.01)], ids=["momentum", "adam", "sgd"])
+def test_after_divergence_a_trainer_can_go_on(call, optimizer):
+    net = networks().values
+    trainer = Trainer(net, optimizer)
+    assert np.isfinite(trainer.step(X, VALUES))
+    before = net.parameters.tobytes()
+    error = diverges(lambda: getattr(trainer, call)(X * 1e30, VALUES))
+    assert (error.epoch, error.step) == (1, 1 if call == "fit" else 2)
+    assert net.parameters.tobytes() == before
+    losses = [trainer.step(X, VALUES) for _ in range(20)]
+    assert losses[-1] < losses[0]
+    assert np.isfinite(net.parameters).all()
+
+
+# ---- several threads -------------------------------------------------------------------------------------------------
+
+
+class Pause:
+    """A callback that stops a training run in the middle until it is told to go on."""
+
+    def __init__(self):
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def on_epoch_end(self, state):
+        self.reached.set()
+        assert self.go_on.wait(60)
+
+
+@pytest.mark.parametrize("call", [fit(epochs=1), lambda nets: Trainer(nets.labels).step(X, LABELS)])
+def test_only_one_thread_trains_a_network_at_a_time(call):
+    nets, undisturbed, pause = networks(), networks(), Pause()
+    thread = threading.Thread(target=fit(epochs=2, callbacks=[pause]), args=[nets])
+    thread.start()
+    try:
+        assert pause.reached.wait(60)
+        before = state(nets.labels)
+        with pytest.raises(RuntimeError, match="being trained already"):
+            call(nets)
+        assert state(nets.labels) == before
+        networks().labels.fit(X, LABELS, epochs=1)  # another network is another matter
+    finally:
+        pause.go_on.set()
+        thread.join()
+    undisturbed.labels.fit(X, LABELS, epochs=2)
+    assert state(nets.labels) == state(undisturbed.labels)
+    call(nets)
+
+
+def test_a_callback_that_trains_the_network_is_refused():
+    class Trains:
+        def on_epoch_end(self, state):
+            state.net.fit(X, LABELS)
+
+    net = networks().labels
+    with pytest.raises(RuntimeError, match="being trained already"):
+        net.fit(X, LABELS, callbacks=[Trains()])
+    net.fit(X, LABELS, epochs=1)
+
+
+@pytest.mark.targets
+def test_threads_that_predict_at_once_do_not_disturb_each_other():
+    net = MLP([30, 64, 5], seed=1)
+    data = [np.random.default_rng(i).standard_normal((700 + i, 30)) for i in range(4)]
+    expected = [net.predict_proba(X).tobytes() for X in data]
+    wrong, start = [], threading.Barrier(4)
+
+    def predict(i):
+        start.wait()
+        for _ in range(30):
+            if net.predict_proba(data[i]).tobytes() != expected[i]:
+                wrong.append(i)
+
+    threads = [threading.Thread(target=predict, args=[i]) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

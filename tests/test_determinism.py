@@ -1,0 +1,162 @@
+"""The same bits, whatever the number of threads, the batches of a prediction, the place of a row, the FMA target."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from conftest import needs_engine
+
+import fastmlp
+from fastmlp import MLP, SGD, Adam, RMSprop, Trainer, losses
+from fastmlp.runtime import executor
+from fastmlp.tape import FUSED_ROWS, Learning, prediction_plan, training_plan
+
+pytestmark = [pytest.mark.targets, needs_engine]
+
+# Below so many floating-point operations of a step, and of a run, plan.c works alone: SERIAL_STEP and SERIAL_RUN.
+WORTH_A_BARRIER, WORTH_A_WORKER = 4e5, 4e6
+
+FMA_TARGETS = [name for name in fastmlp.targets() if name != "generic"]  # generic rounds twice: its bits are its own
+SIZES = [100, 130, 70, 10]  # no width is a whole number of vectors
+ROWS = 1130
+
+
+@pytest.fixture(autouse=True)
+def default_threads():
+    yield
+    fastmlp.set_num_threads(None)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((ROWS, SIZES[0]))
+    return X, rng.integers(0, SIZES[-1], ROWS), rng.random((ROWS, SIZES[-1])), rng.uniform(0.1, 2, ROWS)
+
+
+# name: activations, loss, output, optimizer, batch size, whether rows are weighted. 150 leaves a last batch of 80.
+RUNS = {
+    "momentum": (["relu", "tanh"], "cross_entropy", None, SGD(0.1, momentum=0.9), 150, False),
+    "nesterov": (["gelu", "elu"], "mse", "sigmoid", SGD(0.1, momentum=0.9, nesterov=True, l2=1e-3), 150, True),
+    "adam": (["silu", "softplus"], "binary_cross_entropy", None, Adam(0.01), 150, True),
+    "clipping": (["mish", "selu"], losses.Huber(0.3), None, RMSprop(0.01, clip_norm=0.5), 150, False),
+    "unfused": (["gelu_tanh", "leaky_relu"], "cross_entropy", None, SGD(0.1, momentum=0.9), FUSED_ROWS + 76, True),
+}
+
+
+def trained(name, dtype, data, *, threads=1):
+    activation, loss, output, optimizer, batch_size, weighted = RUNS[name]
+    X, labels, dense, weight = data
+    y = labels if loss == "cross_entropy" else dense
+    fastmlp.set_num_threads(threads)
+    net = MLP(SIZES, activation, loss, output=output, dtype=dtype, seed=2, backend="engine")
+    weight = weight if weighted else None
+    history = net.fit(X, y, epochs=3, batch_size=batch_size, optimizer=optimizer, sample_weight=weight)
+    assert history.loss[-1] < history.loss[0], "nothing was learnt: there is nothing to compare"
+    return net, history
+
+
+def bits(net, history, X):
+    """Parameters, losses and predictions."""
+    return net.parameters.tobytes(), tuple(history.loss), net._outputs(X).tobytes()
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+@pytest.mark.parametrize("name", RUNS)
+def test_training_and_prediction_do_not_depend_on_the_number_of_threads(data, dtype, name, threads):
+    alone = bits(*trained(name, dtype, data), data[0])
+    assert bits(*trained(name, dtype, data, threads=threads), data[0]) == alone
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_these_runs_are_worth_several_workers(dtype, name):
+    # Or the test above would compare one worker with itself. A run may be as short as one step.
+    activation, loss, output, optimizer, batch_size, _ = RUNS[name]
+    net = MLP(SIZES, activation, loss, output=output, dtype=dtype)
+    plan = Trainer(net, optimizer).plan_for(batch_size, loss == "cross_entropy")
+    assert plan.work > max(WORTH_A_BARRIER, WORTH_A_WORKER)
+    assert prediction_plan(net, ROWS).work > WORTH_A_WORKER
+    assert any(op.opcode == "linear_update" for op in plan.ops) == (name not in ("clipping", "unfused"))
+
+
+def test_a_run_can_be_repeated(data, dtype):
+    assert bits(*trained("adam", dtype, data), data[0]) == bits(*trained("adam", dtype, data), data[0])
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64, 130, FUSED_ROWS])  # the last: linear_grad sums it in several runs
+def test_fused_updates_have_the_bits_of_unfused_ones(data, dtype, rows):
+    X, y, _, weight = data
+    found = []
+    for unfused in (False, True):
+        net = MLP(SIZES, ["tanh", "relu"], dtype=dtype, seed=2)
+        optimizer = Adam(0.01, l2=1e-3, weight_decay=0.1, clip_value=0.05)
+        states = [net.layout.zeros() for _ in range(2)]
+        matrices = [net.layout.matrices(s) for s in states]
+        learning = Learning(optimizer.kind, [optimizer.rule()] * 3, matrices)
+        plan = training_plan(net, rows, True, learning, unfused=unfused)
+        assert [op.opcode for op in plan.ops].count("linear_update") == (0 if unfused else 3)
+        runner = executor(plan, "engine")
+        for i, array in zip(plan.gathers, (X, y), strict=True):
+            runner.bind(i, array)
+        offsets = np.minimum(np.arange(min(8, 1 - -ROWS // rows)) * rows, ROWS)
+        before = net.parameters.tobytes()
+        losses = runner.run(None, offsets, np.full(len(offsets) - 1, 0.01), weight=weight, n_threads=1 + 2 * unfused)
+        assert net.parameters.tobytes() != before
+        found.append((net.parameters.tobytes(), losses.tobytes(), *(s.tobytes() for s in states)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("sizes", [SIZES, [100, 3], [100, 17, 33]], ids=str)
+@pytest.mark.parametrize("output", ["softmax", "identity"])
+def test_a_prediction_does_not_depend_on_its_batch(data, dtype, sizes, output, rng):
+    X = data[0]
+    fastmlp.set_num_threads(3)
+    net = MLP(sizes, "tanh", "mse", output=output, dtype=dtype, seed=4, backend="engine")
+    whole = net.predict(X)
+    assert len(np.unique(whole[:, 0])) > ROWS / 2  # not one answer to everything
+    row_by_row = np.vstack([net.predict(X[i : i + 1]) for i in range(ROWS)])
+    assert row_by_row.tobytes() == whole.tobytes()
+    for cuts in ([1], [7, 20, 33], [128, 129, 700], [511, 1024]):
+        assert np.vstack([net.predict(part) for part in np.split(X, cuts)]).tobytes() == whole.tobytes(), cuts
+    order = rng.permutation(ROWS)
+    assert net.predict(X[order]).tobytes() == whole[order].tobytes()
+    assert net.activations(X)[-1].tobytes() == whole.tobytes()
+
+
+def test_losses_of_an_evaluation_do_not_depend_on_threads(data, dtype):
+    # Its batches are longer with more threads; what they add up to must be cut the same.
+    X, labels, _, weight = data
+    found = set()
+    for threads in (1, 2, 3, 7):
+        fastmlp.set_num_threads(threads)
+        net = MLP(SIZES, dtype=dtype, backend="engine")
+        loss, gradients = net.loss_and_gradients(X, labels, weight)
+        scores = net.evaluate(X, labels, weight)
+        found.add((loss, scores["loss"], scores["accuracy"], *(d.tobytes() for pair in gradients for d in pair)))
+    assert len(found) == 1
+
+
+def test_epochs_in_two_calls_are_epochs_in_one(data, dtype):
+    X, y, _, weight = data
+    nets = [MLP(SIZES, dtype=dtype, seed=2, backend="engine") for _ in range(2)]
+    for net, calls in zip(nets, ([5], [3, 2]), strict=True):
+        before = net.parameters.copy()
+        for epochs in calls:
+            net.fit(X, y, epochs=epochs, batch_size=200, optimizer=SGD(0.1), sample_weight=weight)
+        assert not np.array_equal(before, net.parameters)
+    assert nets[0].parameters.tobytes() == nets[1].parameters.tobytes()
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("pair", list(combinations(FMA_TARGETS, 2)) or [None], ids=str)
+def test_every_fma_target_gives_the_same_bits(monkeypatch, data, dtype, name, pair):
+    if pair is None:
+        pytest.skip(f"one FMA target only on this CPU: {', '.join(FMA_TARGETS) or 'none'}")
+    found = []
+    for target in pair:
+        monkeypatch.setenv("FASTMLP_TARGET", target)
+        net, history = trained(name, dtype, data, threads=2)
+        used = executor(prediction_plan(net, 1), "engine")
+        assert getattr(used, "engine", used).target == target
+        found.append(bits(net, history, data[0]))
+    assert found[0] == found[1]

@@ -1,0 +1,177 @@
+"""The loop over epochs: slices, Ctrl-C, the numbers it reports, schedules that listen."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import fastmlp
+from fastmlp import MLP, SGD, Trainer, pace, schedules
+from fastmlp.callbacks import LambdaCallback
+
+X, Y = fastmlp.datasets.spirals(60, seed=0)
+
+
+# ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+    import sys, time
+    import numpy as np
+    import fastmlp
+
+    rng = np.random.default_rng(0)
+    X, y = rng.random(({rows}, {inputs}), np.float32), rng.integers(0, 2, {rows})
+    net = fastmlp.MLP([{inputs}, {width}, {width}, 2])
+    start = net.parameters.copy()
+    ends = []
+    watch = [fastmlp.callbacks.LambdaCallback(on_train_end=ends.append)] if {watched} else []
+    print("ready", flush=True)
+    trainer = fastmlp.Trainer(net, fastmlp.SGD(1e-3))
+    try:
+        trainer.fit(X, y, epochs=10**8, batch_size=None, callbacks=watch, validation={validation})
+    except KeyboardInterrupt as error:
+        print(time.time(), flush=True)
+        assert [state.error for state in ends] == [error] * {watched}
+    assert np.isfinite(net.parameters).all() and not np.array_equal(net.parameters, start)
+    twin = fastmlp.MLP([{inputs}, {width}, {width}, 2])
+    twin.fit(X, y, epochs=trainer.steps, batch_size=None, optimizer=fastmlp.SGD(1e-3))
+    assert twin.parameters.tobytes() == net.parameters.tobytes(), "not what so many whole steps give"
+    trainer.fit(X, y, epochs=1)
+"""
+SMALL = {"rows": 4, "inputs": 2, "width": 4}
+LARGE = {"rows": 256, "inputs": 1000, "width": 1000}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+@pytest.mark.parametrize(("watched", "validation"), [(0, "None"), (1, "(X, y)")])
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+def test_an_interrupt_is_heard_soon_and_leaves_a_network_to_go_on_with(size, watched, validation):
+    code = textwrap.dedent(INTERRUPTED.format(**size, watched=watched, validation=validation))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(1)
+        sent = time.time()
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, error
+    assert float(out) - sent < 2, "0.2 s on a machine with nothing else to do"
+
+
+# ---- slices ----------------------------------------------------------------------------------------------------------
+
+
+def slices_of(work, seconds_a_step, calls=12):
+    found, p = [], pace.Pace(work)
+    for _ in range(calls):
+        found.append(p.steps)
+        p.took(p.steps, p.steps * seconds_a_step)
+    return found
+
+
+@pytest.mark.parametrize("work", [1.0, 1e3, 1e6, 1e8, 1e10])
+@pytest.mark.parametrize("flops", [1e9, 1e10, 1e11])
+def test_slices_grow_to_fifty_milliseconds_and_never_take_much_longer(work, flops):
+    seconds = max(work / flops, 2e-7)  # a step
+    found = slices_of(work, seconds)
+    assert found[0] * seconds <= max(pace.SLICE_SECONDS, seconds)
+    assert all(b <= 2 * a for a, b in pairwise(found))
+    assert all(n == 1 or n * seconds <= pace.SLICE_SECONDS * 1.001 for n in found)
+    assert slices_of(work, seconds, 40)[-1] == max(1, int(pace.SLICE_SECONDS / seconds * 1.0000001))
+
+
+def test_slices_shrink_at_once_when_steps_become_slow():
+    p = pace.Pace(1e3)
+    for _ in range(20):
+        p.took(p.steps, p.steps * 1e-6)
+    assert p.steps == 50_000
+    p.took(p.steps, 5.0)
+    assert p.steps == 500
+
+
+# ---- what is reported ------------------------------------------------------------------------------------------------
+
+
+def test_seconds_are_those_of_training_alone():
+    slow = LambdaCallback(on_epoch_end=lambda state: time.sleep(0.1))
+
+    def metric(y, prediction):
+        time.sleep(0.1)
+        return 0.0
+
+    history = MLP([2, 6, 2]).fit(X, Y, epochs=3, validation=(X, Y), metrics=[metric], callbacks=[slow])
+    assert 0 < sum(history.seconds) < 0.2
+    np.testing.assert_allclose(np.multiply(history.seconds, history.samples_per_second), len(X))
+
+
+def test_losses_are_weighted_means_over_the_rows_of_an_epoch():
+    weight = np.linspace(0.1, 3, 60)
+    net = MLP([2, 6, 2], dtype="float64")
+    history = net.fit(X, Y, epochs=2, batch_size=7, sample_weight=weight, optimizer=SGD(1e-12))
+    assert history.loss == pytest.approx([net.evaluate(X, Y, weight)["loss"]] * 2, rel=1e-6)
+    assert history.loss != pytest.approx([net.evaluate(X, Y)["loss"]] * 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [7, None])
+def test_steps_are_numbered_through(batch_size):
+    numbers = []
+
+    def rate(step):
+        numbers.append(step)
+        return 0.01
+
+    trainer = Trainer(MLP([2, 6, 2]), SGD(rate))
+    steps = 9 if batch_size else 1
+    for epochs in (1, 3, 2):
+        history = trainer.fit(X, Y, epochs=epochs, batch_size=batch_size)
+        assert history.learning_rate == [0.01] * epochs
+    assert trainer.steps == 6 * steps
+    assert numbers == list(range(6 * steps))
+
+
+def test_a_schedule_spans_all_epochs_of_a_call():
+    history = MLP([2, 6, 2]).fit(X, Y, epochs=5, batch_size=12, optimizer=SGD(schedules.Polynomial(learning_rate=1e-3)))
+    np.testing.assert_allclose(history.learning_rate, 1e-3 * (1 - (np.arange(1, 6) * 5 - 1) / 25))
+
+
+# ---- ReduceOnPlateau -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_rate_falls_on_a_plateau(mode):
+    """What is watched here never improves: the loss at a rate of nearly 0, or a metric that stays the same."""
+    plateau = schedules.ReduceOnPlateau(0.5, patience=1, learning_rate=1e-30, mode=mode)
+    more = {"validation": (X, Y), "metrics": [lambda y, p: 1.0]} if mode == "max" else {}
+    for _ in range(2):  # and begins anew
+        history = MLP([2, 6, 2]).fit(X, Y, epochs=6, batch_size=None, optimizer=SGD(plateau), **more)
+        np.testing.assert_allclose(np.divide(history.learning_rate, 1e-30), [1, 1, 1, 0.5, 0.5, 0.25])
+
+
+def test_the_rate_stays_while_the_loss_falls():
+    plateau = schedules.ReduceOnPlateau(0.5, patience=0, learning_rate=0.05)
+    history = MLP([2, 6, 2]).fit(X, Y, epochs=20, batch_size=None, optimizer=SGD(plateau))
+    assert history.learning_rate == [0.05] * 20
+
+
+def test_a_plateau_of_the_validation_counts_if_there_is_one():
+    plateau = schedules.ReduceOnPlateau(0.5, patience=0, learning_rate=0.05)
+    validation = (X, 1 - Y)  # gets worse as the training gets better
+    history = MLP([2, 6, 2]).fit(X, Y, epochs=9, batch_size=None, optimizer=SGD(plateau), validation=validation)
+    assert history.loss == sorted(history.loss, reverse=True)
+    val_loss = np.array(history.val_loss)
+    better = np.append(True, val_loss[1:] < np.minimum.accumulate(val_loss)[:-1])
+    assert (~better).sum() >= 5
+    np.testing.assert_allclose(history.learning_rate[1:], 0.05 * 0.5 ** np.cumsum(~better)[:-1])
+
+
+def test_a_score_to_rise_needs_validation():
+    plateau = schedules.ReduceOnPlateau(mode="max")
+    with pytest.raises(ValueError, match="mode 'max' needs validation rows and a metric"):
+        MLP([2, 6, 2]).fit(X, Y, optimizer=SGD(plateau))

@@ -1,0 +1,369 @@
+"""The network as its user sees it: it learns, reports, prints its plan, and its gradients are those of its loss."""
+
+import copy
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import needs_engine
+
+import fastmlp
+from fastmlp import MLP, SGD, Trainer, losses
+from fastmlp.activations import KNOWN as ACTIVATIONS
+from fastmlp.runtime import executor
+from fastmlp.tape import evaluation_plan
+
+CLASSES = 3
+
+
+@pytest.fixture(params=["reference", pytest.param("engine", marks=[needs_engine, pytest.mark.targets])])
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def blobs(rng):
+    """Three classes that a small network can tell apart: X (rows, 4) and labels."""
+    y = rng.integers(0, CLASSES, 70)
+    return rng.standard_normal((70, 4)) + 2 * np.eye(CLASSES, 4)[y], y
+
+
+def same_parameters(a, b):
+    return a.parameters.tobytes() == b.parameters.tobytes()
+
+
+# ---- it learns -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("loss", "epochs"), [("binary_cross_entropy", 200), ("mse", 600)])
+def test_xor_is_solved_from_most_seeds(backend, loss, epochs):
+    X, y = fastmlp.datasets.xor()
+    solved = 0
+    for seed in range(20):
+        net = MLP([2, 4, 1], "tanh", loss, output="sigmoid", seed=seed, backend=backend)
+        net.fit(X, y, epochs=epochs, batch_size=None, optimizer=SGD(1.0, momentum=0.9))
+        solved += bool(((net.predict_proba(X)[:, 0] > 0.5) == y).all())
+    assert solved >= 16, f"{solved} of 20 seeds solved all four cases; when this was written, all 20 did"
+
+
+def test_digits(backend):
+    X, y = fastmlp.datasets.load_digits()
+    order = np.random.default_rng(0).permutation(len(X))
+    train, test = order[:1437], order[1437:]
+    net = MLP([64, 64, 10], backend=backend)
+    net.fit(X[train] / 16, y[train], epochs=20, optimizer=SGD(0.05, momentum=0.9))
+    assert (net.predict(X[test] / 16) == y[test]).mean() >= 0.95
+
+
+@pytest.mark.parametrize("batch_size", [1, 32, None])
+def test_a_network_for_mnist_runs_at_every_batch_size(backend, rng, batch_size):
+    X, y = rng.random((50, 784), np.float32), rng.integers(0, 10, 50)
+    net = MLP([784, 16, 10], activation="relu", loss="cross_entropy", seed=0, backend=backend)
+    history = net.fit(X, y, epochs=3, batch_size=batch_size, optimizer=SGD(0.05))
+    assert history.loss[-1] < history.loss[0] < 4
+    np.testing.assert_allclose(net.predict_proba(X).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_softmax_of_two_one_and_a_tenth(backend):
+    net = MLP([3, 3], weights=[(np.eye(3), np.zeros(3))], backend=backend)
+    assert net.predict_proba([[2.0, 1.0, 0.1]]).round(2).tolist() == np.float32([[0.66, 0.24, 0.10]]).tolist()
+
+
+# ---- what fit does with its rows -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("batch_size", "ends"), [(1, range(8)), (3, [0, 3, 6, 7]), (None, [0, 7]), (99, [0, 7])])
+def test_every_row_is_trained_once_an_epoch_in_batches(backend, blobs, batch_size, ends):
+    X, y = (a[:7] for a in blobs)
+    net, by_hand = (MLP([4, 5, CLASSES], seed=1, backend=backend) for _ in range(2))
+    history = net.fit(X, y, epochs=1, batch_size=batch_size, shuffle=False, optimizer=SGD(0.1, momentum=0.5))
+    trainer = Trainer(by_hand, SGD(0.1, momentum=0.5))
+    batch_losses = [trainer.step(X[a:b], y[a:b]) for a, b in pairwise(ends)]
+    assert same_parameters(net, by_hand)
+    assert history.loss[0] == pytest.approx(np.average(batch_losses, weights=np.diff(ends)))
+
+
+def test_shuffling_takes_new_orders_that_the_seed_determines(backend, blobs):
+    weights = [(np.eye(4, 5), None), (np.eye(5, CLASSES), None)]
+
+    def trained(seed=1, **settings):
+        net = MLP([4, 5, CLASSES], seed=seed, weights=weights, backend=backend)
+        net.fit(*blobs, epochs=2, batch_size=8, optimizer=SGD(0.1), **settings)
+        return net
+
+    assert same_parameters(trained(), trained())
+    assert not same_parameters(trained(), trained(shuffle=False))
+    assert not same_parameters(trained(), trained(seed=2))
+
+
+def test_weights_of_zero_leave_rows_out_and_whole_weights_repeat_them(backend, blobs):
+    X, y = (a[:12] for a in blobs)
+    weight = np.array([0, 1, 2, 3] * 3)
+    net = MLP([4, 5, CLASSES], dtype="float64", backend=backend)
+    loss, gradients = net.loss_and_gradients(X, y, weight)
+    repeated = np.repeat(np.arange(12), weight)
+    expected, expected_gradients = net.loss_and_gradients(X[repeated], y[repeated])
+    rows = -np.log(net.predict_proba(X)[np.arange(12), y])
+    assert loss == pytest.approx(expected) == pytest.approx((weight * rows).sum() / weight.sum())
+    for pair, expected_pair in zip(gradients, expected_gradients, strict=True):
+        for got, want in zip(pair, expected_pair, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-14)
+    assert net.evaluate(X, y, weight)["loss"] == pytest.approx(loss)
+    assert net.evaluate(X, y)["loss"] == pytest.approx(rows.mean())
+    history = net.fit(X, y, sample_weight=weight, epochs=1, batch_size=5, optimizer=SGD(1e-12))
+    assert history.loss[0] == pytest.approx(loss)
+
+
+# ---- what is reported ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("loss", "score"), [("cross_entropy", "accuracy"), ("mse", "r2")])
+def test_history(backend, blobs, loss, score, capfd):
+    X, y = blobs
+    y = y if loss == "cross_entropy" else np.eye(CLASSES)[y]
+    net = MLP([4, 5, CLASSES], loss=loss, backend=backend)
+    history = net.fit(X[:50], y[:50], epochs=4, validation=(X[50:], y[50:]), optimizer=SGD(0.05))
+    assert set(history) == {"loss", "val_loss", f"val_{score}", "seconds", "samples_per_second", "learning_rate"}
+    assert all(len(values) == 4 for values in history.values())
+    assert history.loss is history["loss"] and history.epochs == 4
+    assert history.loss[-1] < history.loss[0]
+    assert all(seconds > 0 for seconds in history.seconds)
+    np.testing.assert_allclose(np.multiply(history.samples_per_second, history.seconds), 50)
+    evaluated = net.evaluate(X[50:], y[50:])
+    assert evaluated == {"loss": history.val_loss[-1], score: history[f"val_{score}"][-1]}
+    without = net.fit(X, y, epochs=7)
+    assert "val_loss" not in without and len(without.loss) == 7
+    assert capfd.readouterr() == ("", "")
+
+
+def test_evaluate_agrees_with_the_definitions(backend, blobs):
+    X, y = blobs
+    net = MLP([4, CLASSES], dtype="float64", backend=backend)
+    p = net.predict_proba(X)
+    expected = {"loss": -np.log(p[np.arange(70), y]).mean(), "accuracy": (p.argmax(axis=1) == y).mean()}
+    assert net.evaluate(X, y) == pytest.approx(expected)
+    assert net.evaluate(X, np.eye(CLASSES)[y]) == pytest.approx(expected)
+    net = MLP([4, 1], loss="mse", dtype="float64", backend=backend)
+    error = ((net.predict(X) - y) ** 2).mean()
+    assert net.evaluate(X, y) == pytest.approx({"loss": error, "r2": 1 - error / y.var()})
+    net = MLP([4, CLASSES], loss="binary_cross_entropy", dtype="float64", backend=backend)
+    p, t = net.predict_proba(X), np.eye(CLASSES)[y]
+    loss = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+    assert net.evaluate(X, t) == pytest.approx({"loss": loss, "accuracy": ((p > 0.5) == t).mean()})
+    assert (net.predict(X) == (p > 0.5)).all()
+
+
+def test_activations_are_those_of_every_layer(backend, blobs):
+    X, _ = blobs
+    net = MLP([4, 6, 5, CLASSES], ["tanh", "relu"], dtype="float64", backend=backend)
+    inputs, first, second, outputs = net.activations(X)
+    np.testing.assert_array_equal(inputs, X)
+    np.testing.assert_allclose(first, np.tanh(X @ net.weights[0] + net.biases[0]), rtol=1e-12)
+    np.testing.assert_allclose(second, np.maximum(0, first @ net.weights[1] + net.biases[1]), rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(outputs, net.predict_proba(X))
+
+
+PLAN = """\
+plan of MLP(784 -> 16 -> 10), float32, batch 32, 2 workers                    split
+gather                 data[n, 784] -> x[32, 784]                             rows
+linear                 x[32, 784] w[784, 16] b[16] -> y[32, 16]  relu         rows
+linear                 x[32, 16] w[16, 10] b[10] -> y[32, 10]  identity       rows
+gather                 labels[n] -> t[32]                                     rows
+softmax_cross_entropy  y[32, 10] t[32] -> dy[32, 10] loss                     rows
+linear_back            dy[32, 10] w[16, 10] y[32, 16] -> dx[32, 16]  relu'    rows
+----------------------------------------------------------------------------- barrier
+linear_update          x[32, 16] dy[32, 10] -> w[16, 10] b[10]  sgd           params
+linear_update          x[32, 784] dy[32, 16] -> w[784, 16] b[16]  sgd         params"""
+
+
+def test_the_plan_prints_as_backpropagation():
+    fastmlp.set_num_threads(2)
+    try:
+        assert str(MLP([784, 16, 10]).plan(batch_size=32)) == PLAN
+    finally:
+        fastmlp.set_num_threads(None)
+
+
+# ---- parameters ------------------------------------------------------------------------------------------------------
+
+
+def test_weights_and_biases_are_live_views_of_the_flat_parameters(backend):
+    net = MLP([2, 3, 1], "identity", "mse", backend=backend)
+    assert [w.shape for w in net.weights] == [(2, 3), (3, 1)]
+    assert [b.shape for b in net.biases] == [(3,), (1,)]
+    assert net.n_parameters == 2 * 3 + 3 + 3 * 1 + 1
+    assert net.parameters.ndim == 1
+    assert all(np.shares_memory(a, net.parameters) for a in (*net.weights, *net.biases))
+    for i, value in ((0, 2.0), (1, 3.0)):
+        net.weights[i][...] = value
+        net.biases[i][...] = 1
+    assert net.predict([[1.0, 1.0]]).tolist() == [5 * 3 * 3 + 1]
+    assert net.parameters.sum() == 6 * 2 + 3 + 3 * 3 + 1  # all of them, and padding of zeros
+    net.fit([[1.0, 1.0]], [0.0], epochs=1, optimizer=SGD(1e-3))
+    assert (net.weights[0] < 2).all() and (net.biases[1] < 1).all()
+
+
+def test_initial_weights_can_be_given_and_are_copied(backend):
+    w, b = np.arange(6.0).reshape(2, 3), np.array([1.0, 2, 3])
+    net = MLP([2, 3], loss="mse", weights=[(w, b)], backend=backend)
+    w[:] = 9
+    assert net.predict([[1, 10]]).tolist() == [[31, 43, 55]]
+    net.set_weights([(w, None)])
+    assert net.predict([[1, 10]]).tolist() == [[99, 99, 99]]
+
+
+def test_a_network_without_bias_keeps_none(backend, blobs):
+    net = MLP([4, 5, CLASSES], "tanh", bias=False, backend=backend)
+    assert net.n_parameters == 4 * 5 + 5 * CLASSES
+    before = net.parameters.copy()
+    net.fit(*blobs, epochs=3, optimizer=SGD(0.1, momentum=0.9))
+    assert not np.array_equal(before, net.parameters)
+    assert not any(b.any() for b in net.biases)
+    assert not any(db.any() for _, db in net.loss_and_gradients(*blobs)[1])
+    np.testing.assert_allclose(net.predict_proba(np.zeros((1, 4))), 1 / CLASSES, rtol=1e-6)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+@pytest.mark.parametrize("loss", ["cross_entropy", "poisson", losses.BinaryCrossEntropy(positive_weight=2.0)])
+def test_a_copy_has_the_same_bits_and_goes_on_the_same(backend, blobs, copied, loss):
+    X, y = blobs
+    y = y if loss == "cross_entropy" else np.eye(CLASSES)[y]
+    net = MLP([4, 5, CLASSES], fastmlp.activations.ELU(0.5), loss, seed=5, backend=backend)
+    net.fit(X, y, epochs=2, batch_size=8)
+    twin = copied(net)
+    assert same_parameters(net, twin) and not np.shares_memory(net.parameters, twin.parameters)
+    assert net.predict(X).tobytes() == twin.predict(X).tobytes()
+    before = net.parameters.copy()
+    twin.fit(X, y, epochs=2, batch_size=8)
+    assert net.parameters.tobytes() == before.tobytes(), "training the copy moved the original"
+    net.fit(X, y, epochs=2, batch_size=8)
+    assert same_parameters(net, twin)
+
+
+# ---- containers ------------------------------------------------------------------------------------------------------
+
+
+def strided(a):
+    wide = np.full(tuple(3 * n for n in a.shape), 99, a.dtype)
+    view = wide[tuple(slice(1, None, 3) for _ in a.shape)][::-1]
+    view[...] = a
+    return view
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def memory_mapped(a, path):
+    np.save(path / f"{a.ndim}.npy", a)
+    return np.load(path / f"{a.ndim}.npy", mmap_mode="r")
+
+
+def pandas(a):
+    pd = pytest.importorskip("pandas")
+    return pd.DataFrame(a) if a.ndim == 2 else pd.Series(a)
+
+
+CONTAINERS = {
+    "list": lambda a: a.tolist(),
+    "rows of tuples": lambda a: tuple(map(tuple, a.tolist())) if a.ndim == 2 else tuple(a.tolist()),
+    "fortran": np.asfortranarray,
+    "strided": strided,
+    "read_only": read_only,
+    "unaligned": lambda a: np.frombuffer(b"\0" + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape),
+    "big_endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "pandas": pandas,
+    **{name: lambda a, name=name: a.astype(name) for name in ("bool", "uint8", "int8", "uint64", "int64")},
+    **{name: lambda a, name=name: a.astype(name) for name in ("float16", "float64", "longdouble")},
+    "memmap": memory_mapped,
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_any_container_gives_the_same_bits_as_a_plain_array(backend, rng, tmp_path, name, loss):
+    # Zeros and ones, which every type holds.
+    X, y = (rng.integers(0, 2, shape).astype(np.float32) for shape in ((30, 4), (30,)))
+    make = CONTAINERS[name] if name != "memmap" else lambda a: memory_mapped(a, tmp_path)
+    n_out = 2 if loss == "cross_entropy" else 1
+    plain, other = (MLP([4, 5, n_out], loss=loss, backend=backend) for _ in range(2))
+    plain.fit(X, y, epochs=2, batch_size=7, sample_weight=1 + y, validation=(X, y))
+    other.fit(make(X), make(y), epochs=2, batch_size=7, sample_weight=1 + y, validation=(make(X), make(y)))
+    assert same_parameters(plain, other)
+    assert plain.predict_proba(X).tobytes() == other.predict_proba(make(X)).tobytes()
+    assert plain.evaluate(X, y, 1 + y) == other.evaluate(make(X), make(y), 1 + y)
+
+
+# ---- gradients -------------------------------------------------------------------------------------------------------
+
+# Every loss with every output activation it can have; those with parameters also with other than their defaults.
+ALIASES = {"swish", "logistic", "linear"}
+REGRESSIONS = ["mse", "mae", losses.Huber(0.8), losses.Quantile((0.2, 0.7))]
+PAIRS = [
+    *(("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid"), ("poisson", "exp")),
+    *((losses.CrossEntropy(label_smoothing=0.1), "softmax"), (losses.BinaryCrossEntropy(2.0), "sigmoid")),
+    *((loss, output) for loss in REGRESSIONS for output in ACTIVATIONS if output not in ALIASES),
+]
+
+
+def targets_of(net, rng, rows):
+    """Targets in the loss's range: class numbers and dense ones for cross-entropy."""
+    if net.loss.name == "cross_entropy":
+        dense = rng.random((rows, 2))
+        return [rng.integers(0, 2, rows), dense / dense.sum(axis=1, keepdims=True)]
+    positive = net.loss.is_classifier or net.loss.name == "poisson"
+    return [rng.random((rows, 2)) if positive else rng.normal(size=(rows, 2))]
+
+
+def far_from_kinks(net, X, targets):
+    """Whether the loss is smooth around here, and no layer is dead: differences mean nothing across a kink."""
+    _, hidden, y = net.activations(X)
+    z = np.concatenate((X @ net.weights[0] + net.biases[0], hidden @ net.weights[1] + net.biases[1]), axis=1)
+    e = np.abs(y - targets[-1])
+    kinks = [np.abs(z[..., None] - [-1, 0, 1]), e, np.abs(e - getattr(net.loss, "delta", 9))]
+    if min(k.min() for k in kinks) < 0.01:
+        return False
+    return all(np.abs(d).max() > 1e-2 for pair in net.loss_and_gradients(X, targets[-1])[1] for d in pair)
+
+
+def numerical_gradient(f, x, h=1e-3):
+    """Central differences of fourth order; x is moved in place and put back."""
+    found = np.empty_like(x)
+    for i in np.ndindex(*x.shape):
+        old, value = x[i], {}
+        for k in (-2, -1, 1, 2):
+            x[i] = old + k * h
+            value[k] = f()
+        x[i] = old
+        found[i] = (8 * (value[1] - value[-1]) - (value[2] - value[-2])) / (12 * h)
+    return found
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS.keys() - ALIASES - {"softmax"}))
+@pytest.mark.parametrize(("loss", "output"), PAIRS, ids=lambda value: value if isinstance(value, str) else value.name)
+def test_gradients_are_central_differences(backend, activation, loss, output):
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        pairs = [(rng.normal(0, 0.8, (3, n)), rng.normal(0, 0.5, n)) for n in (3, 2)]
+        net = MLP([3, 3, 2], activation, loss, output=output, weights=pairs, dtype="float64", backend=backend)
+        X, targets = rng.normal(size=(3, 3)), targets_of(net, rng, 3)
+        if far_from_kinks(net, X, targets):
+            break
+    else:
+        pytest.fail("no seed keeps away from the kinks")
+    for y in targets:
+        labels = y.ndim == 1
+        for weight in (None, np.array([0.5, 2.0, 1.2])):
+            plan = evaluation_plan(net, 3, labels)  # it shares no op behind the loss with what is to be proved
+            plan.ops[plan.gathers[0]].data, plan.ops[plan.gathers[1]].data = X, y
+            plan.ops[-1].data = np.empty((3, 2))
+            runner = executor(plan, backend)
+            loss, gradients = net.loss_and_gradients(X, y, weight)
+            value = lambda: runner.run(None, np.array([0, 3]), weight=weight)[0]  # noqa: B023, E731
+            assert loss == pytest.approx(value(), rel=1e-12)
+            for (dW, db), W, b in zip(gradients, net.weights, net.biases, strict=True):
+                np.testing.assert_allclose(dW, numerical_gradient(value, W), rtol=1e-7, atol=2e-11)
+                np.testing.assert_allclose(db, numerical_gradient(value, b), rtol=1e-7, atol=2e-11)
