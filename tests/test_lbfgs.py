@@ -94,7 +94,7 @@ def test_lock_step_and_threads(monkeypatch, target, data):
     try:
         for threads in (1, 2, 3):
             fastmlp.set_num_threads(threads)
-            net = network(dtype="float32", standardize="robust")
+            net = network(dtype="float32", standardize="robust", backend="engine")
             history = net.fit(*data, optimizer=LBFGS(l2=0.01), epochs=8)
             found.add((net.parameters.tobytes(), str(history.loss)))
     finally:
@@ -104,7 +104,7 @@ def test_lock_step_and_threads(monkeypatch, target, data):
     objective = []
     make = lbfgs.Objective
     monkeypatch.setattr(lbfgs, "Objective", lambda *args: objective.append(make(*args)) or objective[0])
-    network(dtype="float32", standardize="robust").fit(*data, optimizer="lbfgs", epochs=8)
+    network(dtype="float32", standardize="robust", backend="engine").fit(*data, optimizer="lbfgs", epochs=8)
     assert isinstance(objective[0].runner, LockStepExecutor)
 
 

@@ -61,7 +61,7 @@ def test_both_executors_agree_op_by_op(monkeypatch, target, dtype, data, name):
     monkeypatch.setenv("FASTMLP_CHECK", "1")
     monkeypatch.setenv("FASTMLP_TARGET", target)
     optimizer, options, settings = OPTIONS[name]
-    net = network(dtype=dtype, **settings)
+    net = network(dtype=dtype, backend="engine", **settings)
     before = flat(net)
     trainer = Trainer(net, optimizer, **options)
     trainer.fit(*data, epochs=2, batch_size=16, validation=data)  # raises where they differ
@@ -443,7 +443,7 @@ class SizedBatches(Batches):
         return -(-len(self.arrays[0]) // self.size)
 
 
-@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"average": 0.9}, {"class_weight": {1: 3.0}}])
+@pytest.mark.parametrize("options", [{}, {"accumulate": 3}, {"average": 0.9}, {"class_weight": {1: 3.0}}])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_fitting_batches_is_fitting_the_array_they_come_from(rng, data, options, weighted):
     weight = rng.random(N) if weighted else None

@@ -3,10 +3,11 @@
 import cases
 
 import fastmlp
+from fastmlp import runtime
 
 
 def version():
-    return f"fastmlp {fastmlp.__version__} ({fastmlp.runtime.target() or 'reference'})"
+    return f"fastmlp {fastmlp.__version__} ({runtime.target() or 'reference'})"
 
 
 class Entrant:

@@ -1,20 +1,46 @@
 """fastmlp trains and runs multilayer perceptrons on the CPU: C kernels, composed by Python, the same bits every time.
 
-The public names are here; everything else is reached through them.
+The public names are here; everything else is reached through them. A name's module is imported when the name is first
+used, so that ``import fastmlp`` costs next to nothing over NumPy and never imports what a script does not use.
 """
 
-from . import activations, callbacks, datasets, initializers, losses, metrics, optimizers, schedules
-from .diagnostics import diagnose
-from .history import DivergenceError, History
-from .lockstep import LockStepError
-from .mlp import MLP
-from .optimizers import LBFGS, SGD, AdaGrad, Adam, AdamW, RMSprop
-from .restarts import fit_restarts
-from .runtime import get_num_threads, set_num_threads, show_config, targets
-from .stopping import EarlyStopping
-from .trainer import Trainer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import activations, callbacks, datasets, initializers, losses, metrics, optimizers, schedules
+    from . import sklearn as sklearn
+    from .diagnostics import diagnose
+    from .history import DivergenceError, History
+    from .lockstep import LockStepError
+    from .mlp import MLP
+    from .optimizers import LBFGS, SGD, AdaGrad, Adam, AdamW, RMSprop
+    from .restarts import fit_restarts
+    from .runtime import get_num_threads, set_num_threads, show_config, targets
+    from .sklearn import MLPClassifier as MLPClassifier
+    from .sklearn import MLPRegressor as MLPRegressor
+    from .stopping import EarlyStopping
+    from .trainer import Trainer
 
 __version__ = "0.1.0"
+
+# Where a public name lives: a module of its own, or a module that has it.
+_MODULES = {
+    *("activations", "callbacks", "datasets", "initializers", "losses", "metrics", "optimizers", "schedules"),
+    "sklearn",
+}
+_HOMES = {
+    **dict.fromkeys(("LBFGS", "SGD", "AdaGrad", "Adam", "AdamW", "RMSprop"), "optimizers"),
+    **dict.fromkeys(("get_num_threads", "set_num_threads", "show_config", "targets"), "runtime"),
+    **dict.fromkeys(("DivergenceError", "History"), "history"),
+    **dict.fromkeys(("MLPClassifier", "MLPRegressor"), "sklearn"),
+    "EarlyStopping": "stopping",
+    "LockStepError": "lockstep",
+    "MLP": "mlp",
+    "Trainer": "trainer",
+    "diagnose": "diagnostics",
+    "fit_restarts": "restarts",
+}
 
 __all__ = [
     "LBFGS",
@@ -44,3 +70,17 @@ __all__ = [
     "show_config",
     "targets",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_HOMES})

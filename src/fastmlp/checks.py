@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-NATIVE = frozenset(
-    ("float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
-)  # what a gather reads in place
+NATIVE = frozenset(  # what a gather reads in place, by dtype.str
+    np.dtype(name).str
+    for name in (*("float32", "float64", "uint8", "int8", "uint16"), *("int16", "uint32", "int32", "uint64", "int64"))
+)
 CHUNK = 1 << 20  # elements looked at in one go: no check doubles the memory of the data
 
 
@@ -82,9 +83,11 @@ def numeric(name: str, value: ArrayLike) -> NDArray[Any]:
         return array.view(np.uint8)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got an array of {array.dtype}")
-    if array.dtype.name not in NATIVE:
-        return array.astype(np.float32 if array.itemsize < 4 and array.dtype.kind == "f" else np.float64)
-    return array.astype(array.dtype.newbyteorder("=")) if not array.dtype.isnative else array
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.str in NATIVE:
+        return array
+    return array.astype(np.float32 if array.itemsize < 4 and array.dtype.kind == "f" else np.float64)
 
 
 def finite(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None:

@@ -214,7 +214,7 @@ class Gradients(Network):
         >>> X, y = fastmlp.datasets.xor()
         >>> net = fastmlp.MLP([2, 4, 1], "tanh", "binary_cross_entropy")
         >>> at, losses = net.loss_surface(X, y, steps=5)
-        >>> bool(losses[2, 2] == net.evaluate(X, y)["loss"])
+        >>> bool(abs(losses[2, 2] - net.evaluate(X, y)["loss"]) < 1e-6)
         True
         """
         steps, radius = checks.whole("steps", steps, 2), checks.number("radius", radius, "(0, inf)")

@@ -6,7 +6,7 @@ All parameters live in one flat vector that the kernels update in place: `weight
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -73,6 +73,7 @@ class Network:
         self.target_scaling = scaling.TargetScaling(n_out, self.dtype) if self.standardize_targets else None
         self.training = threading.Lock()
         self._predictors: dict[tuple[int, int], tuple[Executor, threading.Lock]] = {}
+        self._row_predictor: Callable[[object], NDArray[Any] | None] | None = None
 
     def _shapes(self) -> list[tuple[int, int]]:
         return list(zip(self.sizes, self.sizes[1:], strict=False))

@@ -10,8 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import checks
 from .network import Network
-from .runtime import Executor, executor, get_num_threads
+from .runtime import Executor, executor, get_num_threads, row_predictor
 from .tape import PREDICTION_ROWS, forward_plan, prediction_plan
+
+
+ROW_PARAMETERS = 1 << 20  # a larger network's row takes so long that other threads should run meanwhile
 
 
 class Prediction(Network):
@@ -22,6 +25,16 @@ class Prediction(Network):
 
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         """Outputs of the last layer, ``(rows, n_out)``."""
+        out = None if self._row_predictor is None else self._row_predictor(X)
+        return self._finished(self._checked_outputs(X) if out is None else out)
+
+    def _finished(self, out: NDArray[Any]) -> NDArray[Any]:
+        """The outputs in the units of the targets."""
+        if self.loss.default_output == "exp":
+            np.exp(out, out=out)
+        return self.restored(out)
+
+    def _checked_outputs(self, X: ArrayLike) -> NDArray[Any]:
         X = checks.inputs(X, self.sizes[0], self.dtype)
         out = np.empty((len(X), self.sizes[-1]), self.dtype)
         n_threads = get_num_threads()
@@ -37,14 +50,14 @@ class Prediction(Network):
             predictor.run(None, offsets, n_threads=n_threads)
         finally:
             lock.release()
-        if self.loss.default_output == "exp":
-            np.exp(out, out=out)
-        return self.restored(out)
+        return out
 
     def _predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:
         key = (rows, n_threads)
         if key not in self._predictors:
             self._predictors[key] = self._new_predictor(rows, n_threads)
+            if rows == 1 and self.n_parameters <= ROW_PARAMETERS:
+                self._row_predictor = row_predictor(self._predictors[key][0])
         return self._predictors[key]
 
     def _new_predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:

@@ -11,9 +11,10 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,6 +73,11 @@ def executor(plan: Plan, backend: str | None = None) -> Executor:
     if os.environ.get("FASTMLP_CHECK", "0") not in ("", "0"):
         return LockStepExecutor(plan, _engine.Engine(plan, target()))
     return _engine.Engine(plan, target())
+
+
+def row_predictor(predictor: Executor) -> Callable[[object], NDArray[Any] | None] | None:
+    """The shortest way through a prediction plan for one row, where the engine runs it alone; else None."""
+    return _engine.RowPredictor(predictor) if _engine and type(predictor) is _engine.Engine else None
 
 
 def check_backend(backend: str | None) -> str:
@@ -170,6 +176,7 @@ def default_num_threads() -> int:
     return _usable_cpus()
 
 
+@cache
 def _usable_cpus() -> int:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:  # a container's share of the CPUs: "max 100000" or "150000 100000" (microseconds)
