@@ -60,7 +60,9 @@ def test_activation_of_a_layer(rng, dtype, target, kind, n):
     run_checked(Op("linear", kind, y=y, z=z, param=PARAM.get(kind, 0.0), **fields), 13, dtype, target)
     dx = guarded(13, n, dtype, 7.0)
     below = normal(rng, dtype, n + 1, 9)
-    op = Op("linear_back", kind, n, 9, dy=normal(rng, dtype, 13, 9), w=below, y=y, z=z, dx=dx, param=PARAM.get(kind, 0.0))
+    op = Op(
+        "linear_back", kind, n, 9, dy=normal(rng, dtype, 13, 9), w=below, y=y, z=z, dx=dx, param=PARAM.get(kind, 0.0)
+    )
     run_checked(op, 13, dtype, target)
     assert padding_is_zero(dx)
     run_checked(Op("activate_back", kind, n, n, dy=dy, y=y, z=z, dx=dx, param=PARAM.get(kind, 0.0)), 13, dtype, target)
@@ -172,7 +174,9 @@ def test_optimizers(rng, dtype, target, name, bias, opcode):
         fields = {"g": normal(rng, dtype, n_in + 1, n_out)}
     else:
         fields = {"x": normal(rng, dtype, rows, n_in), "dy": normal(rng, dtype, rows, n_out)}
-    op = Op(opcode, kind, n_in, n_out, bias=bias, w=w, rule=rule, **fields, **dict(zip(("s1", "s2"), states, strict=False)))
+    op = Op(
+        opcode, kind, n_in, n_out, bias=bias, w=w, rule=rule, **fields, **dict(zip(("s1", "s2"), states, strict=False))
+    )
     before = w.copy()
     for number in (0, 1, 1000):
         run_checked(op, rows, dtype, target, first_number=number, n_threads=2)
@@ -211,7 +215,14 @@ def test_gather(rng, dtype, target, source):
     offset = np.frombuffer(b"\0" + wide.tobytes(), dtype=np.uint8)[1:].view(source).reshape(20, 42)
     readonly = wide[:, :21]
     readonly.flags.writeable = False
-    for data in (wide[:, :21], wide[::2, ::2], np.asfortranarray(wide[:, :21]), offset[:, :21], wide[::-1, 20::-1], readonly):
+    for data in (
+        wide[:, :21],
+        wide[::2, ::2],
+        np.asfortranarray(wide[:, :21]),
+        offset[:, :21],
+        wide[::-1, 20::-1],
+        readonly,
+    ):
         rows = min(9, len(data))
         order = rng.permutation(len(data))[:rows]
         x = guarded(rows, 21, dtype, 7.0)

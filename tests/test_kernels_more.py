@@ -58,7 +58,10 @@ def test_workers_share_parameters(rng, dtype, target):
     np.testing.assert_allclose(part[0], (g.astype(float) ** 2).sum(axis=1), rtol=1e-6)
     run_checked(Op("average", n_in=n_in, n_out=n_out, w=w, aux=a, param=0.9), 1, dtype, target, n_threads=WORKERS)
     bias = w[-1].copy()
+    alone = guarded(n_in + 1, n_out, dtype, w)
+    run_checked(Op("max_norm", n_in=n_in, n_out=n_out, w=alone, param=2.0), 1, dtype, target)
     run_checked(Op("max_norm", n_in=n_in, n_out=n_out, w=w, param=2.0), 1, dtype, target, n_threads=WORKERS)
+    np.testing.assert_array_equal(w, alone)  # to the bit: a column whose norm is limited twice moves twice
     np.testing.assert_array_equal(w[-1], bias)
     small = 0.01 * w
     w[:] = small
@@ -128,6 +131,22 @@ def test_predictions_of_several_steps(rng, dtype, target, n_threads):
     _engine.Engine(plan, target).run(None, offsets, n_threads=n_threads)
     expected = np.tanh(data.astype(dtype) @ w[:-1] + w[-1])
     np.testing.assert_allclose(out, expected, rtol=1e-3 if dtype == np.float32 else 1e-9, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_threads", [2, WORKERS])
+def test_losses_of_many_short_steps(dtype, target, n_threads):
+    # Whoever is ahead must not write the next step's losses before this step's are added up.
+    rng = np.random.default_rng(8)
+    y, t, data = guarded(6, 3, dtype), guarded(6, 3, dtype), rng.standard_normal((6000, 3))
+    ops = [
+        Op("gather", n_in=3, x=y, data=data),
+        Op("loss", "squared_error", 3, 3, y=y, t=t, param=1.0, row_loss=np.zeros(6)),
+    ]
+    plan = Plan("losses", dtype, 6, ops)
+    plan.work = 1e12
+    losses = _engine.Engine(plan, target).run(None, np.arange(0, 6001, 6), n_threads=n_threads)
+    expected = (data.astype(dtype) ** 2).reshape(1000, 18).mean(axis=1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
 
 
 def test_more_workers_than_there_are_seats_or_rows(dtype, target):
@@ -216,6 +235,25 @@ def test_cross_entropy_of_an_impossible_class(dtype, target):
     assert op.dy[0, 1] == 0 and np.isfinite(op.dy).all()
 
 
+@pytest.mark.parametrize(("p", "number", "word", "kept"), [(0.5, 1122135, 1, True), (0.1, 5391029, 2, False)])
+def test_dropout_at_its_threshold(dtype, target, p, number, word, kept):
+    # The steps of seed 7 in which this element draws p itself in 24 bits, and the last number below p.
+    x, y = guarded(1, 4, dtype, 1.0), guarded(1, 4, dtype)
+    run_checked(Op("dropout", n_in=4, x=x, y=y, param=p, seed=7), 1, dtype, target, first_number=number)
+    assert (y[0, word] > 0) == kept
+
+
+@pytest.mark.parametrize("place", range(0, 33, 4))
+def test_softmax_finds_its_maximum_anywhere(dtype, target, place):
+    x, y = guarded(1, 33, dtype, -1e4), guarded(1, 33, dtype)
+    x[0, place] = 1e4
+    run_checked(Op("activate", "softmax", 33, 33, x=x, y=y), 1, dtype, target)
+    assert y[0, place] == y.sum() == 1
+    label = {"labels": True, "t": np.array([place], np.int32)}
+    op = Op("loss", "softmax_cross_entropy", 33, 33, y=x, row_loss=np.zeros(1), **label)
+    assert run_checked(op, 1, dtype, target) == 0
+
+
 # ---- padding: whatever stands there reaches no result ----------------------------------------------------------------
 
 
@@ -237,6 +275,9 @@ def test_padding_reaches_no_row(rng, dtype, target, n):
         run_checked(Op("activate", kind, n, n, x=x, y=y), rows, dtype, target)
         run_checked(Op("activate_back", kind, n, n, dy=dy, y=dirty(y), dx=dx), rows, dtype, target)
         assert padding_is_zero(dx)
+    dropped = guarded(rows, n, dtype)
+    run_checked(Op("dropout", n_in=n, x=x, y=dropped, param=0.5, seed=3), rows, dtype, target)
+    assert padding_is_zero(dropped)
     for kind in ("softmax_cross_entropy", "squared_error"):
         dx = guarded(rows, n, dtype)
         op = Op("loss", kind, n, n, y=dirty(y), t=t, dy=dx, row_loss=np.zeros(rows), param=0.25)

@@ -90,6 +90,11 @@ def numeric(name: str, value: ArrayLike) -> NDArray[Any]:
     return array.astype(np.float32 if array.itemsize < 4 and array.dtype.kind == "f" else np.float64)
 
 
+def all_finite(vector: NDArray[Any]) -> bool:
+    """Whether a vector holds neither NaN nor infinity, found a chunk at a time."""
+    return all(np.isfinite(vector[i : i + CHUNK]).all() for i in range(0, len(vector), CHUNK))
+
+
 def finite(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
     """ValueError if `array` holds NaN, infinity, or a value too large for `dtype`."""
     if array.dtype.kind != "f" or not array.size:

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import checks
 from .evaluation import Evaluator, batch_weights, batches
 from .history import DivergenceError, History
 from .interrupts import WholeSteps
 from .mlp import MLP
 from .pace import Pace
 from .schedules import ReduceOnPlateau
+from .snapshot import Snapshot
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -100,7 +102,7 @@ class EpochLoop:
         """What every kind of training has: `stream` and `lbfgs` have others than this one."""
         self.trainer, self.epochs, self.evaluator = trainer, epochs, evaluator
         self.callbacks = list(callbacks)
-        self.before = np.empty_like(trainer.net.parameters)
+        self.before = Snapshot(trainer.net.parameters)
         self.history = History()
         self.state = TrainingState(0, epochs, trainer.net, self.history, trainer)
         self.plateau = self._plateau()
@@ -195,13 +197,13 @@ class EpochLoop:
     def _snapshot(self, epochs: int) -> tuple[list[NDArray[Any]], int, Any]:
         """What a group is going to change. A single epoch is never run again: there the parameters will do."""
         trainer, net = self.trainer, self.trainer.net
-        np.copyto(self.before, net.parameters)
+        self.before.take(net.parameters)
         moving = [array.copy() for array in trainer.moving] if epochs > 1 else []
         return moving, trainer.steps, net.shuffle_rng.bit_generator.state
 
     def _restore(self, before: tuple[list[NDArray[Any]], int, Any]) -> None:
         trainer, net = self.trainer, self.trainer.net
-        net.parameters[:] = self.before
+        self.before.restore(net.parameters)
         moving, trainer.steps, net.shuffle_rng.bit_generator.state = before
         for array, saved in zip(trainer.moving, moving, strict=False):
             array[:] = saved
@@ -210,7 +212,7 @@ class EpochLoop:
         finite = np.isfinite(losses)
         if not finite.all():
             return int(np.argmin(finite.all(axis=1)))
-        return None if np.isfinite(self.trainer.net.parameters).all() else len(losses) - 1
+        return None if checks.all_finite(self.trainer.net.parameters) else len(losses) - 1
 
     def _raise_divergence(self, losses: NDArray[np.float64], bad: int) -> None:
         epoch = self.state.epoch + bad + 1

@@ -109,8 +109,8 @@ class LockStepExecutor:
         if op.split == "rows" and name != "data":
             got, expected = got[:rows], expected[:rows]
             before = {name: before[name][:rows]}
-        scale = 1.0 if got.ndim == 1 or name == "data" else scale_of(op, name, expected, before, rows)
         with np.errstate(all="ignore"):
+            scale = 1.0 if got.ndim == 1 or name == "data" else scale_of(op, name, expected, before, rows)
             close = np.abs(got - expected) <= tolerance(op, self.plan.dtype, rows) * np.maximum(scale, np.abs(expected))
         both_odd = ~np.isfinite(got) & ~np.isfinite(expected)
         wrong = ~(close | both_odd)

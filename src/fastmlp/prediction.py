@@ -13,7 +13,6 @@ from .network import Network
 from .runtime import Executor, executor, get_num_threads, row_predictor
 from .tape import PREDICTION_ROWS, forward_plan, prediction_plan
 
-
 ROW_PARAMETERS = 1 << 20  # a larger network's row takes so long that other threads should run meanwhile
 
 

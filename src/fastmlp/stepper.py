@@ -103,7 +103,7 @@ class Stepper:
             before = self.net.parameters.copy()
             runner = self._executor(roomy(len(data.X)), data)
             loss = float(self._run(runner, None, np.array([0, len(data.X)]), lr, data)[0])
-            if not (np.isfinite(loss) and all_finite(self.net.parameters)):
+            if not (np.isfinite(loss) and checks.all_finite(self.net.parameters)):
                 self.net.parameters[:] = before
                 self.forget()
                 what = f"loss is {loss}" if not np.isfinite(loss) else "update gave a weight that is not finite"
@@ -229,8 +229,3 @@ def roomy(rows: int) -> int:
     """
     step = 1 << max(0, rows.bit_length() - 3)
     return -(-rows // step) * step
-
-
-def all_finite(vector: NDArray[Any]) -> bool:
-    """Whether no element is infinite or NaN; the sum, which is faster, tells unless it overflows."""
-    return bool(np.isfinite(vector.sum()) or np.isfinite(vector).all())

@@ -1,0 +1,56 @@
+"""Epochs are cut into runs, and run in groups, as the clock has it: that must not show in any number."""
+
+import numpy as np
+import pytest
+
+from fastmlp import MLP, SGD, Adam, DivergenceError, Trainer, epochs, schedules
+from fastmlp.callbacks import LambdaCallback
+
+X, Y = np.random.default_rng(0).standard_normal((40, 6)), np.arange(40) % 3
+ALONE = [LambdaCallback(on_epoch_end=lambda state: None)]  # somebody looks after every epoch: groups of one
+
+
+def state_of(trainer):
+    net = trainer.net
+    moving = tuple(array.tobytes() for array in trainer.moving)
+    return net.parameters.tobytes(), trainer.steps, str(net.shuffle_rng.bit_generator.state), moving
+
+
+@pytest.mark.parametrize("steps", [1, 3, 1000])
+def test_every_step_has_its_own_rate_and_rows_however_epochs_are_cut(monkeypatch, steps):
+    class Fixed:
+        def __init__(self, work):
+            self.steps = steps
+
+        def took(self, steps, seconds):
+            pass
+
+    def train(**more):
+        trainer = Trainer(MLP([6, 5, 3], seed=1), Adam(schedules.Cosine(0.05)), dropout=0.25)
+        history = trainer.fit(X, Y, epochs=6, batch_size=16, **more)
+        return state_of(trainer), history.loss, history.learning_rate
+
+    expected = train(callbacks=ALONE)
+    monkeypatch.setattr(epochs, "Pace", Fixed)
+    assert train() == expected
+    assert train(callbacks=ALONE) == expected
+
+
+def test_a_group_that_diverges_leaves_what_single_epochs_leave():
+    found = []
+    for callbacks in ([], ALONE):
+        trainer = Trainer(MLP([6, 5, 3], "identity", "mse", seed=1), SGD(0.5, momentum=0.9))
+        with pytest.raises(DivergenceError) as caught:
+            trainer.fit(X, np.eye(3)[Y], epochs=100, batch_size=16, callbacks=callbacks)
+        assert 2 < caught.value.epoch < 100, "the first epochs are to be fine"
+        found.append((state_of(trainer), caught.value.epoch, caught.value.step, caught.value.history.loss))
+    assert found[0] == found[1]
+
+
+def test_one_batch_of_everything_is_not_shuffled():
+    found = []
+    for shuffle in (True, False):
+        trainer = Trainer(MLP([6, 5, 3], seed=1), SGD(0.1))
+        trainer.fit(X, Y, epochs=3, batch_size=None, shuffle=shuffle)
+        found.append(state_of(trainer))
+    assert found[0] == found[1]
