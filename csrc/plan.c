@@ -79,7 +79,7 @@ static void run_step(const struct job *job, const fm_step *step, double *loss, f
 {
     const fm_plan *plan = job->plan;
     /* Where no barrier parts the steps, a worker must keep to the same buffer rows in all of them. */
-    const int64_t rows = plan->barriers ? step->rows : plan->capacity;
+    const int64_t rows = plan->barriers != FM_BARRIERS_NONE ? step->rows : plan->capacity;
     const int64_t begin = rows * me / n, share = rows * (me + 1) / n, end = share < step->rows ? share : step->rows;
 
     for (int i = job->args->first_op, next; i < job->args->last_op; i = next) {
@@ -93,9 +93,11 @@ static void run_step(const struct job *job, const fm_step *step, double *loss, f
         run_rows(plan, step, i, next, begin, end);
     }
     if (!loss) return;
-    if (plan->barriers == FM_BARRIERS_FOR_LOSS) fm_barrier(team);
+    /* Behind an op on parameters all rows are done; else wait, and let nobody begin the next step before the sum is made. */
+    const int wait = !splits_params(&plan->ops[job->args->last_op - 1]);
+    if (wait) fm_barrier(team);
     if (me == 0) *loss = mean_loss(plan->row_loss, step);
-    if (plan->barriers == FM_BARRIERS_FOR_LOSS) fm_barrier(team);
+    if (wait) fm_barrier(team);
 }
 
 static void run_steps(void *context, fm_team *team, int me, int n)
