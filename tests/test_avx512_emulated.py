@@ -44,7 +44,7 @@ def emulated_sources(folder):
 def driver(tmp_path_factory):
     """digest.c with the emulated kernels."""
     if "avx2" not in fastmlp.targets():
-        pytest.skip("this CPU has no AVX2 to emulate AVX-512 with")
+        pytest.skip("the AVX2 target, to emulate AVX-512 with, is not here")
     if not (CSRC / "fastmlp.h").is_file():
         pytest.skip("the C sources (csrc) are not beside these tests")
     if not (compiler := shutil.which(os.environ.get("CC", "cc"))):

@@ -1,5 +1,8 @@
 """What test_kernels.py leaves open: found by breaking the kernels, one line at a time, until a test failed for each."""
 
+import signal
+import time
+
 import numpy as np
 import pytest
 from one_op import guarded, run_checked
@@ -154,6 +157,22 @@ def test_more_workers_than_there_are_seats_or_rows(dtype, target):
     for plan, n_threads in ((alone, 1), (crowd, 1000)):
         _engine.Engine(plan, target).run(None, np.array([0, 12, 24]), np.array([0.1, 0.1]), n_threads=n_threads)
     assert alone.ops[-1].w.tobytes() == crowd.ops[-1].w.tobytes()
+
+
+def test_workers_work_and_leave_the_signals_to_the_caller(dtype, target):
+    # The results are the same with one worker. But then all the time would be the caller's.
+    rng = np.random.default_rng(9)
+    rows, n = 200, 300
+    x, w, y = (normal(rng, dtype, *shape) for shape in ((rows, n), (n + 1, n), (rows, n)))
+    plan = Plan("a layer", dtype, rows, [Op("linear", "tanh", n, n, bias=True, x=x, w=w, y=y)])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    spent = time.process_time() - time.thread_time()
+    own = time.thread_time()
+    _engine.Engine(plan, target).run(None, rows * np.arange(41), n_threads=4)
+    own = time.thread_time() - own
+    spent = time.process_time() - time.thread_time() - spent
+    assert spent > own, "three of four shares are the others'"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 # ---- numbers that are drawn too rarely -------------------------------------------------------------------------------

@@ -1,0 +1,262 @@
+"""BaseMLP: what the classifier and the regressor share, which is nearly all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+from joblib.parallel import get_active_backend
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from .. import losses, runtime
+from .. import optimizers as named_optimizers
+from ..mlp import MLP
+from . import parameters, state
+from .epochs import Training
+from .lbfgs import Minimisation
+from .rows import SLICE_ROWS, Rows, column_statistics, is_sparse
+from .solver import Solver
+from .validation import Validation, split
+
+# What the kernels read in place; anything else becomes the first of them.
+DTYPES = ("float64", "float32", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+
+
+@contextmanager
+def threads(n_threads: int | None) -> Iterator[None]:
+    """Use that many threads; by default the usual number, but one in the workers of joblib's threading backend."""
+    if n_threads is None and threading.current_thread() is not threading.main_thread():
+        n_threads = 1 if get_active_backend()[0].nesting_level else None
+    if n_threads is None:
+        yield
+        return
+    with runtime.limited_threads(int(n_threads)):
+        yield
+
+
+class BaseMLP(BaseEstimator):
+    """Fits and answers; who derives from it says what targets and losses are.
+
+    Private attributes are ``_net``, the network, ``_solver``, its optimizer with all that it remembers, and
+    ``_shown``, the views of the network's weights that `coefs_` and `intercepts_` began as.
+    """
+
+    _is_classifier = False
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = parameters.CONSTRAINTS
+
+    _net: MLP
+    _solver: Solver | None
+    _shown: tuple[NDArray[Any], ...]
+    coefs_: list[NDArray[Any]]
+    intercepts_: list[NDArray[Any]]
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+    best_loss_: float | None
+
+    def _take(self, given: dict[str, Any]) -> None:
+        """Keep the arguments of the constructor, which ``locals()`` are."""
+        for name, value in given.items():
+            if name not in ("self", "__class__"):
+                setattr(self, name, value)
+
+    # ---- fitting -----------------------------------------------------------------------------------------------------
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False, X_val: Any = None, y_val: Any = None
+    ) -> Any:
+        sizes = parameters.hidden_sizes(self)
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        X, y = self._validate_input(X, y, incremental, reset=first)
+        weight = self._check_weight(sample_weight, X)
+        targets = self._encode(y)
+        self.n_outputs_ = self._count_outputs(targets)
+        self._random_state = check_random_state(self.random_state)
+        with threads(self.n_threads):
+            rows = Rows(X, targets, self._with_class_weight(y, weight, incremental))
+            self._prepare([X.shape[1], *sizes, self.n_outputs_], rows, weight, first)
+            self._train(rows, y, weight, incremental, X_val, y_val)
+        if not np.isfinite(self._net.parameters).all():
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
+                " preprocessed."
+            )
+        return self
+
+    def _train(self, rows: Rows, y: Any, weight: Any, incremental: bool, X_val: Any, y_val: Any) -> None:
+        optimizer = parameters.optimizer(self)
+        solver = self._solver if incremental else None
+        if solver is None:
+            dropout = parameters.dropout_rates(self, self._net)
+            key = int(self._random_state.randint(1 << 31)) if dropout else 0
+            solver = self._solver = Solver(self._net, optimizer, dropout, key)
+        held = self._given_validation(X_val, y_val)
+        if isinstance(optimizer, named_optimizers.LBFGS):
+            if held is not None:
+                raise ValueError("X_val needs a solver that goes by epochs, not 'lbfgs'")
+            Minimisation(self, solver, replace(rows, y=self._net.plan_targets(rows.y))).run()
+            return
+        if self.early_stopping and held is None:
+            rows, held = split(self, rows, y, weight, self._random_state)
+        if held is not None and self.validation_scores_ is None:
+            self.validation_scores_, self.best_validation_score_ = [], -np.inf
+        if not self.early_stopping and self.best_loss_ is None:  # it was on in the call before
+            self.best_loss_ = np.inf
+        rows = replace(rows, y=self._net.plan_targets(rows.y))
+        Training(self, solver, rows, held, self._random_state).run(incremental)
+
+    def _given_validation(self, X_val: Any, y_val: Any) -> Validation | None:
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val must be given together")
+        if X_val is None:
+            return None
+        X_val, y_val = self._validate_input(X_val, y_val, True, reset=False)
+        rows = Rows(X_val, self._encode(y_val))
+        return Validation(self, rows.X, rows.y, y_val, None)
+
+    def _check_weight(self, sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
+        if sample_weight is None:
+            return None
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        if (weight < 0).any():
+            raise ValueError("Negative values in data passed to `sample_weight`.")
+        if not weight.any():
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+        return np.ascontiguousarray(weight)
+
+    def _with_class_weight(self, y: Any, weight: Any, incremental: bool) -> Any:
+        return weight
+
+    # ---- the network -------------------------------------------------------------------------------------------------
+
+    def _prepare(self, sizes: list[int], rows: Rows, weight: NDArray[np.float64] | None, first: bool) -> None:
+        """A network to train: a new one, or the one there is, with the weights that the attributes show."""
+        if first:
+            self._initialize(sizes, rows, weight)
+            return
+        self._synchronise()
+        if list(self._net.sizes) != sizes:
+            raise ValueError(f"the layers have {list(self._net.sizes)} units from the call before, now {sizes}")
+
+    def _initialize(self, sizes: list[int], rows: Rows, weight: NDArray[np.float64] | None) -> None:
+        """scikit-learn's initial weights: Glorot's uniform distribution, from the same draws."""
+        hidden = parameters.hidden_activations(self, len(sizes) - 2)
+        dtype = np.float32 if rows.X.dtype == np.float32 else np.float64
+        pairs = []
+        for i, (n_in, n_out) in enumerate(pairwise(sizes)):
+            name = hidden[min(i, len(hidden) - 1)].name if hidden else self.activation
+            bound = np.sqrt((2.0 if name in ("sigmoid", "logistic") else 6.0) / (n_in + n_out))
+            w = self._random_state.uniform(-bound, bound, (n_in, n_out))
+            pairs.append((w, self._random_state.uniform(-bound, bound, n_out)))
+        inputs = {False: None, True: "mean"}.get(self.standardize, self.standardize)
+        targets, loss = bool(getattr(self, "standardize_targets", False)), self._choose_loss()
+        self._net = MLP(
+            sizes, hidden, loss, dtype=dtype, weights=pairs, standardize=inputs, standardize_targets=targets
+        )
+        self._learn_scaling(rows, weight)
+        self._solver = None
+        self.n_iter_ = self.t_ = 0
+        self.n_layers_ = len(sizes)
+        self.out_activation_ = self._output_name(loss)
+        self.loss_curve_ = []
+        self._no_improvement_count = 0
+        stopping = bool(self.early_stopping)
+        self.validation_scores_ = [] if stopping else None
+        self.best_validation_score_ = -np.inf if stopping else None
+        self.best_loss_ = None if stopping else np.inf
+        self._show()
+
+    def _learn_scaling(self, rows: Rows, weight: NDArray[np.float64] | None) -> None:
+        """Mean and deviation are weighted; median and quartiles are not."""
+        net = self._net
+        if net.scaling and (is_sparse(rows.X) or weight is not None):
+            if net.standardize == "mean":
+                mean, deviation = column_statistics(rows.X, weight)
+                scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 1e-12 * np.abs(mean))
+                net.scaling.set(mean, scale)
+            elif is_sparse(rows.X):
+                raise ValueError(f"standardize={net.standardize!r} needs dense X")
+        if net.target_scaling and weight is not None:
+            mean, deviation = column_statistics(rows.y, weight)
+            net.target_scaling.set(mean, np.where(deviation > 0, deviation, 1.0))
+        if net.needs_scaling():
+            net.learn_from(rows.X, rows.y)
+
+    def _output_name(self, loss: losses.Loss) -> str:
+        return {"sigmoid": "logistic"}.get(loss.default_output, loss.default_output)
+
+    def _show(self) -> None:
+        self.coefs_, self.intercepts_ = self._net.weights, self._net.biases
+        self._shown = (*self.coefs_, *self.intercepts_)
+
+    def _synchronise(self) -> None:
+        """If somebody has put other arrays into `coefs_` or `intercepts_`, they are the weights."""
+        given = (*self.coefs_, *self.intercepts_)
+        if len(given) != len(self._shown) or any(a is not b for a, b in zip(given, self._shown, strict=True)):
+            self._net.set_weights(list(zip(self.coefs_, self.intercepts_, strict=True)))
+
+    # ---- answers -----------------------------------------------------------------------------------------------------
+
+    def _forward(self, X: Any) -> NDArray[Any]:
+        """The outputs for X as the caller gives it."""
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        self._synchronise()
+        with threads(self.n_threads):
+            return self._outputs(X)
+
+    def _outputs(self, X: Any) -> NDArray[Any]:
+        if not is_sparse(X):
+            return self._net._outputs(X)
+        X = X.tocsr()
+        parts = [self._net._outputs(X[i : i + SLICE_ROWS].toarray()) for i in range(0, X.shape[0], SLICE_ROWS)]
+        return np.concatenate(parts)
+
+    def _check_solver(self) -> bool:
+        """AttributeError where there is no partial_fit."""
+        if self.solver == "lbfgs" or isinstance(self.solver, named_optimizers.LBFGS):
+            raise AttributeError(
+                f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
+            )
+        return True
+
+    # ---- what subclasses say -----------------------------------------------------------------------------------------
+
+    def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def _encode(self, y: Any) -> NDArray[Any]:
+        raise NotImplementedError
+
+    def _choose_loss(self) -> losses.Loss:
+        raise NotImplementedError
+
+    def _count_outputs(self, targets: NDArray[Any]) -> int:
+        return int(targets.shape[1])
+
+    # ---- pickling, tags ----------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        if hasattr(self, "coefs_"):
+            self._synchronise()
+        return state.packed(self, super().__getstate__())
+
+    def __setstate__(self, pickled: dict[str, Any]) -> None:
+        attributes = state.unpacked(self, pickled)
+        super().__setstate__(attributes)
+        if attributes.get("_net") is not None:
+            self._show()
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

@@ -1,0 +1,166 @@
+"""Training: the epochs of one `fit` or `partial_fit`, and scikit-learn's rule for when to stop."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+
+from ..history import History
+from ..schedules import ReduceOnPlateau
+from .listeners import Listeners
+from .rows import Rows
+from .solver import Solver
+from .validation import Validation
+
+
+class Training:
+    """Runs epochs and keeps the estimator's fitted attributes up to date.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+    solver : Solver
+    rows : Rows
+        To train on.
+    validation : Validation or None
+    random_state : numpy.random.RandomState
+        Shuffles the rows, by the draws that scikit-learn makes.
+    """
+
+    def __init__(
+        self, estimator: Any, solver: Solver, rows: Rows, validation: Validation | None, random_state: Any
+    ) -> None:
+        self.estimator, self.solver, self.rows, self.validation = estimator, solver, rows, validation
+        self.random_state, self.order = random_state, np.arange(len(rows))
+        self.batch = self._batch_size()
+        self.stops_on_score = bool(estimator.early_stopping and validation)
+        self.history, self.constant = History(), constant_part(rows, solver.net.loss.name)
+        self.plateau = solver.optimizer.learning_rate
+        solver.begin(rows, self.batch, float(estimator.alpha), int(estimator.max_iter))
+
+    def _batch_size(self) -> int:
+        wanted, n = self.estimator.batch_size, len(self.rows)
+        if wanted == "auto":
+            return min(200, n)
+        if wanted > n:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=6
+            )
+        return int(np.clip(wanted, 1, n))
+
+    def _next_order(self) -> NDArray[np.int64] | None:
+        """Which rows come when. In a batch of all rows the order does not matter."""
+        if self.estimator.shuffle and self.batch < len(self.rows):
+            permutation = np.arange(len(self.rows))
+            self.random_state.shuffle(permutation)
+            self.order = self.order[permutation]
+        elif self.rows.chosen is None:
+            return None
+        return self.order if self.rows.chosen is None else self.rows.chosen[self.order]
+
+    def run(self, incremental: bool) -> None:
+        """Train for at most max_iter epochs, or for one."""
+        estimator, best = self.estimator, self.solver.net.parameters.copy() if self.stops_on_score else None
+        estimator.n_iter_ = 0
+        listeners = Listeners(estimator, self.solver, self.history)
+        try:
+            with listeners:
+                stop = False
+                while not stop and estimator.n_iter_ < estimator.max_iter:
+                    improved = self._epoch()
+                    if best is not None and improved:
+                        best[:] = self.solver.net.parameters
+                    stop = self._is_over() or incremental
+                    stop = listeners.epoch_ended() or stop or self._diverged()
+            if not stop:
+                warnings.warn(
+                    f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the optimization "
+                    "hasn't converged yet.",
+                    ConvergenceWarning,
+                    stacklevel=6,
+                )
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=6)
+        if best is not None:
+            self.solver.net.parameters[:] = best
+
+    def _epoch(self) -> bool:
+        """One epoch, its numbers, and whether the validation score is the best so far."""
+        estimator, solver = self.estimator, self.solver
+        loss = solver.epoch(self._next_order()) + self.constant
+        estimator.n_iter_ += 1
+        estimator.loss_ = loss
+        estimator.t_ += len(self.rows)
+        estimator.loss_curve_.append(loss)
+        if estimator.verbose:
+            print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
+        self.history.add(loss=loss, learning_rate=solver.last_rate)
+        improved = self._scored() if self.validation else False
+        if not self.stops_on_score:
+            self._count(loss > estimator.best_loss_ - estimator.tol)
+            estimator.best_loss_ = min(loss, estimator.best_loss_)
+        if isinstance(self.plateau, ReduceOnPlateau):
+            self.plateau.observe(loss)
+        if estimator.learning_rate == "invscaling" and self._rate_may_change():
+            solver.set_rate(float(estimator.learning_rate_init) / (estimator.t_ + 1) ** float(estimator.power_t))
+        return improved
+
+    def _rate_may_change(self) -> bool:
+        """In scikit-learn Adam takes no part in learning_rate; a solver given as an object has a rate of its own."""
+        return isinstance(self.estimator.solver, str) and self.estimator.solver != "adam"
+
+    def _scored(self) -> bool:
+        estimator, score = self.estimator, self.validation.score() if self.validation else 0.0
+        estimator.validation_scores_.append(score)
+        self.history.add(val_score=score)
+        if estimator.verbose:
+            print(f"Validation score: {score:f}")
+        if self.stops_on_score:
+            self._count(score < estimator.best_validation_score_ + estimator.tol)
+        improved = bool(score > estimator.best_validation_score_)
+        if improved:
+            estimator.best_validation_score_ = score
+        return improved
+
+    def _count(self, no_better: bool) -> None:
+        self.estimator._no_improvement_count = self.estimator._no_improvement_count + 1 if no_better else 0
+
+    def _is_over(self) -> bool:
+        """Whether it has not become better for n_iter_no_change epochs; or the rate is lowered instead."""
+        estimator, solver = self.estimator, self.solver
+        if estimator._no_improvement_count <= estimator.n_iter_no_change:
+            return False
+        what = "Validation score" if self.stops_on_score else "Training loss"
+        patience = f"for {estimator.n_iter_no_change} consecutive epochs."
+        text = f"{what} did not improve more than tol={estimator.tol:f} {patience}"
+        adaptive = estimator.learning_rate == "adaptive" and self._rate_may_change()
+        if adaptive and solver.rate > 1e-6:
+            solver.set_rate(solver.rate / 5)
+            self._say(f"{text} Setting learning rate to {solver.rate:f}")
+            estimator._no_improvement_count = 0
+            return False
+        self._say(f"{text} Learning rate too small. Stopping." if adaptive else f"{text} Stopping.")
+        return True
+
+    def _say(self, text: str) -> None:
+        if self.estimator.verbose:
+            print(text)
+
+    def _diverged(self) -> bool:
+        """Whether the weights are lost for good, so that no further epoch can change anything."""
+        return not math.isfinite(self.estimator.loss_) and not np.isfinite(self.solver.net.parameters).all()
+
+
+def constant_part(rows: Rows, loss: str) -> float:
+    """What scikit-learn's loss has beside fastmlp's, whatever the outputs: its Poisson loss is 0 where they fit."""
+    if loss != "poisson":
+        return 0.0
+    y = (rows.y if rows.chosen is None else rows.y[rows.chosen]).astype(np.float64)
+    weight = rows.weight if rows.weight is None or rows.chosen is None else rows.weight[rows.chosen]
+    terms = y * np.log(np.where(y > 0, y, 1.0)) - y
+    return float(np.average(terms.sum(axis=1), weights=weight))

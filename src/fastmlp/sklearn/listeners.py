@@ -1,0 +1,45 @@
+"""Listeners: the callbacks of an estimator, called as :mod:`fastmlp.callbacks` says."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from .. import callbacks as listening
+from ..epochs import TrainingState
+from ..history import History
+from .solver import Solver
+
+
+class Listeners:
+    """Everybody who is called before, between and after epochs; entered before the first one.
+
+    ``state.trainer`` is the estimator, whose fitted attributes are those of the last epoch.
+    """
+
+    def __init__(self, estimator: Any, solver: Solver, history: History) -> None:
+        self.all = listening.check(estimator.callbacks or ())
+        if estimator.progress:
+            self.all.append(listening.ProgressBar())
+        self.state = TrainingState(0, int(estimator.max_iter), solver.net, history, estimator)
+        self.ends = ExitStack()
+
+    def __enter__(self) -> Listeners:
+        for callback in reversed(self.all):
+            if hasattr(callback, "on_train_end"):
+                self.ends.callback(callback.on_train_end, self.state)
+        self._tell("on_train_begin")
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.state.error = error
+        self.ends.close()
+
+    def epoch_ended(self) -> bool:
+        """Tell everybody; whether anybody wants to stop."""
+        self.state.epoch += 1
+        return any(answer is True for answer in self._tell("on_epoch_end")) if self.all else False
+
+    def _tell(self, event: str) -> list[Any]:
+        return [getattr(callback, event)(self.state) for callback in self.all if hasattr(callback, event)]

@@ -1,0 +1,124 @@
+"""What the estimators' parameters may be, and what they stand for in fastmlp's own terms."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from .. import activations, losses, optimizers, schedules
+from .. import options as trainer_options
+
+OWN_SCHEDULES = ("constant", "invscaling", "adaptive")  # scikit-learn's names
+LOSSES: dict[str, Callable[[], losses.Loss]] = {
+    "squared_error": lambda: losses.MSE(0.5),
+    "absolute_error": losses.MAE,
+    "mae": losses.MAE,
+    "huber": losses.Huber,
+    "quantile": losses.Quantile,
+    "poisson": losses.Poisson,
+}
+
+CONSTRAINTS: dict[str, list[Any]] = {
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "activation": [StrOptions({"logistic", *activations.KNOWN} - {"softmax"}), "array-like", activations.Activation],
+    "solver": [StrOptions(set(optimizers.KNOWN)), optimizers.Optimizer],
+    "alpha": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [StrOptions({*OWN_SCHEDULES, *schedules.KNOWN}), schedules.Schedule, callable],
+    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+    "power_t": [Interval(Real, 0, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "shuffle": ["boolean"],
+    "random_state": ["random_state"],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "verbose": ["verbose"],
+    "warm_start": ["boolean"],
+    "momentum": [Interval(Real, 0, 1, closed="both")],
+    "nesterovs_momentum": ["boolean"],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "beta_1": [Interval(Real, 0, 1, closed="left")],
+    "beta_2": [Interval(Real, 0, 1, closed="left")],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+    "max_fun": [Interval(Integral, 1, None, closed="left")],
+    "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
+    "weight_decay": [Interval(Real, 0, None, closed="left"), None],
+    "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+    "standardize": ["boolean", StrOptions({"mean", "robust"})],
+    "scoring": [str, callable, None],
+    "callbacks": [list, tuple, None],
+    "progress": ["boolean"],
+    "n_threads": [Interval(Integral, 1, None, closed="left"), None],
+}
+
+
+def hidden_sizes(estimator: Any) -> list[int]:
+    """Units of the hidden layers; ValueError unless all are at least 1."""
+    value = estimator.hidden_layer_sizes
+    sizes = list(value) if hasattr(value, "__iter__") else [value]
+    if np.any(np.array(sizes) <= 0):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    return sizes
+
+
+def hidden_activations(estimator: Any, layers: int) -> list[activations.Activation]:
+    """The activation of each hidden layer; ``"logistic"`` is scikit-learn's name for the sigmoid."""
+    value = estimator.activation
+    given = [value] * layers if isinstance(value, (str, activations.Activation)) else list(value)
+    if len(given) != layers:
+        raise ValueError(f"activation must have {layers} items, one for each hidden layer, got {len(given)}")
+    return [activations.get("sigmoid" if a == "logistic" else a) for a in given]
+
+
+def regression_loss(value: str | losses.Loss) -> losses.Loss:
+    """The loss of that name, in scikit-learn's definition where it has one."""
+    return LOSSES[value]() if isinstance(value, str) else losses.get(value)
+
+
+def schedule(estimator: Any) -> Any:
+    """The rate an optimizer begins with, or the schedule it follows.
+
+    scikit-learn's own three names act as there: they are for all solvers but Adam, and change the rate after epochs.
+    """
+    given, start = estimator.learning_rate, float(estimator.learning_rate_init)
+    if isinstance(given, str) and given in OWN_SCHEDULES:
+        return start
+    if callable(given) and not isinstance(given, schedules.Schedule):
+        return given
+    found = copy.deepcopy(schedules.get(given))
+    return found if found.learning_rate is not None else replace(found, learning_rate=start)
+
+
+def optimizer(estimator: Any) -> optimizers.Optimizer:
+    """The optimizer that `solver` names, with the numbers that the other parameters give; checked."""
+    solver, momentum = estimator.solver, float(estimator.momentum)
+    if isinstance(solver, optimizers.Optimizer):
+        return optimizers.get(copy.deepcopy(solver))
+    if solver == "lbfgs":
+        return optimizers.LBFGS()
+    common: dict[str, Any] = {"learning_rate": schedule(estimator), "clip_norm": estimator.clip_norm}
+    if estimator.weight_decay is not None:
+        common["weight_decay"] = float(estimator.weight_decay)
+    if solver in ("sgd", "momentum", "nesterov"):
+        nesterov = {"sgd": bool(estimator.nesterovs_momentum), "momentum": False, "nesterov": True}[solver]
+        found = optimizers.SGD(momentum=min(momentum, 1 - 2**-52), nesterov=nesterov and momentum > 0, **common)
+    elif solver in ("adam", "adamw"):
+        betas = (float(estimator.beta_1), float(estimator.beta_2))
+        kind = optimizers.Adam if solver == "adam" else optimizers.AdamW
+        found = kind(betas=betas, eps=max(float(estimator.epsilon), 1e-30), **common)  # type: ignore[assignment]
+    else:
+        kind = optimizers.RMSprop if solver == "rmsprop" else optimizers.AdaGrad  # type: ignore[assignment]
+        found = kind(eps=max(float(estimator.epsilon), 1e-30), **common)  # type: ignore[assignment]
+    return optimizers.get(found)
+
+
+def dropout_rates(estimator: Any, net: Any) -> tuple[float, ...]:
+    """A rate for the inputs of each layer; nothing if all are 0."""
+    return trainer_options.Options(dropout=estimator.dropout).dropout_rates(net)

@@ -1,0 +1,97 @@
+"""Rows: the data of an estimator as plans read them, dense ones in place, sparse ones densified batch by batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime import Executor
+
+SLICE_ROWS = 1024  # of a sparse matrix that are densified at once, where nothing else says how many
+
+
+def is_sparse(X: Any) -> bool:
+    """Whether X is one of scipy's sparse matrices or arrays; scipy itself is not imported."""
+    return hasattr(X, "tocsr")
+
+
+@dataclass
+class Rows:
+    """Inputs, targets and weights, checked, row by row.
+
+    Attributes
+    ----------
+    X : array (rows, n_in) or scipy.sparse CSR
+    y : array
+        Class numbers (rows,), or targets (rows, n_out).
+    weight : float64 array or None
+    chosen : int64 array or None
+        The numbers of the rows to use; None for all.
+    """
+
+    X: Any
+    y: NDArray[Any]
+    weight: NDArray[np.float64] | None = None
+    chosen: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if is_sparse(self.X):
+            self.X = self.X.tocsr()
+
+    def __len__(self) -> int:
+        return int(self.X.shape[0]) if self.chosen is None else len(self.chosen)
+
+    @property
+    def labels(self) -> bool:
+        """Whether targets are class numbers."""
+        return self.y.ndim == 1
+
+    @property
+    def mean_weight(self) -> float:
+        """The mean weight of the rows that are used."""
+        if self.weight is None:
+            return 1.0
+        return float((self.weight if self.chosen is None else self.weight[self.chosen]).mean())
+
+    def bind(self, runner: Executor) -> None:
+        """Let a plan read these rows from now on."""
+        if not is_sparse(self.X):
+            for i, array in zip(runner.plan.gathers, (self.X, self.y), strict=True):
+                runner.bind(i, array)
+
+    def run(
+        self, runner: Executor, order: NDArray[np.int64] | None, offsets: NDArray[np.int64], **settings: Any
+    ) -> NDArray[np.float64]:
+        """Run steps on these rows, which the plan is bound to; see :meth:`fastmlp.reference.ReferenceExecutor.run`."""
+        settings["n_threads"] = runner.plan.n_threads
+        if not is_sparse(self.X):
+            return runner.run(order, offsets, weight=self.weight, **settings)
+        lr, first = settings.pop("lr", None), settings.pop("first_number", 0)
+        losses = np.empty(len(offsets) - 1)
+        for s, (begin, end) in enumerate(pairwise(offsets)):
+            rows = slice(begin, end) if order is None else order[begin:end]
+            for i, array in zip(runner.plan.gathers, (self.X[rows].toarray(), self.y[rows]), strict=True):
+                runner.bind(i, array)
+            one = {"weight": None if self.weight is None else self.weight[rows], "first_number": first + s, **settings}
+            rate = None if lr is None else lr[s : s + 1]
+            losses[s : s + 1] = runner.run(None, np.array([0, end - begin]), rate, **one)
+        return losses
+
+
+def column_statistics(X: Any, weight: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted mean and standard deviation of each column of a dense or sparse X, which is read slice by slice."""
+    if is_sparse(X):
+        from sklearn.utils.sparsefuncs import mean_variance_axis
+
+        weights = None if weight is None else weight.astype(X.dtype)
+        mean, variance = mean_variance_axis(X, axis=0, weights=weights)
+        return mean.astype(np.float64), np.sqrt(variance.astype(np.float64))
+    w = np.ones(len(X)) if weight is None else weight
+    parts = [slice(i, i + SLICE_ROWS) for i in range(0, len(X), SLICE_ROWS)]
+    mean = sum(w[p] @ X[p].astype(np.float64) for p in parts) / w.sum()
+    variance = sum(w[p] @ (X[p].astype(np.float64) - mean) ** 2 for p in parts) / w.sum()
+    return mean, np.sqrt(variance)

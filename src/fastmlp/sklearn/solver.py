@@ -1,0 +1,204 @@
+"""Solver: the steps of an estimator's training, and what the optimizer remembers from one call to the next.
+
+Definitions are scikit-learn's: a batch's loss is divided by the sum of its sample weights, and so is ``alpha``; the
+gradient of a loss over several outputs is that of their sum. fastmlp's losses are means over k outputs, so everything
+that meets a gradient is divided by k here, and the rate of gradient descent multiplied by it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import optimizers
+from ..evaluation import batches
+from ..mlp import MLP
+from ..pace import Pace
+from ..plan import Rule
+from ..runtime import Executor, executor, get_num_threads
+from ..schedules import Schedule
+from ..tape import Learning, training_plan
+from .rows import Rows
+
+KEPT_PLANS = 4
+LATE = 1 << 40  # steps after which Adam's bias correction is 1 to the last bit
+
+
+class Solver:
+    """Trains a network on rows, some steps at a time.
+
+    Parameters
+    ----------
+    net : MLP
+    optimizer : Optimizer
+        Its rate is a number, which `set_rate` changes, or a schedule for every step.
+    dropout : tuple of float
+        As :meth:`fastmlp.options.Options.dropout_rates` gives them.
+    key : int
+        Of the dropout masks.
+
+    Attributes
+    ----------
+    states : list of array
+        What the optimizer remembers, flat as the network's parameters.
+    steps : int
+        Made so far.
+    rate : float
+        The current one, where the optimizer's is a number; else 0.
+    last_rate : float
+        That of the last step.
+    corrects : bool
+        Whether Adam's bias correction is made here, as a factor on the rate: epsilon then comes before it, as in
+        scikit-learn. The kernels' own comes before epsilon; they are told that training began long ago.
+    """
+
+    def __init__(
+        self, net: MLP, optimizer: optimizers.Optimizer, dropout: tuple[float, ...] = (), key: int = 0
+    ) -> None:
+        self.optimizer, self.dropout, self.key = optimizer, dropout, key
+        lr = optimizer.learning_rate
+        self.rate = 0.0 if isinstance(lr, Schedule) or callable(lr) else float(lr)
+        self.corrects = isinstance(optimizer, optimizers.Adam) and not optimizer.weight_decay
+        self.states = [net.layout.zeros() for _ in range(optimizer.n_states)]
+        self.steps = self.total_steps = 0
+        self.attach(net)
+
+    def attach(self, net: MLP) -> None:
+        """Train this network from now on."""
+        self.net, self.outputs = net, 1 if net.loss.name == "cross_entropy" else net.sizes[-1]
+        self._runners: dict[tuple[int, float, bool, int], tuple[Executor, Pace]] = {}
+        self._rates = np.empty(0)
+
+    # ---- pickling ----------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("optimizer", "dropout", "key", "rate", "corrects", "steps", "total_steps", "states")
+        return {name: getattr(self, name) for name in kept}
+
+    def restore(self, net: MLP) -> None:
+        """Go on with this network after unpickling; ValueError if the states do not fit it or are not finite."""
+        count = self.optimizer.n_states
+        for state in self.states:
+            if not isinstance(state, np.ndarray) or state.shape != (net.layout.size,) or state.dtype != net.dtype:
+                raise ValueError(f"the optimizer's state must be {net.layout.size} numbers of type {net.dtype}")
+            if not np.isfinite(state).all():
+                raise ValueError("the optimizer's state must be finite")
+        if len(self.states) != count:
+            raise ValueError(f"the optimizer must have {count} states, got {len(self.states)}")
+        old, self.states = self.states, [net.layout.zeros() for _ in range(count)]
+        for state, saved in zip(self.states, old, strict=True):
+            state[:] = saved
+        self.attach(net)
+
+    # ---- rates -------------------------------------------------------------------------------------------------------
+
+    def set_rate(self, rate: float) -> None:
+        """Go on at this rate. Momentum is kept as scikit-learn keeps it, with the rates of its time in it."""
+        if isinstance(self.optimizer, optimizers.SGD) and self.states:
+            self.states[0] *= self.rate / rate
+        self.rate = rate
+
+    def _next_rates(self, n: int) -> NDArray[np.float64]:
+        if not self.rate:
+            rates = self.optimizer.rates(self.steps, n, self.total_steps)
+        else:
+            if len(self._rates) != n or self._rates[0] != self.rate:
+                self._rates = np.full(n, self.rate)
+            rates = self._rates
+        self.last_rate = float(rates[-1])
+        return rates * self._correction(n) if self.corrects else rates
+
+    def _correction(self, n: int) -> NDArray[np.float64]:
+        """Adam's bias correction of the next n steps, as a factor on the rate."""
+        b1, b2 = self.optimizer.betas  # type: ignore[attr-defined]
+        t = np.arange(self.steps + 1, self.steps + n + 1, dtype=np.float64)
+        return np.asarray(np.sqrt(1 - b2**t) / (1 - b1**t))
+
+    # ---- plans -------------------------------------------------------------------------------------------------------
+
+    def _rule(self, l2: float) -> Rule:
+        rule, k = self.optimizer.rule(), self.outputs
+        rule.l2, rule.l1, rule.clip_norm, rule.clip_value = (
+            v / k for v in (rule.l2 + l2, rule.l1, rule.clip_norm, rule.clip_value)
+        )
+        if isinstance(self.optimizer, optimizers.SGD):
+            rule.decay, rule.lr_weight, rule.lr_bias = rule.decay / k, rule.lr_weight * k, rule.lr_bias * k
+        rule.eps /= k
+        return rule
+
+    def _runner(self, rows: int, l2: float, labels: bool) -> tuple[Executor, Pace]:
+        key = (rows, l2, labels, get_num_threads())
+        found = self._runners.pop(key, None)
+        if found is None:
+            net, layout = self.net, self.net.layout
+            rules = [self._rule(l2)] * (len(net.sizes) - 1)
+            states = [layout.matrices(s) for s in self.states]
+            learning = Learning(self.optimizer.kind, rules, states, self.dropout, self.key)
+            plan = training_plan(net, rows, labels, learning, n_threads=get_num_threads())
+            found = executor(plan, net.backend), Pace(plan.work)
+        self._runners[key] = found
+        if len(self._runners) > KEPT_PLANS:
+            del self._runners[next(iter(self._runners))]
+        return found
+
+    # ---- epochs ------------------------------------------------------------------------------------------------------
+
+    def begin(self, rows: Rows, batch: int, alpha: float, max_iter: int) -> None:
+        """Get ready for epochs over these rows. A shorter last batch has a plan of its own, with its own penalty."""
+        self.rows, self.alpha, n = rows, alpha, len(rows)
+        self.offsets = batches(n, batch)
+        self.mean_weight = rows.mean_weight
+        count, last = len(self.offsets) - 1, n % batch
+        self.shares = np.diff(self.offsets) / n
+        self.total_steps = self.steps + max_iter * count
+        whole = count - 1 if last and alpha else count
+        parts = [(0, whole, batch)] * (whole > 0) + [(whole, count, last)] * (whole < count)
+        self._parts = []
+        for first, stop, size in parts:
+            runner, pace = self._runner(size, alpha / (size * self.mean_weight), rows.labels)
+            rows.bind(runner)
+            self._parts.append((first, stop, runner, pace))
+
+    def epoch(self, order: NDArray[np.int64] | None) -> float:
+        """Train one epoch; returns its loss, penalty included."""
+        squares = self._squares()
+        losses = np.empty(len(self.offsets) - 1)
+        rates, first_number = self._next_rates(len(losses)), self.steps + LATE * self.corrects
+        for first, stop, runner, pace in self._parts:
+            done = first
+            while done < stop:  # slices of about 50 ms, so that Ctrl-C is heard
+                until, start = min(done + pace.steps, stop), time.perf_counter()
+                losses[done:until] = self.rows.run(
+                    runner,
+                    order,
+                    self.offsets[done : until + 1],
+                    lr=rates[done:until],
+                    first_number=first_number + done,
+                )
+                pace.took(until - done, time.perf_counter() - start)
+                self.steps += until - done
+                done = until
+        return float(losses @ self.shares) * self.unit + self._penalty(squares, len(losses))
+
+    @property
+    def unit(self) -> float:
+        """What scikit-learn's loss is, in units of the plan's: its cross-entropy and Poisson loss sum over outputs."""
+        return self.outputs if self.net.loss.name in ("binary_cross_entropy", "poisson") else 1.0
+
+    def _squares(self) -> float:
+        """The sum of all squared weights, biases apart."""
+        if not self.alpha:
+            return 0.0
+        return float(np.dot(self.net.parameters, self.net.parameters)) - sum(
+            float(np.dot(b, b)) for b in self.net.biases
+        )
+
+    def _penalty(self, before: float, steps: int) -> float:
+        """The mean over an epoch's rows of the penalty at their step: between its ends, the squares go linearly."""
+        if not self.alpha:
+            return 0.0
+        total = steps * before + (self._squares() - before) * (steps - 1) / 2 if steps > 1 else before
+        return 0.5 * self.alpha * total / (len(self.rows) * self.mean_weight)

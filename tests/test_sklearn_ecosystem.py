@@ -1,0 +1,340 @@
+"""The estimators among others: pipelines, searches, calibration, pickles, data frames, threads; and what is our own."""
+
+import copy
+import pickle
+import subprocess
+import sys
+import threading
+
+import joblib
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+import sklearn
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import fastmlp
+from fastmlp.sklearn import MLPClassifier, MLPRegressor
+from fastmlp.sklearn.base import threads
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, Y = load_iris(return_X_y=True)
+SMALL = {"hidden_layer_sizes": (10,), "max_iter": 20, "random_state": 0}
+
+
+# ---- scikit-learn's own --------------------------------------------------------------------------------------------
+
+
+def test_pipeline_cross_validation_and_clone():
+    pipeline = make_pipeline(StandardScaler(), MLPClassifier(max_iter=300, random_state=0))
+    assert cross_val_score(pipeline, X, Y).mean() > 0.9
+    assert clone(pipeline).get_params()["mlpclassifier__max_iter"] == 300
+    scaler = pipeline.set_output(transform="pandas") if "pandas" in sys.modules else pipeline
+    assert scaler.fit(X, Y).score(X, Y) > 0.9
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_search_gives_the_same_scores_in_any_number_of_jobs(backend):
+    grid = {"alpha": [1e-4, 1.0], "hidden_layer_sizes": [(5,), (20, 5)]}
+    results = []
+    for n_jobs in (1, 2):
+        with joblib.parallel_config(backend):
+            search = GridSearchCV(MLPClassifier(max_iter=30, random_state=0), grid, n_jobs=n_jobs, cv=3).fit(X, Y)
+        results.append({k: v for k, v in search.cv_results_.items() if "time" not in k})
+    for name in results[0]:
+        assert_array_equal(results[0][name], results[1][name], err_msg=name)
+
+
+def test_one_thread_each_in_the_threading_backend():
+    seen = joblib.Parallel(2, backend="threading")(joblib.delayed(inside)() for _ in range(4))
+    assert set(seen) == {1}
+    with threads(None):
+        assert fastmlp.get_num_threads() == fastmlp.runtime.get_num_threads()
+    with threads(3):
+        assert fastmlp.get_num_threads() == 3
+
+
+def inside():
+    with threads(None):
+        return fastmlp.get_num_threads()
+
+
+def test_calibration_and_permutation_importance():
+    X, y = load_breast_cancer(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    calibrated = CalibratedClassifierCV(MLPClassifier(random_state=0), cv=3).fit(X, y)
+    assert calibrated.score(X, y) > 0.95
+    net = MLPClassifier(random_state=0).fit(X[:, :4], y)
+    found = permutation_importance(net, X[:, :4], y, n_repeats=3, random_state=0)
+    assert found.importances_mean.shape == (4,) and found.importances_mean.max() > 0.05
+
+
+def test_metadata_routing():
+    weight = np.linspace(0.1, 2, len(X))
+    with sklearn.config_context(enable_metadata_routing=True):
+        net = MLPClassifier(**SMALL).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        routed = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), net).fit(
+            X, Y, sample_weight=weight
+        )
+    expected = MLPClassifier(**SMALL).fit(StandardScaler().fit_transform(X), Y, sample_weight=weight)
+    assert_array_equal(routed[-1].coefs_[0], expected.coefs_[0])
+    assert "X_val" in net.get_metadata_routing().fit.requests
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"early_stopping": True, "scoring": "accuracy"}])
+@pytest.mark.filterwarnings("error")
+def test_data_frames(library, settings):
+    frames = pytest.importorskip(library)
+    names = ["a", "b", "c", "d"]
+    frame = frames.DataFrame({name: X[:, i] for i, name in enumerate(names)})
+    net = MLPClassifier(**SMALL, tol=1.0, n_iter_no_change=3, **settings).fit(frame, frames.Series(Y))
+    if library == "pandas" or sklearn.__version__ >= "1.9":
+        assert net.feature_names_in_.tolist() == names
+        with pytest.raises(ValueError, match="feature names"):
+            net.predict(frame[["b", "a", "c", "d"]])
+    expected = MLPClassifier(**SMALL, tol=1.0, n_iter_no_change=3, **settings).fit(X, Y)
+    assert_array_equal(net.coefs_[0], expected.coefs_[0])
+
+
+def test_memory_mapped_data(tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    net = MLPClassifier(**SMALL).fit(mapped, Y)
+    assert_array_equal(net.predict_proba(mapped), MLPClassifier(**SMALL).fit(X, Y).predict_proba(X))
+
+
+# ---- pickles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"solver": "lbfgs"}, {"standardize": "robust"}, {"early_stopping": True}], ids=str
+)
+def test_a_pickled_estimator_answers_and_goes_on_as_before(settings, tmp_path):
+    net = MLPClassifier(**{**SMALL, **settings}, warm_start=True).fit(X, Y)
+    joblib.dump(net, tmp_path / "net")
+    copies = [pickle.loads(pickle.dumps(net)), copy.deepcopy(net), joblib.load(tmp_path / "net", mmap_mode="r")]
+    before, after = net.predict_proba(X), net.fit(X, Y).predict_proba(X)
+    for other in copies:
+        assert_array_equal(other.predict_proba(X), before)
+        assert_array_equal(other.fit(X, Y).predict_proba(X), after)
+    assert pickle.loads(pickle.dumps(MLPRegressor())).get_params() == MLPRegressor().get_params()
+
+
+def test_a_pickle_tells_its_version_and_is_checked():
+    net = MLPClassifier(**SMALL).fit(X, Y)
+    state = net.__getstate__()
+    assert state["_fastmlp_version"] == fastmlp.__version__ and "coefs_" not in state
+
+    def load(**changes):
+        MLPClassifier().__setstate__({**copy.deepcopy(state), **changes})
+
+    load()
+    broken = copy.deepcopy(net)
+    broken._net.weights[0][0, 0] = np.nan
+    bad_solver = copy.deepcopy(net)._solver
+    bad_solver.states = bad_solver.states[:1]
+    short_solver = copy.deepcopy(net)._solver
+    short_solver.states = [s[:-1] for s in short_solver.states]
+    for changes in (
+        {"_fastmlp_format": 99},
+        {"_fastmlp_format": None},
+        {"n_features_in_": 5},
+        {"n_layers_": 4},
+        {"classes_": np.arange(4)},
+        {"_net": "something else"},
+        {"_net": broken._net},
+        {"_solver": bad_solver},
+        {"_solver": short_solver},
+    ):
+        with pytest.raises(ValueError, match="cannot be trusted"):
+            load(**changes)
+
+
+def test_assigned_weights_are_pickled():
+    net = MLPRegressor(**SMALL).fit(X, Y.astype(float))
+    net.coefs_[0] = np.zeros((4, 10))
+    assert_array_equal(pickle.loads(pickle.dumps(net)).predict(X), net.predict(X))
+    assert np.ptp(net.predict(X)) == 0
+
+
+# ---- importing -------------------------------------------------------------------------------------------------------
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_scikit_learn_is_imported_only_when_asked_for():
+    found = run("import fastmlp, sys; assert 'sklearn' not in sys.modules; print(fastmlp.MLPClassifier.__name__)")
+    assert found.stdout == "MLPClassifier\n", found.stderr
+    assert {"MLPClassifier", "MLPRegressor"} <= set(dir(fastmlp))
+    with pytest.raises(AttributeError, match="has no attribute 'MLPClustering'"):
+        fastmlp.MLPClustering  # noqa: B018
+
+
+def test_without_scikit_learn_the_error_says_what_to_install():
+    found = run("import sys; sys.modules['sklearn'] = None\nimport fastmlp\nfastmlp.MLP([2, 2])\nfastmlp.MLPClassifier")
+    assert "ImportError: fastmlp's estimators need scikit-learn" in found.stderr
+    assert "pip install 'fastmlp[sklearn]'" in found.stderr
+
+
+# ---- what scikit-learn does not have ---------------------------------------------------------------------------------
+
+
+def test_class_weight():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 2)), np.array(["rare"] * 15 + ["usual"] * 285)
+    X[:15] += 1.0
+    plain = MLPClassifier(max_iter=100, random_state=0).fit(X, y)
+    weighted = MLPClassifier(max_iter=100, random_state=0, class_weight="balanced").fit(X, y)
+    assert (weighted.predict(X) == "rare").sum() > 2 * (plain.predict(X) == "rare").sum()
+    by_hand = MLPClassifier(max_iter=100, random_state=0).fit(X, y, sample_weight=np.where(y == "rare", 10, 300 / 570))
+    assert_allclose(by_hand.coefs_[0], weighted.coefs_[0], rtol=1e-6)
+    with pytest.raises(ValueError, match="needs all data at once"):
+        MLPClassifier(class_weight="balanced").partial_fit(X, y, classes=["rare", "usual"])
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "momentum", "nesterov"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dropout": 0.3},
+        {"weight_decay": 0.1},
+        {"clip_norm": 1e-3},
+        {"learning_rate": "cosine"},
+        {"learning_rate": fastmlp.schedules.Step(3, 0.5)},
+        {"learning_rate": lambda step: 0.01 / (1 + step)},
+        {"activation": ["tanh", "gelu"]},
+        {"standardize": "robust"},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_every_option_goes_with_every_solver_and_changes_the_outcome(solver, settings):
+    common = {"hidden_layer_sizes": (8, 6), "max_iter": 5, "random_state": 0, "learning_rate_init": 0.05}
+    plain = MLPClassifier(solver=solver, **common).fit(X, Y)
+    found = [MLPClassifier(solver=solver, **common, **settings).fit(X, Y) for _ in range(2)]
+    assert_array_equal(found[0].coefs_[0], found[1].coefs_[0])
+    assert not np.array_equal(plain.coefs_[0], found[0].coefs_[0])
+    assert np.isfinite(found[0].loss_)
+
+
+def test_solver_and_activation_objects():
+    solver, activation = fastmlp.RMSprop(0.01, momentum=0.9), fastmlp.activations.LeakyReLU(0.2)
+    net = MLPClassifier(solver=solver, activation=activation, **SMALL)
+    assert net.fit(X, Y).loss_curve_[-1] < net.loss_curve_[0]
+    assert "LeakyReLU" in repr(net) and clone(net).get_params()["solver"] == net.solver
+
+
+@pytest.mark.parametrize("loss", ["absolute_error", "mae", "huber", "quantile", fastmlp.losses.Quantile(0.9)], ids=str)
+def test_losses(loss):
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (400, 2))
+    y = X[:, 0] + rng.exponential(size=400)
+    net = MLPRegressor(loss, standardize=True, max_iter=300, learning_rate_init=0.01, random_state=0).fit(X, y)
+    above = (y > net.predict(X)).mean()
+    if isinstance(loss, fastmlp.losses.Quantile):
+        assert 0.05 < above < 0.15
+    elif loss != "huber":
+        assert 0.42 < above < 0.58
+    assert net.loss_ < net.loss_curve_[0]
+
+
+def test_poisson_refuses_negative_targets():
+    with pytest.raises(ValueError, match="y must not be negative with loss='poisson', got -1"):
+        MLPRegressor("poisson").fit(X, Y - 1)
+
+
+def test_standardized_targets_are_answered_in_their_own_units():
+    y = 1e4 + 100 * X[:, 0]
+    plain = MLPRegressor(random_state=0).fit(X, y)
+    scaled = MLPRegressor(random_state=0, standardize=True, standardize_targets=True).fit(X, y)
+    assert plain.score(X, y) < 0 < 0.9 < scaled.score(X, y)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_own_validation_data(early_stopping):
+    settings = {"max_iter": 15, "random_state": 0, "early_stopping": early_stopping}
+    net = MLPClassifier(**settings).fit(X[::2], Y[::2], X_val=X[1::2], y_val=Y[1::2])
+    assert len(net.validation_scores_) == net.n_iter_
+    assert net.best_validation_score_ == max(net.validation_scores_)
+    assert net.t_ == 75 * net.n_iter_  # nothing was held out
+    if early_stopping:
+        assert_allclose(net.score(X[1::2], Y[1::2]), net.best_validation_score_)
+    else:
+        assert_array_equal(net.coefs_[0], MLPClassifier(**settings).fit(X[::2], Y[::2]).coefs_[0])
+    with pytest.raises(ValueError, match="X_val and y_val must be given together"):
+        MLPClassifier().fit(X, Y, X_val=X)
+    with pytest.raises(ValueError, match="has classes not in"):
+        MLPClassifier().fit(X, Y, X_val=X, y_val=Y + 1)
+
+
+@pytest.mark.parametrize(
+    "scoring", ["neg_log_loss", "balanced_accuracy", lambda estimator, X, y: estimator.score(X, y)]
+)
+def test_early_stopping_by_a_scorer(scoring):
+    net = MLPClassifier(max_iter=10, random_state=0, early_stopping=True, scoring=scoring).fit(X, Y)
+    assert len(net.validation_scores_) == net.n_iter_
+    if scoring == "neg_log_loss":
+        assert max(net.validation_scores_) < 0
+
+
+class Recorder:
+    def __init__(self):
+        self.losses, self.ended = [], 0
+
+    def on_train_begin(self, state):
+        assert state.epoch == 0 and state.epochs == 50
+
+    def on_epoch_end(self, state):
+        self.losses.append(state.history.loss[-1])
+        assert state.trainer.loss_ == self.losses[-1]
+        return state.epoch == 4
+
+    def on_train_end(self, state):
+        self.ended += 1
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.filterwarnings("error")
+def test_callbacks_and_progress(solver, capsys):
+    pytest.importorskip("tqdm")
+    recorder = Recorder()
+    net = MLPClassifier(max_iter=50, random_state=0, solver=solver, callbacks=[recorder], progress=True).fit(X, Y)
+    assert net.loss_curve_ == recorder.losses and len(recorder.losses) == 4 and recorder.ended == 1
+    assert net.n_iter_ == 4
+
+
+def test_results_do_not_depend_on_threads():
+    X, y = load_digits(return_X_y=True)
+    found = [MLPClassifier((64, 64), max_iter=3, random_state=0, n_threads=n).fit(X, y) for n in (1, 2, 4)]
+    for other in found[1:]:
+        assert_array_equal(found[0].coefs_[0], other.coefs_[0])
+        assert_array_equal(found[0].predict_proba(X), other.predict_proba(X))
+
+
+def test_predictions_from_several_threads():
+    net = MLPClassifier(**SMALL).fit(X, Y)
+    expected, wrong = net.predict_proba(X), []
+
+    def work():
+        for _ in range(50):
+            if not np.array_equal(net.predict_proba(X), expected):
+                wrong.append(1)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
