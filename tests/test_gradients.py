@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import needs_engine
 
 from fastmlp import MLP, gradients, losses, tape
 
@@ -73,7 +74,7 @@ def test_the_check_finds_a_small_mistake_in_a_single_weight(monkeypatch, data):
 
 @pytest.mark.targets
 @pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("backend", ["engine", "reference"])
+@pytest.mark.parametrize("backend", [pytest.param("engine", marks=needs_engine), "reference"])
 def test_input_gradients_are_differences_of_predictions(monkeypatch, data, name, backend):
     monkeypatch.setattr(gradients, "PREDICTION_ROWS", 2)  # several slices
     X = data[0]

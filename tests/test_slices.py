@@ -36,15 +36,25 @@ def test_every_step_has_its_own_rate_and_rows_however_epochs_are_cut(monkeypatch
     assert train(callbacks=ALONE) == expected
 
 
-def test_a_group_that_diverges_leaves_what_single_epochs_leave():
+class Explosion(schedules.Schedule):
+    """A rate that throws the weights out of float32 in the fifth step, when the loss is still finite."""
+
+    def factor(self, step, total):
+        return 1.0 if step < 4 else 1e45
+
+
+@pytest.mark.parametrize(
+    ("rate", "batch_size", "epoch"), [(0.5, 16, 7), (Explosion(learning_rate=0.01), None, 5)], ids=["loss", "weights"]
+)
+def test_a_group_that_diverges_leaves_what_single_epochs_leave(rate, batch_size, epoch):
     found = []
     for callbacks in ([], ALONE):
-        trainer = Trainer(MLP([6, 5, 3], "identity", "mse", seed=1), SGD(0.5, momentum=0.9))
+        trainer = Trainer(MLP([6, 5, 3], "identity", "mse", seed=1), SGD(rate, momentum=0.9))
         with pytest.raises(DivergenceError) as caught:
-            trainer.fit(X, np.eye(3)[Y], epochs=100, batch_size=16, callbacks=callbacks)
-        assert 2 < caught.value.epoch < 100, "the first epochs are to be fine"
+            trainer.fit(X, np.eye(3)[Y], epochs=100, batch_size=batch_size, callbacks=callbacks)
         found.append((state_of(trainer), caught.value.epoch, caught.value.step, caught.value.history.loss))
     assert found[0] == found[1]
+    assert found[0][1] == epoch, "the epochs before it are fine"
 
 
 def test_one_batch_of_everything_is_not_shuffled():
@@ -54,3 +64,14 @@ def test_one_batch_of_everything_is_not_shuffled():
         trainer.fit(X, Y, epochs=3, batch_size=None, shuffle=shuffle)
         found.append(state_of(trainer))
     assert found[0] == found[1]
+
+
+def test_a_trainer_takes_labels_and_dense_targets_in_turn():
+    found = []
+    for order in ("labels", "both", "dense"):
+        trainer = Trainer(MLP([6, 5, 3], seed=1, dtype="float64"), SGD(0.1, momentum=0.9))
+        for y in {"labels": [Y, Y, Y], "both": [Y, np.eye(3)[Y], Y], "dense": [np.eye(3)[Y]] * 3}[order]:
+            trainer.fit(X, y, epochs=1, batch_size=16)
+        found.append(trainer.net.parameters)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-9)

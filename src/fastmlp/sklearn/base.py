@@ -22,6 +22,7 @@ from ..mlp import MLP
 from . import parameters, state
 from .epochs import Training
 from .lbfgs import Minimisation
+from .protocol import CallbackSupportMixin, Tasks
 from .rows import SLICE_ROWS, Rows, column_statistics, is_sparse
 from .solver import Solver
 from .validation import Validation, split
@@ -42,7 +43,7 @@ def threads(n_threads: int | None) -> Iterator[None]:
         yield
 
 
-class BaseMLP(BaseEstimator):
+class BaseMLP(CallbackSupportMixin, BaseEstimator):
     """Fits and answers; who derives from it says what targets and losses are.
 
     Private attributes are ``_net``, the network, ``_solver``, its optimizer with all that it remembers, and
@@ -74,9 +75,11 @@ class BaseMLP(BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False, X_val: Any = None, y_val: Any = None
     ) -> Any:
         sizes = parameters.hidden_sizes(self)
+        parameters.check_use(self, X_val, y_val)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        given = X
         X, y = self._validate_input(X, y, incremental, reset=first)
         weight = self._check_weight(sample_weight, X)
         targets = self._encode(y)
@@ -85,15 +88,21 @@ class BaseMLP(BaseEstimator):
         with threads(self.n_threads):
             rows = Rows(X, targets, self._with_class_weight(y, weight, incremental))
             self._prepare([X.shape[1], *sizes, self.n_outputs_], rows, weight, first)
-            self._train(rows, y, weight, incremental, X_val, y_val)
+            name, epochs = ("partial_fit", 1) if incremental else ("fit", int(self.max_iter))
+            tasks = Tasks.of(self, name, epochs, given, y, weight)
+            self._train(rows, y, weight, incremental, X_val, y_val, tasks)
         if not np.isfinite(self._net.parameters).all():
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
                 " preprocessed."
             )
+        if tasks:
+            tasks.close()
         return self
 
-    def _train(self, rows: Rows, y: Any, weight: Any, incremental: bool, X_val: Any, y_val: Any) -> None:
+    def _train(
+        self, rows: Rows, y: Any, weight: Any, incremental: bool, X_val: Any, y_val: Any, tasks: Tasks | None
+    ) -> None:
         optimizer = parameters.optimizer(self)
         solver = self._solver if incremental else None
         if solver is None:
@@ -102,9 +111,7 @@ class BaseMLP(BaseEstimator):
             solver = self._solver = Solver(self._net, optimizer, dropout, key)
         held = self._given_validation(X_val, y_val)
         if isinstance(optimizer, named_optimizers.LBFGS):
-            if held is not None:
-                raise ValueError("X_val needs a solver that goes by epochs, not 'lbfgs'")
-            Minimisation(self, solver, replace(rows, y=self._net.plan_targets(rows.y))).run()
+            Minimisation(self, solver, replace(rows, y=self._net.plan_targets(rows.y)), tasks).run()
             return
         if self.early_stopping and held is None:
             rows, held = split(self, rows, y, weight, self._random_state)
@@ -113,7 +120,7 @@ class BaseMLP(BaseEstimator):
         if not self.early_stopping and self.best_loss_ is None:  # it was on in the call before
             self.best_loss_ = np.inf
         rows = replace(rows, y=self._net.plan_targets(rows.y))
-        Training(self, solver, rows, held, self._random_state).run(incremental)
+        Training(self, solver, rows, held, self._random_state, tasks).run(incremental)
 
     def _given_validation(self, X_val: Any, y_val: Any) -> Validation | None:
         if (X_val is None) != (y_val is None):
@@ -243,7 +250,13 @@ class BaseMLP(BaseEstimator):
     def _count_outputs(self, targets: NDArray[Any]) -> int:
         return int(targets.shape[1])
 
-    # ---- pickling, tags ----------------------------------------------------------------------------------------------
+    # ---- copying, pickling, tags -------------------------------------------------------------------------------------
+
+    def __copy__(self) -> Any:
+        """The same attributes: unlike pickling it leaves them as they are, in the midst of training too."""
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        return copy
 
     def __getstate__(self) -> dict[str, Any]:
         if hasattr(self, "coefs_"):

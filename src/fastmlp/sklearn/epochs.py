@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..history import History
 from ..schedules import ReduceOnPlateau
 from .listeners import Listeners
+from .protocol import Tasks
 from .rows import Rows
 from .solver import Solver
 from .validation import Validation
@@ -30,13 +31,20 @@ class Training:
     validation : Validation or None
     random_state : numpy.random.RandomState
         Shuffles the rows, by the draws that scikit-learn makes.
+    tasks : Tasks, optional
     """
 
     def __init__(
-        self, estimator: Any, solver: Solver, rows: Rows, validation: Validation | None, random_state: Any
+        self,
+        estimator: Any,
+        solver: Solver,
+        rows: Rows,
+        validation: Validation | None,
+        random_state: Any,
+        tasks: Tasks | None = None,
     ) -> None:
         self.estimator, self.solver, self.rows, self.validation = estimator, solver, rows, validation
-        self.random_state, self.order = random_state, np.arange(len(rows))
+        self.random_state, self.order, self.tasks = random_state, np.arange(len(rows)), tasks
         self.batch = self._batch_size()
         self.stops_on_score = bool(estimator.early_stopping and validation)
         self.history, self.constant = History(), constant_part(rows, solver.net.loss.name)
@@ -67,11 +75,14 @@ class Training:
         """Train for at most max_iter epochs, or for one."""
         estimator, best = self.estimator, self.solver.net.parameters.copy() if self.stops_on_score else None
         estimator.n_iter_ = 0
-        listeners = Listeners(estimator, self.solver, self.history)
+        listeners = Listeners(estimator, self.solver, self.history, self.tasks)
+        if self.tasks:
+            self.tasks.train_on(self.rows.chosen, best)
         try:
             with listeners:
                 stop = False
                 while not stop and estimator.n_iter_ < estimator.max_iter:
+                    listeners.epoch_begins()
                     improved = self._epoch()
                     if best is not None and improved:
                         best[:] = self.solver.net.parameters

@@ -19,6 +19,7 @@ from ..runtime import executor, get_num_threads
 from ..tape import gradient_plan
 from .epochs import constant_part
 from .listeners import Listeners
+from .protocol import Tasks
 from .rows import Rows
 from .solver import Solver
 
@@ -68,22 +69,26 @@ class Objective:
 class Minimisation:
     """One `fit`: the estimator's attributes are those of the last iteration."""
 
-    def __init__(self, estimator: Any, solver: Solver, rows: Rows) -> None:
+    def __init__(self, estimator: Any, solver: Solver, rows: Rows, tasks: Tasks | None = None) -> None:
         self.estimator, self.net, self.history = estimator, solver.net, History()
         self.objective = Objective(self.net, rows, float(estimator.alpha))
         self.places, self.constant = self.net.layout.places(), constant_part(rows, self.net.loss.name)
         self.unit = solver.unit / self.objective.outputs  # scikit-learn's squared error is a mean over outputs
-        self.listeners = Listeners(estimator, solver, self.history)
+        self.listeners, self.tasks = Listeners(estimator, solver, self.history, tasks), tasks
+        self.memory = int(solver.optimizer.history)  # type: ignore[attr-defined]
+        if tasks:
+            tasks.train_on(None, None)
 
     def run(self) -> None:
         estimator = self.estimator
         limits = {"maxfun": int(estimator.max_fun), "maxiter": int(estimator.max_iter), "gtol": float(estimator.tol)}
+        limits["maxcor"] = self.memory
         start, estimator.n_iter_ = self.net.parameters[self.places].astype(np.float64), 0
         find, settings = minimizer(), {"jac": True, "method": "L-BFGS-B", "callback": self._iterated, "options": limits}
         try:
             # scipy's own vectors are short: threads would cost more than they save
             with self.listeners, threadpool_limits(1, "blas"):
-                found = find(self.objective, start, **settings)
+                found = find(self._evaluated if self.tasks else self.objective, start, **settings)
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=6)
             return
@@ -96,6 +101,11 @@ class Minimisation:
         self.net.parameters[self.places] = x
         penalty = self.objective.penalty(x)
         self.estimator.loss_ = (value - penalty) * self.unit + penalty + self.constant
+
+    def _evaluated(self, x: Vector) -> tuple[float, Vector]:
+        """The objective. Where an iteration has ended, this is the begin of the next one."""
+        self.listeners.epoch_begins()
+        return self.objective(x)
 
     def _iterated(self, intermediate_result: Any) -> None:
         """scipy has accepted new parameters; its name for this argument asks for the loss to come along."""

@@ -9,16 +9,18 @@ from typing import Any
 from .. import callbacks as listening
 from ..epochs import TrainingState
 from ..history import History
+from .protocol import Tasks
 from .solver import Solver
 
 
 class Listeners:
-    """Everybody who is called before, between and after epochs; entered before the first one.
+    """Everybody who is called before, between and after epochs, scikit-learn's callbacks last; entered before all.
 
     ``state.trainer`` is the estimator, whose fitted attributes are those of the last epoch.
     """
 
-    def __init__(self, estimator: Any, solver: Solver, history: History) -> None:
+    def __init__(self, estimator: Any, solver: Solver, history: History, tasks: Tasks | None = None) -> None:
+        self.tasks = tasks
         self.all = listening.check(estimator.callbacks or ())
         if estimator.progress:
             self.all.append(listening.ProgressBar())
@@ -36,10 +38,16 @@ class Listeners:
         self.state.error = error
         self.ends.close()
 
+    def epoch_begins(self) -> None:
+        """Tell scikit-learn's callbacks; the others are not told."""
+        if self.tasks:
+            self.tasks.begin()
+
     def epoch_ended(self) -> bool:
         """Tell everybody; whether anybody wants to stop."""
         self.state.epoch += 1
-        return any(answer is True for answer in self._tell("on_epoch_end")) if self.all else False
+        stop = any(answer is True for answer in self._tell("on_epoch_end")) if self.all else False
+        return (self.tasks.end() or stop) if self.tasks else stop
 
     def _tell(self, event: str) -> list[Any]:
         return [getattr(callback, event)(self.state) for callback in self.all if hasattr(callback, event)]

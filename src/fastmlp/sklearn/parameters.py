@@ -59,6 +59,71 @@ CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 
+# What lbfgs has no use for. scikit-learn's own parameters are not here: its estimators ignore them with lbfgs.
+NOT_WITH_LBFGS = {"dropout": 0.0, "weight_decay": None, "clip_norm": None, "scoring": None}
+
+# What only says how to make an optimizer of a name: one that is given as an object has numbers of its own.
+NOT_WITH_OBJECTS: dict[str, Any] = {
+    "learning_rate": "constant",
+    "learning_rate_init": 0.001,
+    "power_t": 0.5,
+    "momentum": 0.9,
+    "nesterovs_momentum": True,
+    "beta_1": 0.9,
+    "beta_2": 0.999,
+    "epsilon": 1e-8,
+    "weight_decay": None,
+    "clip_norm": None,
+}
+
+# What an LBFGS object must not say, and who says it instead.
+INSTEAD = {
+    "max_iter": "which has a max_iter of its own",
+    "tol": "which has a tol of its own",
+    "max_fun": "which has a max_fun of its own",
+    "l2": "whose penalty is alpha",
+    "decay_biases": "whose penalty is alpha",
+}
+
+
+def check_use(estimator: Any, X_val: Any, y_val: Any) -> None:
+    """ValueError for what the solver would not heed, unless scikit-learn's estimators would not heed it either."""
+    solver = estimator.solver
+    if solver == "lbfgs" or isinstance(solver, optimizers.LBFGS):
+        if X_val is not None or y_val is not None:
+            raise ValueError("X_val and y_val must be None with solver='lbfgs', which has no epochs to score after")
+        for name, default in NOT_WITH_LBFGS.items():
+            value = getattr(estimator, name)
+            if not is_zero(value):
+                refuse(name, value, default, "with solver='lbfgs', which makes no steps")
+        rate = estimator.learning_rate
+        if not (isinstance(rate, str) and rate in OWN_SCHEDULES):
+            allowed = ", ".join(map(repr, OWN_SCHEDULES))
+            raise ValueError(
+                f"learning_rate must be among {allowed} with solver='lbfgs', which has no rate, got {rate!r}"
+            )
+    elif isinstance(solver, optimizers.Optimizer):
+        kind = type(solver).__name__
+        for name, default in NOT_WITH_OBJECTS.items():
+            refuse(name, getattr(estimator, name), default, f"with a solver given as an object: set it in {kind}(...)")
+    if isinstance(solver, optimizers.LBFGS):
+        plain = optimizers.LBFGS()
+        for name, why in INSTEAD.items():
+            refuse(f"{name} of LBFGS", getattr(solver, name), getattr(plain, name), f"in an estimator, {why}")
+
+
+def refuse(name: str, value: Any, default: Any, why: str) -> None:
+    """ValueError unless the value is the default."""
+    if isinstance(value, (list, tuple, np.ndarray)) or not (value is default or value == default):
+        raise ValueError(f"{name} must be {default!r} {why}, got {value!r}")
+
+
+def is_zero(value: Any) -> bool:
+    """Whether this is 0, or a list of nothing else."""
+    many = value if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    return all(isinstance(v, Real) and v == 0 for v in many)
+
+
 def hidden_sizes(estimator: Any) -> list[int]:
     """Units of the hidden layers; ValueError unless all are at least 1."""
     value = estimator.hidden_layer_sizes

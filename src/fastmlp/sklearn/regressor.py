@@ -90,7 +90,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     scoring : str, callable(estimator, X, y) or None, default=None
         scikit-learn's scorer for early stopping; None: R2.
     callbacks : list or None, default=None
-        Objects as :mod:`fastmlp.callbacks` describes; ``state.trainer`` is the estimator.
+        Objects as :mod:`fastmlp.callbacks` describes; ``state.trainer`` is the estimator. scikit-learn's own
+        callbacks are for ``set_callbacks`` (scikit-learn >= 1.9).
     progress : bool, default=False
         Whether to show a progress bar (needs tqdm).
     n_threads : int or None, default=None

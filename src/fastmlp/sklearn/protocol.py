@@ -1,0 +1,130 @@
+"""scikit-learn's own callbacks (1.9 and later): what ``set_callbacks`` has set is told of each epoch of a training.
+
+Before 1.9 there is no ``set_callbacks``, and nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing
+
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands for scikit-learn's class of this name, where there is none."""
+
+
+__all__ = ["CallbackSupportMixin", "Tasks"]
+
+
+class Tasks:
+    """The task tree of one `fit` or `partial_fit`: the whole, and an epoch (with lbfgs: an iteration) after the other.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+    name : str
+        Of the whole: that of the method.
+    epochs : int
+        At most so many.
+    X : array-like
+        As the caller gave it, so that its columns keep their names.
+    y : array
+    weight : array or None
+        The caller's sample weights.
+    """
+
+    def __init__(
+        self, estimator: Any, name: str, epochs: int, X: Any, y: NDArray[Any], weight: NDArray[np.float64] | None
+    ) -> None:
+        self.estimator, self.data, self.weight = estimator, (X, y), weight
+        self.best: NDArray[Any] | None = None
+        self.root = estimator._init_callback_context(task_name=name, max_subtasks=epochs)
+        self.current: Any = None
+        self.root.call_on_fit_task_begin(estimator=estimator, **self._told())
+
+    @classmethod
+    def of(cls, estimator: Any, *arguments: Any) -> Tasks | None:
+        """The tasks of this estimator; None, which costs nothing, if nobody listens."""
+        listening = getattr(estimator, "_skl_callbacks", None) and hasattr(estimator, "_init_callback_context")
+        return cls(estimator, *arguments) if listening else None
+
+    def train_on(self, chosen: NDArray[np.int64] | None, best: NDArray[Any] | None) -> None:
+        """The epochs to come are of these rows; they will end with the parameters `best`, if that is not None."""
+        self.best = best
+        self.chosen = chosen
+        self.parts: tuple[Any, ...] | None = None if chosen is not None else (*self.data, self.weight)
+
+    def begin(self) -> None:
+        """An epoch begins, unless one is under way."""
+        if self.current is None:
+            self.current = self.root.subcontext(task_name="epoch")
+            self.current.call_on_fit_task_begin(
+                estimator=self.estimator, **self._told_of_epoch(), reconstruction_attributes=self._snapshot
+            )
+
+    def end(self) -> bool:
+        """The epoch is over; whether anybody wants to stop."""
+        task, self.current = self.current, None
+        return bool(
+            task.call_on_fit_task_end(
+                estimator=self.estimator, **self._told_of_epoch(), reconstruction_attributes=self._snapshot
+            )
+        )
+
+    def close(self) -> None:
+        """Training is over. An epoch that was begun only ends too, with nothing to tell."""
+        if self.current is not None:
+            self.current.call_on_fit_task_end(estimator=self.estimator)
+        self.best = None
+        self.root.call_on_fit_task_end(
+            estimator=self.estimator, **self._told(), reconstruction_attributes=self._snapshot
+        )
+
+    # ---- what is told, as far as anybody asks ------------------------------------------------------------------------
+
+    def _told(self) -> dict[str, Any]:
+        X, y = self.data
+        return {"X": lambda: X, "y": lambda: y, "metadata": weights(self.weight)}
+
+    def _told_of_epoch(self) -> dict[str, Callable[[], Any]]:
+        return {
+            "X": lambda: self._part()[0],
+            "y": lambda: self._part()[1],
+            "metadata": lambda: weights(self._part()[2]),
+        }
+
+    def _part(self) -> tuple[Any, ...]:
+        """Of rows, targets and weights those that are trained on."""
+        if self.parts is None:
+            whole = (*self.data, self.weight)
+            self.parts = tuple(None if a is None else _safe_indexing(a, self.chosen) for a in whole)
+        return self.parts
+
+    def _snapshot(self) -> dict[str, Any]:
+        """The attributes of an estimator as if training ended here; they are its own from now on."""
+        estimator = self.estimator
+        net = estimator._net.twin(estimator._net.dtype)
+        if self.best is not None:
+            net.parameters[:] = self.best
+        coefs, intercepts = net.weights, net.biases
+        lists = {name: getattr(estimator, name) for name in ("loss_curve_", "validation_scores_")}
+        return {
+            "_net": net,
+            "_solver": None,
+            "coefs_": coefs,
+            "intercepts_": intercepts,
+            "_shown": (*coefs, *intercepts),
+            **{name: None if values is None else list(values) for name, values in lists.items()},
+        }
+
+
+def weights(weight: NDArray[np.float64] | None) -> dict[str, NDArray[np.float64]] | None:
+    """Sample weights as the protocol's metadata."""
+    return None if weight is None else {"sample_weight": weight}
