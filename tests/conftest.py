@@ -30,3 +30,10 @@ def dtype(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20260101)
+
+
+def pytest_collection_modifyitems(items):
+    """A test on ``backend="engine"`` needs the engine: skipped, with the reason, where it is not built."""
+    for item in items:
+        if hasattr(item, "callspec") and item.callspec.params.get("backend") == "engine":
+            item.add_marker(needs_engine)
