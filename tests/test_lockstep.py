@@ -1,0 +1,60 @@
+"""Whole training steps in lock step: every activation with every loss, every optimizer over twenty steps."""
+
+import pytest
+
+import fastmlp
+from fastmlp import activations, losses
+
+pytestmark = [pytest.mark.targets, pytest.mark.usefixtures("target")]
+
+ACTIVATIONS = [
+    "identity",
+    "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "mish",
+    "softplus",
+    "hard_tanh",
+]
+LOSSES = ["cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", losses.Quantile([0.1, 0.5, 0.9]), "poisson"]
+OPTIMIZERS = {
+    "sgd": fastmlp.SGD(0.01, l1=0.01, l2=0.01),
+    "momentum": fastmlp.SGD(0.01, momentum=0.9, weight_decay=0.01),
+    "nesterov": fastmlp.SGD(0.01, momentum=0.9, nesterov=True, clip_norm=0.5),
+    "rmsprop": fastmlp.RMSprop(0.001, momentum=0.9),
+    "adagrad": fastmlp.AdaGrad(0.01),
+    "adam": fastmlp.Adam(0.001, clip_value=0.1),
+    "adamw": fastmlp.AdamW(0.001),
+}
+
+
+@pytest.fixture(autouse=True)
+def both_executors(monkeypatch, target):
+    monkeypatch.setenv("FASTMLP_CHECK", "1")  # raises LockStepError where they differ
+    monkeypatch.setenv("FASTMLP_TARGET", target)
+
+
+def steps(rng, dtype, activation, loss, optimizer, n):
+    """Steps a network took in lock step."""
+    X = rng.standard_normal((9 * n, 7))
+    y = rng.integers(0, 3, 9 * n) if loss == "cross_entropy" else rng.random((9 * n, 3))
+    net = fastmlp.MLP([7, 18, 5, 3], activation, loss, dtype=dtype, seed=1)
+    trainer = fastmlp.Trainer(net, optimizer)
+    trainer.fit(X, y, epochs=1, batch_size=9)
+    return trainer.steps
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, activations.GELU(approximate=True)], ids=str)
+def test_every_activation_with_every_loss(rng, dtype, activation, loss):
+    assert steps(rng, dtype, activation, loss, "sgd", 2) == 2
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_twenty_steps_of_every_optimizer(rng, dtype, name):
+    assert steps(rng, dtype, "tanh", "cross_entropy", OPTIMIZERS[name], 20) == 20
