@@ -122,7 +122,8 @@ typedef struct fm_op {
     fm_mat part;         /* [1, m] doubles    partial sums of squares; ld = m, how many there are in the whole plan */
     fm_mat aux;          /* [1, n_out]        loss: quantiles or positive weights; average: the averaged w */
     double *row_loss;    /* [rows]            loss of each row, unweighted */
-    const char *data;    /* gather: source; scatter: destination (of the plan's type) */
+    const char *data;    /* gather: source; scatter: destination (of the plan's type); linear_grad, linear_update: where
+                            the next batch will come from, to be fetched into the cache meanwhile, or null */
     int64_t data_row, data_column; /* strides in bytes */
     double param;        /* activation: slope or alpha; loss: smoothing, scale or delta; dropout: p; average: decay; max_norm: limit */
     uint64_t seed;       /* dropout: the Philox key */
@@ -134,7 +135,8 @@ typedef struct fm_op {
 /* One batch as the kernels see it. Row r of the batch is row index[r] of the data (first + r where index is null). */
 typedef struct fm_step {
     int64_t rows, first, number; /* number: steps since training began, from 0 */
-    int64_t following;           /* rows that come after this batch in the run */
+    const int64_t *coming;       /* the rows of the next batch that this worker will gather; or null */
+    int64_t coming_rows;
     const int64_t *index;
     const double *weight;        /* by row of the data, or null for all ones */
     double inverse_weight;       /* 1 / sum of the batch's weights; 0 if they are all zero */

@@ -109,8 +109,13 @@ static void run_steps(void *context, fm_team *team, int me, int n)
         fm_step step = {
             .rows = args->offsets[s + 1] - first, .first = first, .number = args->first_number + s,
             .index = args->order ? args->order + first : 0, .weight = args->weight,
-            .following = args->offsets[args->n_steps] - args->offsets[s + 1], .lr = args->lr ? args->lr[s] : 0,
+            .lr = args->lr ? args->lr[s] : 0,
         };
+        if (args->order && s + 1 < args->n_steps) {
+            const int64_t rows = args->offsets[s + 2] - args->offsets[s + 1];
+            step.coming = args->order + args->offsets[s + 1] + rows * me / n;
+            step.coming_rows = rows * (me + 1) / n - rows * me / n;
+        }
         step.inverse_weight = inverse_weight(&step);
         if (job->plan->adam) {
             step.unbias1 = 1 - whole_power(job->plan->adam->beta1, step.number + 1);

@@ -3,7 +3,22 @@
  * A panel of the result is finished (activation, its derivative, the optimizer) while it is still in the first-level
  * cache; the weight gradient of a fused update lives in a tile of scratch and never reaches memory. */
 
-#define RUN_ROWS 512 /* of the batch at a time in linear_grad: x and dy of this many rows stay in the second-level cache */
+#define NEAR (512 << 10)  /* bytes of weights that the second-level cache keeps from step to step */
+#define FAR (1536 << 10)  /* beyond: not even hardware that guesses the next line fetches them in time */
+#define PACKED ((128 << 10) / (int64_t)sizeof(real)) /* of dy, packed: ~a tenth of the second-level cache */
+#define PACKED_SPAN 64 /* rows of w from which packing pays */
+#define RUN_ROWS 512   /* of the batch at a time in linear_grad: x and dy of this many rows stay in the second-level cache */
+
+/* What the panel of `linear` reads that follows the one at row k and vector v of w, and what it writes. */
+static void next_panel(const fm_op *op, int64_t k, int64_t v, int log2, const real *y, int64_t rows, struct ahead ahead[2])
+{
+    const int64_t n = tiles_in(rows, log2) * looks(at_most(op->n_in - k, RUN_K));
+    v += 1 << log2;
+    if (v >= vectors_of(op->n_out)) k += RUN_K, v = 0;
+    const int64_t run = k < op->n_in ? at_most(op->n_in - k, RUN_K) : 0;
+    ahead[0] = ahead_of((const real *)op->w.p + k * op->w.ld + v * LANES, op->w.ld, run, n, 0);
+    ahead[1] = ahead_of(y + v * LANES, op->y.ld, run ? rows : 0, n, 1);
+}
 
 static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
@@ -11,16 +26,20 @@ static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
     const int64_t rows = end - begin, vectors = vectors_of(op->n_out), ldw = op->w.ld, ldy = op->y.ld;
     const real *x = (const real *)op->x.p + begin * op->x.ld, *w = op->w.p, *bias = w + op->n_in * ldw;
     real *y = (real *)op->y.p + begin * ldy, *z = op->z.p ? (real *)op->z.p + begin * op->z.ld : 0;
+    const int far = op->n_in * ldw * (int64_t)sizeof(real) > FAR;
 
     for (int64_t k = 0, run; k < op->n_in; k += run) {
         run = at_most(op->n_in - k, RUN_K);
         const int last = k + run == op->n_in;
         for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
             const int64_t j = v * LANES;
+            struct ahead ahead[2];
             log2 = panel_log2(rows, vectors - v);
+            if (far) next_panel(op, k, v, (int)log2, y, rows, ahead);
             const struct product p = {
                 .k = run, .a = x + k, .lda = op->x.ld, .b = w + k * ldw + j, .ldb = ldw, .c = y + j, .ldc = ldy,
                 .init = k ? y + j : bias + j, .ldi = k ? ldy : 0, .end = last && op->kind == FM_ACT_relu ? END_RELU : END_PLAIN,
+                .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
             panel(NN, p, rows, log2);
             if (last && op->kind != FM_ACT_relu)
@@ -61,21 +80,27 @@ static void transpose(const real *m, int64_t ldm, int64_t rows, int64_t columns,
 static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (void)step;
-    const int64_t rows = end - begin, vectors = vectors_of(op->n_in), ldx = op->dx.ld;
+    const int64_t rows = end - begin, vectors = vectors_of(op->n_in), ldx = op->dx.ld, ldw = op->w.ld;
     const real *dy = (const real *)op->dy.p + begin * op->dy.ld, *w = op->w.p, *y = (const real *)op->y.p + begin * op->y.ld;
     const real *z = op->z.p ? (const real *)op->z.p + begin * op->z.ld : y;
     real *dx = (real *)op->dx.p + begin * ldx;
     real wt[RUN_K * 2 * LANES] __attribute__((aligned(64)));
+    const int far = op->n_in * ldw * (int64_t)sizeof(real) > FAR;
 
-    for (int64_t k = 0, run; k < op->n_out; k += run) {
-        run = at_most(op->n_out - k, RUN_K);
-        const int last = k + run == op->n_out;
-        for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
-            const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = vectors - v >= 2);
-            transpose(w + j * op->w.ld + k, op->w.ld, at_most(op->n_in - j, width), run, wt, width);
+    for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
+        const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = vectors - v >= 2);
+        const int64_t n = tiles_in(rows, (int)log2) * looks(op->n_out), left = op->n_in - j - width;
+        struct ahead ahead[2]; /* the rows of w that the next panel is made of, one piece of memory */
+        ahead[0] = ahead_of(w + (j + width) * ldw, width, left > 0 ? at_most(left, width) * ldw / width : 0, n, 0);
+        ahead[1] = ahead_of(dx + j + width, ldx, left > 0 ? rows : 0, n, 1);
+        for (int64_t k = 0, run; k < op->n_out; k += run) {
+            run = at_most(op->n_out - k, RUN_K);
+            const int last = k + run == op->n_out;
+            transpose(w + j * ldw + k, ldw, at_most(op->n_in - j, width), run, wt, width);
             const struct product p = {
                 .k = run, .a = dy + k, .lda = op->dy.ld, .b = wt, .ldb = width, .c = dx + j, .ldc = ldx, .y = y + j, .ldy = op->y.ld,
                 .init = k ? dx + j : zeros, .ldi = k ? ldx : 0, .end = last && op->kind == FM_ACT_relu ? END_RELU_BACK : END_PLAIN,
+                .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
             panel(NN, p, rows, log2);
             if (last && op->kind != FM_ACT_relu)
@@ -86,82 +111,134 @@ static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int
 
 /* ---- gradient by the weights ------------------------------------------------------------------------------- */
 
-/* g_b[j] += sum of dy[r, j] over rows, in rising r. */
+/* g_b[j] = init[j] + sum of dy[r, j] over rows, in rising r; init may be null. */
 static void bias_gradient(const real *dy, int64_t ldy, int64_t rows, int64_t vectors, const real *init, real *g)
 {
     for (int64_t v = 0; v < vectors; v++) {
-        vf sum = vf_load(init + v * LANES);
+        vf sum = init ? vf_load(init + v * LANES) : vf_set1(0);
         for (int64_t r = 0; r < rows; r++) sum += vf_load(dy + r * ldy + v * LANES);
         vf_store(g + v * LANES, sum);
     }
 }
 
-static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
-{
-    const int64_t vectors = vectors_of(op->n_out), ldx = op->x.ld, ldy = op->dy.ld, ldg = op->g.ld;
-    const int64_t last = at_most(end, op->n_in), rows = last - begin;
-    real *g = (real *)op->g.p + begin * ldg, *gb = (real *)op->g.p + op->n_in * ldg;
-
-    for (int64_t k = 0, run; k < step->rows; k += run) {
-        run = at_most(step->rows - k, RUN_ROWS);
-        const real *x = (const real *)op->x.p + k * ldx + begin, *dy = (const real *)op->dy.p + k * ldy;
-        const int go_on = k || op->accumulate;
-        for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
-            const int64_t j = v * LANES;
-            log2 = panel_log2(rows, vectors - v);
-            const struct product p = {
-                .k = run, .a = x, .lda = ldx, .b = dy + j, .ldb = ldy, .c = g + j, .ldc = ldg,
-                .init = go_on ? g + j : zeros, .ldi = go_on ? ldg : 0,
-            };
-            if (rows > 0) panel(TN, p, rows, log2);
-            if (op->bias && end > op->n_in) bias_gradient(dy + j, ldy, run, 1 << log2, go_on ? gb + j : zeros, gb + j);
-        }
-    }
-}
-
-/* The parameters a tile will move come from far: ask for them before its sum, not after. */
-static inline void prefetch_parameters(const fm_op *op, int64_t at)
-{
-    __builtin_prefetch((const real *)op->w.p + at, 1);
-    if (op->s1.p) __builtin_prefetch((const real *)op->s1.p + at, 1);
-    if (op->s2.p) __builtin_prefetch((const real *)op->s2.p + at, 1);
-}
-
-/* t[rows, width] = m[rows, width of ldm]: a panel on consecutive lines, which every tile then reads without a miss. */
+/* t[rows, width] = m[rows, width of ldm]: a panel on consecutive lines. */
 static void pack(const real *m, int64_t ldm, int64_t rows, real *t, int64_t width)
 {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < width; c += LANES) vf_store(t + r * width + c, vf_load(m + r * ldm + c));
 }
 
+/* A block of columns of dy, panel by panel: each is read once for every tile of the weights above it. */
+static void pack_panels(const real *dy, int64_t ldy, int64_t rows, int64_t span, int64_t vectors, real *t)
+{
+    for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
+        const int64_t width = (int64_t)LANES << (log2 = panel_log2(span, vectors - v));
+        pack(dy + v * LANES, ldy, rows, t, width);
+        t += rows * width;
+    }
+}
+
+/* The parameters of a tile to come: it will move them. */
+static int next_parameters(const fm_op *op, int64_t i, int64_t rows, int64_t j, int64_t k, struct ahead ahead[3])
+{
+    const fm_mat of[3] = {op->w, op->s1, op->s2};
+    int n = 0;
+    for (int m = 0; m < 3; m++)
+        if (of[m].p) ahead[n++] = ahead_of((const real *)of[m].p + i * of[m].ld + j, of[m].ld, rows, looks(k), 1);
+    return n;
+}
+
+/* The rows of the next batch lie in random order in memory, where the processor cannot guess them; asked for all at once
+ * they would take as long as they take. So each tile of the first layer's weights asks for its share. */
+struct fetch {
+    const fm_op *op;
+    const fm_step *step;
+    int64_t bytes, pace; /* of a row; lines a tile */
+    int64_t row, at;     /* the next line */
+};
+
+static struct fetch fetch_of(const fm_op *op, const fm_step *step, int64_t tiles)
+{
+    struct fetch f = {.op = op, .step = step, .bytes = op->n_in * op->data_column};
+    if (!op->data || !step->coming || f.bytes < 256 || op->data_column > 8) return f; /* the cache has small ones anyway */
+    f.pace = (step->coming_rows * ((f.bytes + LINE - 1) / LINE) + tiles - 1) / tiles;
+    return f;
+}
+
+static inline void fetch_some(struct fetch *f)
+{
+    for (int64_t n = f->pace; n > 0 && f->row < f->step->coming_rows; n--) {
+        __builtin_prefetch(f->op->data + f->step->coming[f->row] * f->op->data_row + f->at, 0, 2);
+        f->at += LINE;
+        if (f->at >= f->bytes) f->at = 0, f->row++;
+    }
+}
+
+/* Both ways to the gradient of the weights: into g, on top of what is there; or, with a mover, on from a tile of scratch.
+ * Tiles go down a panel, whose dy stays in the first-level cache; where the weights come from afar, along the rows of a
+ * block of panels: w and the optimizer's state are then walked through in order, and a tile's columns of x stay instead. */
+static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
+                            const struct mover *mover)
+{
+    const int64_t span = end - begin, vectors = vectors_of(op->n_out), ldx = op->x.ld, ldy = op->dy.ld, ldg = op->g.ld;
+    const real *x = (const real *)op->x.p + first * ldx, *dy = (const real *)op->dy.p + first * ldy;
+    const int go_on = !mover && (first || op->accumulate), packs = span >= PACKED_SPAN && vectors > 2;
+    const int far = mover && op->w.ld * op->n_in * (int64_t)sizeof(real) > NEAR;
+    real packed[PACKED] __attribute__((aligned(64))), tile[TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
+    const int64_t block = far && packs ? PACKED / rows / (2 * LANES) * 2 : 1; /* vectors; at least a panel */
+
+    struct fetch fetch = fetch_of(op, step, tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2));
+
+    for (int64_t v0 = 0, v1; v0 < vectors; v0 = v1) {
+        v1 = at_most(vectors, v0 + block);
+        if (block == 1) v1 = v0 + (1 << panel_log2(span, vectors - v0));
+        if (packs) pack_panels(dy + v0 * LANES, ldy, rows, span, v1 - v0, packed);
+        for (int64_t i = begin, left = tiles_in(span, panel_log2(span, v1 - v0)), m; i < end; i += m, left--) {
+            m = (end - i + left - 1) / left;
+            const real *b = packed;
+            for (int64_t v = v0, log2; v < v1; v += 1 << log2) {
+                const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = panel_log2(span, v1 - v));
+                real *g = mover ? tile : (real *)op->g.p + i * ldg + j;
+                struct ahead ahead[3];
+                int n_ahead = 0;
+                fetch_some(&fetch);
+                if (far && v + (1 << log2) < v1) n_ahead = next_parameters(op, i, m, j + width, rows, ahead);
+                else if (far) n_ahead = next_parameters(op, i + m, at_most(m, end - i - m), v0 * LANES, rows, ahead);
+                const struct product p = {
+                    .k = rows, .a = x + i, .lda = ldx, .b = packs ? b : dy + j, .ldb = packs ? width : ldy, .c = g,
+                    .ldc = mover ? width : ldg, .init = go_on ? g : zeros, .ldi = go_on ? ldg : 0, .ahead = ahead, .n_ahead = n_ahead,
+                };
+                tiles[TN][log2][m - 1](&p);
+                if (mover) move(mover, op, i * op->w.ld + j, tile, width, m, 1 << log2);
+                b += rows * width;
+            }
+        }
+    }
+}
+
+static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld;
+    real *gb = (real *)op->g.p + op->n_in * op->g.ld;
+    for (int64_t k = 0, run; k < step->rows; k += run) {
+        run = at_most(step->rows - k, RUN_ROWS);
+        if (begin < last) weight_gradient(op, step, begin, last, k, run, 0);
+        if (op->bias && end > op->n_in)
+            bias_gradient((const real *)op->dy.p + k * ldy, ldy, run, vectors_of(op->n_out), k || op->accumulate ? gb : 0, gb);
+    }
+}
+
 static void linear_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    const int64_t vectors = vectors_of(op->n_out), ldx = op->x.ld, ldy = op->dy.ld, ldw = op->w.ld;
-    const int64_t last = at_most(end, op->n_in);
+    const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, ldw = op->w.ld;
     const struct mover mover = mover_of(op, step, 0);
-    const real *x = op->x.p, *dy = op->dy.p;
-    real g[TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
-    real packed[RUN_ROWS * 2 * LANES] __attribute__((aligned(64)));
-
-    for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
-        const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = panel_log2(last - begin, vectors - v));
-        const int packs = log2 == 1 && step->rows <= RUN_ROWS && vectors > 2 && last - begin >= 64;
-        if (packs) pack(dy + j, ldy, step->rows, packed, width);
-        for (int64_t i = begin, m; i < last; i += m) {
-            const int64_t tiles_left = (last - i + tile_rows[log2] - 1) / tile_rows[log2];
-            m = (last - i + tiles_left - 1) / tiles_left;
-            const struct product p = {
-                .k = step->rows, .a = x + i, .lda = ldx, .b = packs ? packed : dy + j, .ldb = packs ? width : ldy,
-                .c = g, .ldc = width, .init = zeros,
-            };
-            for (int64_t r = 0; r < m; r++) prefetch_parameters(op, (i + r) * ldw + j);
-            tiles[TN][log2][m - 1](&p);
-            move(&mover, op, i * ldw + j, g, width, m, 1 << log2);
-        }
-        if (op->bias && end > op->n_in) {
-            const struct mover bias_mover = bias_differs(op, &mover) ? mover_of(op, step, 1) : mover;
-            bias_gradient(dy + j, ldy, step->rows, 1 << log2, zeros, g);
-            move(&bias_mover, op, op->n_in * ldw + j, g, width, 1, 1 << log2);
-        }
+    if (begin < last) weight_gradient(op, step, begin, last, 0, step->rows, &mover);
+    if (!op->bias || end <= op->n_in) return;
+    const struct mover bias_mover = bias_differs(op, &mover) ? mover_of(op, step, 1) : mover;
+    real g[PANEL_VECTORS * LANES] __attribute__((aligned(64)));
+    for (int64_t v = 0, n; v < vectors_of(op->n_out); v += n) {
+        n = at_most(PANEL_VECTORS, vectors_of(op->n_out) - v);
+        bias_gradient((const real *)op->dy.p + v * LANES, ldy, step->rows, n, 0, g);
+        move(&bias_mover, op, op->n_in * ldw + v * LANES, g, n * LANES, 1, n);
     }
 }

@@ -7,7 +7,7 @@
  *   nn  c[r, j] = init[r, j] + sum_k a[r * lda + k] b[k, j]       forward, and backward on a transposed panel
  *   tn  c[r, j] = init[r, j] + sum_k a[k * lda + r] b[k, j]       weight gradient: x as it lies, summed over the batch */
 
-#define RUN_K 256         /* of k at a time: a panel of b this long stays in the first-level cache */
+#define RUN_K 512         /* of k at a time: a panel of b this long stays in the first-level cache */
 #define PANEL_VECTORS 8   /* the widest panel */
 
 /* The tallest tile of each panel width (1, 2, 4, 8 vectors): enough accumulators to hide the FMA latency, few enough to
@@ -22,15 +22,27 @@ static const int tile_rows[4] = {10, 8, 4, 1};
 static const int tile_rows[4] = {8, 4, 2, 1};
 #endif
 
-/* What a product reads and writes, and how its elements end before they are stored. */
-struct product {
-    int64_t k;
-    const real *a, *b, *init, *y; /* y: the outputs of the layer below, for END_RELU_BACK */
-    real *c;
-    int64_t lda, ldb, ldi, ldy, ldc;
-    enum { END_PLAIN, END_RELU, END_RELU_BACK } end;
+static inline int64_t vectors_of(int64_t columns) { return (columns + LANES - 1) / LANES; }
+static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* ---- looking ahead -------------------------------------------------------------------------------------------- */
+
+#define LINE 64    /* bytes */
+#define LOOK_K (2048 / FM_BYTES) /* of k between two looks: some hundred cycles, so that the loop does not feel them */
+
+/* Rows that will be used soon, as wide as the panel at hand. They come from the outer caches, from memory or from another
+ * core's cache, up to a thousand cycles away: asked for a few at a time while a product runs, they hold nobody up. */
+struct ahead {
+    const char *at;     /* the next row */
+    int64_t ld;         /* bytes to the one after it */
+    int64_t rows, pace; /* left; rows a look */
+    int write;          /* they are going to be written */
 };
-typedef void tile_fn(const struct product *p);
+
+static inline struct ahead ahead_of(const void *at, int64_t ld, int64_t rows, int64_t looks, int write)
+{
+    return (struct ahead){at, ld * (int64_t)sizeof(real), rows, (rows + looks - 1) / looks, write};
+}
 
 /* gcc keeps acc in memory, ten times slower, unless the constant loops are unrolled by name. */
 #ifdef __clang__
@@ -38,6 +50,34 @@ typedef void tile_fn(const struct product *p);
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
+
+static inline __attribute__((always_inline)) void look_ahead(struct ahead *ahead, int n_ahead, int bytes)
+{
+    for (; n_ahead > 0; n_ahead--, ahead++) {
+        int64_t n = at_most(ahead->pace, ahead->rows);
+        const char *at = ahead->at;
+        ahead->rows -= n;
+        ahead->at = at + n * ahead->ld;
+        if (ahead->write)
+            for (; n > 0; n--, at += ahead->ld) UNROLL for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(at + i, 1);
+        else
+            for (; n > 0; n--, at += ahead->ld) UNROLL for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(at + i, 0, 2);
+    }
+}
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------ */
+
+/* What a product reads and writes, and how its elements end before they are stored. */
+struct product {
+    int64_t k;
+    const real *a, *b, *init, *y; /* y: the outputs of the layer below, for END_RELU_BACK */
+    real *c;
+    int64_t lda, ldb, ldi, ldy, ldc;
+    struct ahead *ahead;
+    int n_ahead;
+    enum { END_PLAIN, END_RELU, END_RELU_BACK } end;
+};
+typedef void tile_fn(const struct product *p);
 
 #define EACH_ACC(rows, nv)                                                                                              \
     UNROLL for (int r = 0; r < rows; r++)                                                                              \
@@ -50,12 +90,16 @@ typedef void tile_fn(const struct product *p);
         const int64_t k = p->k, lda = p->lda, ldb = p->ldb, ldc = p->ldc;                                              \
         real *c = p->c;                                                                                                \
         EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
-        for (int64_t i = 0; i < k; i++, b += ldb) {                                                                    \
-            vf bv[nv];                                                                                                 \
-            UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load(b + v * LANES);                                        \
-            UNROLL for (int r = 0; r < rows; r++) {                                                                    \
-                const vf ar = vf_set1(A);                                                                              \
-                UNROLL for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(ar, bv[v], acc[r][v]);                          \
+        for (int64_t i = 0; i < k;) {                                                                                  \
+            const int64_t stop = !p->n_ahead || k - i < LOOK_K ? k : i + LOOK_K;                                       \
+            look_ahead(p->ahead, p->n_ahead, (nv) * FM_BYTES);                                                         \
+            for (; i < stop; i++, b += ldb) {                                                                          \
+                vf bv[nv];                                                                                             \
+                UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load(b + v * LANES);                                    \
+                UNROLL for (int r = 0; r < rows; r++) {                                                                \
+                    const vf ar = vf_set1(A);                                                                          \
+                    UNROLL for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(ar, bv[v], acc[r][v]);                      \
+                }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
         if (p->end == END_RELU) {                                                                                      \
@@ -110,11 +154,15 @@ static inline int panel_log2(int64_t rows, int64_t vectors)
     return vectors >= 4 && rows <= tile_rows[2] ? 2 : 1;
 }
 
+/* Tiles in so many rows of a panel, and how often they look ahead over k terms. */
+static inline int64_t tiles_in(int64_t rows, int log2) { return (rows + tile_rows[log2] - 1) / tile_rows[log2]; }
+static inline int64_t looks(int64_t k) { return (k + LOOK_K - 1) / LOOK_K; }
+
 /* One panel, c[rows, 1 << log2 vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not 6+6+6+6+6+2). */
 static void panel(int form, struct product p, int64_t rows, int log2)
 {
     const int64_t step = form == NN ? p.lda : 1;
-    int64_t left = (rows + tile_rows[log2] - 1) / tile_rows[log2];
+    int64_t left = tiles_in(rows, log2);
     for (; left > 0; left--) {
         const int64_t m = (rows + left - 1) / left;
         tiles[form][log2][m - 1](&p);
@@ -122,6 +170,4 @@ static void panel(int form, struct product p, int64_t rows, int log2)
     }
 }
 
-static inline int64_t vectors_of(int64_t columns) { return (columns + LANES - 1) / LANES; }
-static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 static const real zeros[PANEL_VECTORS * 64 / sizeof(real)] __attribute__((aligned(64)));

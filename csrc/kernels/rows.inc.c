@@ -36,15 +36,6 @@ static void (*const readers[FM_N_SOURCES])(const char *, int64_t, int64_t, real 
 static int32_t (*const label_readers[FM_N_SOURCES])(const char *) = {FM_SOURCES(X)};
 #undef X
 
-/* Rows in random order come from main memory, and the processor cannot guess which: ask for the next batch's now. */
-static inline void prefetch_next_batch(const fm_op *op, const fm_step *step, int64_t r)
-{
-    const int64_t bytes = op->n_in * op->data_column;
-    if (!step->index || r >= step->following || bytes < 256 || op->data_column > 8) return;
-    const char *next = op->data + step->index[step->rows + r] * op->data_row;
-    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + b, 0, 2);
-}
-
 static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     if (op->labels) {
@@ -56,7 +47,6 @@ static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
     const real *shift = op->w.p, *scale = shift + op->w.ld;
     for (int64_t r = begin; r < end; r++) {
         real *x = (real *)op->x.p + r * op->x.ld;
-        prefetch_next_batch(op, step, r);
         readers[op->kind](op->data + data_row(step, r) * op->data_row, op->data_column, op->n_in, x);
         if (!shift) continue;
         for (int64_t c = 0; c < op->n_in; c += LANES) {

@@ -6,7 +6,7 @@
 /* One op's rule for one step. */
 struct mover {
     int kind, nesterov, plain; /* plain: neither clipping nor penalties */
-    real scale, clip, l1, l2, shrink, lr, momentum, alpha, beta1, beta2, eps, root2;
+    real scale, clip, l1, l2, shrink, lr, momentum, alpha, beta1, beta2, eps;
     real rest_alpha, rest_beta1, rest_beta2; /* 1 - alpha, ...: subtracted in double, or 0.999 loses four digits */
 };
 
@@ -26,14 +26,15 @@ static struct mover mover_of(const fm_op *op, const fm_step *step, int bias)
     const fm_rule *rule = &op->rule;
     const int decay = !bias || rule->decay_bias;
     const double scale = norm_scale(op), lr = step->lr * (bias ? rule->lr_bias : rule->lr_weight);
+    const int adam = op->kind == FM_OPT_adam; /* its fraction is extended by root2: one division less an element */
     return (struct mover){
         .kind = op->kind, .nesterov = rule->nesterov,
         .plain = scale == 1 && rule->clip_value <= 0 && (!decay || (rule->l1 == 0 && rule->l2 == 0 && rule->decay == 0)),
         .scale = (real)scale, .clip = rule->clip_value > 0 ? (real)rule->clip_value : (real)INFINITY,
         .l1 = decay ? (real)rule->l1 : 0, .l2 = decay ? (real)rule->l2 : 0, .shrink = decay ? (real)(1 - lr * rule->decay) : 1,
-        .lr = (real)-(op->kind == FM_OPT_adam ? lr / step->unbias1 : lr),
+        .lr = (real)-(adam ? lr * step->root2 / step->unbias1 : lr),
         .momentum = (real)rule->momentum, .alpha = (real)rule->alpha, .beta1 = (real)rule->beta1, .beta2 = (real)rule->beta2,
-        .eps = (real)rule->eps, .root2 = (real)step->root2, .rest_alpha = (real)(1 - rule->alpha),
+        .eps = (real)(adam ? rule->eps * step->root2 : rule->eps), .rest_alpha = (real)(1 - rule->alpha),
         .rest_beta1 = (real)(1 - rule->beta1), .rest_beta2 = (real)(1 - rule->beta2),
     };
 }
@@ -70,7 +71,7 @@ static inline __attribute__((always_inline)) vf direction(const struct mover *m,
     default: /* adam */
         vf_store(s1, a = vf_fma(vf_set1(m->beta1), vf_load(s1), vf_set1(m->rest_beta1) * g));
         vf_store(s2, b = vf_fma(vf_set1(m->beta2), vf_load(s2), vf_set1(m->rest_beta2) * g * g));
-        return a / (vf_sqrt(b) / vf_set1(m->root2) + vf_set1(m->eps));
+        return a / (vf_sqrt(b) + vf_set1(m->eps));
     }
 }
 

@@ -179,6 +179,7 @@ cdef class Engine:
     cdef readonly object plan
     cdef readonly str target
     cdef object _lock
+    cdef list _fetching
 
     def __cinit__(self, plan, target=None):
         cdef int n = len(plan.ops)
@@ -200,6 +201,10 @@ cdef class Engine:
             self._set(i, plan.ops[i])
             self._span[i] = plan.spans[i]
             self._sync[i] = plan.syncs[i]
+        self._fetching = [i for i in range(len(plan.ops)) if plan.ops[i].fetch]
+        for i in range(len(plan.ops)):
+            if plan.ops[i].data is not None:
+                self._point(i)
         i = 0
         while fm_targets[i].name.decode() != self.target:
             i += 1
@@ -247,16 +252,21 @@ cdef class Engine:
         c.rule.l1, c.rule.l2, c.rule.decay = rule.l1, rule.l2, rule.decay
         c.rule.lr_weight, c.rule.lr_bias = rule.lr_weight, rule.lr_bias
         c.rule.clip_value, c.rule.clip_norm = rule.clip_value, rule.clip_norm
-        if op.data is not None:
-            self._point(c, op)
         return 0
 
-    cdef int _point(self, fm_op *c, op) except -1:
+    cdef int _point(self, int i) except -1:
+        """Where op `i`, a gather or a scatter, finds its data; ops that fetch follow the gather of the inputs."""
+        op = self.plan.ops[i]
+        cdef fm_op *c = &self._ops[i]
+        cdef int k
         if op.opcode == "gather":
             c.kind = SOURCE_CODES[op.data.dtype.str]
         c.data = <const char *>address(op.data)
         c.data_row = op.data.strides[0]
         c.data_column = op.data.strides[1] if op.data.ndim > 1 else 0
+        if op.opcode == "gather" and i == self.plan.gathers[0]:
+            for k in self._fetching:
+                self._ops[k].data, self._ops[k].data_row, self._ops[k].data_column = c.data, c.data_row, c.data_column
         return 0
 
     cdef int _count_data_rows(self) except -1:
@@ -272,7 +282,7 @@ cdef class Engine:
         if data.ndim != (1 if op.labels else 2) or (data.ndim == 2 and data.shape[1] != (op.n_in or op.n_out)):
             raise ValueError(f"op {i} ({op.opcode}) has {op.n_in or op.n_out} columns, got an array of shape {data.shape}")
         op.data = data
-        self._point(&self._ops[i], op)
+        self._point(i)
         self._count_data_rows()
 
     def run(self, order, offsets, lr=None, *, weight=None, int64_t first_number=0, int first_op=0, last_op=None,

@@ -107,6 +107,7 @@ class Op:
     bias: bool = False
     accumulate: bool = False
     smooth_clip: bool = False
+    fetch: bool = False  # linear_grad, linear_update: bring rows of the next batch into the cache meanwhile
     x: Array | None = None
     w: Array | None = None
     y: Array | None = None

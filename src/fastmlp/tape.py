@@ -172,6 +172,7 @@ class Tape:
                 setattr(op, name, arrays[i])
             if rules:
                 op.rule = rules[i]
+            op.fetch = i == 0 and opcode in ("linear_grad", "linear_update")
             self.ops.append(op)
         return self.ops[first:]
 
