@@ -103,7 +103,7 @@ static inline __attribute__((always_inline)) void single_loss(int kind, const fm
 
 /* sum_c t_c (log(sum e^y) - y_c) = (sum t) log(sum e^(y - top)) + sum_c t_c (top - y_c): two sums without cancellation,
  * which one pass collects with the exponentials; a second turns those into the gradient. */
-static void softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+static void wide_softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int64_t n = op->n_out;
     const vf zero = vf_set1(0), kept = vf_set1((real)(1 - op->param)), spread = vf_set1((real)(op->param / (double)n));
@@ -130,6 +130,96 @@ static void softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t 
             vf_store(dy + c, vf_keep(inside(c, n), share * vf_fma(weights, p, -t)));
         }
     }
+}
+
+/* The same for rows within a block: a vector of rows instead of a row of half-empty vectors, so that one exponential and
+ * one logarithm serve LANES rows. The sums go over columns as they would over lanes: the same bits. */
+
+typedef real square[BLOCK][LANES] __attribute__((aligned(64))); /* [column][row] */
+
+/* The rows of m as columns; where there are fewer, the last one over and over. */
+static inline void columns_of(const real *m, int64_t ldm, int64_t rows, square columns)
+{
+    real copy[LANES][BLOCK] __attribute__((aligned(64)));
+    for (int64_t l = 0; l < LANES; l++)
+        for (int c = 0; c < BLOCK; c += LANES) vf_store(copy[l] + c, vf_load(m + at_most(l, rows - 1) * ldm + c));
+    for (int c = 0; c < BLOCK; c += LANES) transpose_square(copy[0] + c, BLOCK, columns[c], LANES);
+}
+
+static inline void rows_of(square columns, real *m, int64_t ldm, int64_t rows)
+{
+    real copy[LANES][BLOCK] __attribute__((aligned(64)));
+    for (int c = 0; c < BLOCK; c += LANES) transpose_square(columns[c], LANES, copy[0] + c, BLOCK);
+    for (int64_t l = 0; l < rows; l++)
+        for (int c = 0; c < BLOCK; c += LANES) vf_store(m + l * ldm + c, vf_load(copy[l] + c));
+}
+
+static inline vf sum_of_columns(vf s[BLOCK])
+{
+    for (int half = BLOCK / 2; half > 0; half /= 2)
+        for (int c = 0; c < half; c++) s[c] = s[c] + s[c + half];
+    return s[0];
+}
+
+static inline vf max_of_columns(square x, int64_t n)
+{
+    const vf lowest = vf_set1((real)-INFINITY);
+    vf s[BLOCK];
+    for (int c = 0; c < BLOCK; c++) s[c] = c < n ? vf_max(lowest, vf_load(x[c])) : lowest;
+    for (int half = BLOCK / 2; half > 0; half /= 2)
+        for (int c = 0; c < half; c++) s[c] = vf_max(s[c], s[c + half]);
+    return s[0];
+}
+
+/* t[column][row], smoothed. */
+static inline void target_columns(const fm_op *op, int64_t r, int64_t rows, square t)
+{
+    const int64_t n = op->n_out;
+    const vf kept = vf_set1((real)(1 - op->param)), spread = vf_set1((real)(op->param / (double)n));
+    vi labels = {0};
+    if (!op->labels) columns_of((const real *)op->t.p + r * op->t.ld, op->t.ld, rows, t);
+    else
+        for (int64_t l = 0; l < rows; l++) labels[l] = ((const int32_t *)op->t.p)[r + l];
+    for (int c = 0; c < n; c++) {
+        const vf target = op->labels ? vf_keep(labels == (ireal)c, vf_set1(1)) : vf_load(t[c]);
+        vf_store(t[c], vf_fma(kept, target, spread));
+    }
+}
+
+static void narrow_softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    const int64_t n = op->n_out;
+    const vf zero = vf_set1(0);
+    for (int64_t r = begin, rows; r < end; r += rows) {
+        square x, t;
+        vf sum_e[BLOCK] = {{0}}, sum_t[BLOCK] = {{0}}, sum_below[BLOCK] = {{0}}, share = zero;
+        rows = at_most(end - r, LANES);
+        columns_of((const real *)op->y.p + r * op->y.ld, op->y.ld, rows, x);
+        target_columns(op, r, rows, t);
+        const vf top = max_of_columns(x, n);
+        for (int c = 0; c < n; c++) {
+            const vf below = top - vf_load(x[c]), target = vf_load(t[c]);
+            sum_e[c] = zero + vf_exp(-below), sum_t[c] = zero + target;
+            sum_below[c] = zero + vf_keep(target != zero, target * below); /* 0 log 0 = 0 */
+            vf_store(x[c], sum_e[c]);
+        }
+        const vf total = sum_of_columns(sum_e), weight = sum_of_columns(sum_t), below = sum_of_columns(sum_below);
+        const vf log_total = vf_log(total);
+        for (int64_t l = 0; l < rows; l++) {
+            op->row_loss[r + l] = (double)weight[l] * log_total[l] + below[l];
+            share[l] = (real)row_share(step, r + l);
+        }
+        if (!op->dy.p) continue;
+        for (int c = 0; c < BLOCK; c++)
+            vf_store(x[c], c < n ? share * vf_fma(weight, vf_load(x[c]) / total, -vf_load(t[c])) : zero);
+        rows_of(x, (real *)op->dy.p + r * op->dy.ld, op->dy.ld, rows);
+    }
+}
+
+static void softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    if (op->n_out > 1 && op->n_out <= BLOCK) narrow_softmax_cross_entropy(op, step, begin, end);
+    else wide_softmax_cross_entropy(op, step, begin, end);
 }
 
 static void loss(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
