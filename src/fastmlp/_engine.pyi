@@ -16,6 +16,7 @@ OPTIMIZERS: tuple[str, ...]
 KINDS: dict[str, tuple[str, ...]]
 COMPILER: str
 
+def all_finite(array: NDArray[Any]) -> bool: ...
 def targets(supported: bool = True) -> tuple[str, ...]: ...
 
 class Engine:

@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 
@@ -140,6 +140,22 @@ def targets(supported=True):
             found.append(fm_targets[i].name.decode())
         i += 1
     return tuple(found)
+
+
+def all_finite(array):
+    """Whether a C-contiguous array of float32 or float64 holds neither NaN nor infinity."""
+    cdef Py_buffer view
+    cdef int finite, single = array.dtype == np.float32
+    if not single and array.dtype != np.float64:
+        raise TypeError(f"array must be float32 or float64, got {array.dtype}")
+    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
+    with nogil:
+        if single:
+            finite = all_finite_32(<const char *>view.buf, view.len // 4)
+        else:
+            finite = all_finite_64(<const char *>view.buf, view.len // 8)
+    PyBuffer_Release(&view)
+    return bool(finite)
 
 
 cdef uintptr_t address(array):

@@ -23,7 +23,7 @@ from .evaluation import Evaluator, batch_weights, batches
 from .history import DivergenceError, History
 from .interrupts import WholeSteps
 from .mlp import MLP
-from .pace import Pace
+from .pace import Pace, Workers
 from .schedules import ReduceOnPlateau
 from .snapshot import Snapshot
 
@@ -112,6 +112,7 @@ class EpochLoop:
         self.data, trainer = data, self.trainer
         self.runner = trainer._executor(self.batch, data)
         self.pace = Pace(self.runner.plan.work)
+        self.workers = Workers(self.runner.plan.n_threads, self.runner.plan.work)
         self.total_steps = trainer.steps + self.epochs * trainer.updates(len(self.offsets) - 1)
 
     def _plateau(self) -> ReduceOnPlateau | None:
@@ -260,11 +261,18 @@ class EpochLoop:
         while done < len(losses):
             if cancel and cancel.is_set():
                 raise KeyboardInterrupt("the training was cancelled")
-            stop, start = min(done + self.pace.steps, len(losses)), time.perf_counter()
+            trial, n_threads = self.workers.trial, self.workers.number
+            some = max(1, self.pace.steps // 8) if trial else self.pace.steps
+            stop, start = min(done + some, len(losses)), time.perf_counter()
             with WholeSteps():
                 part, rates = offsets[done : stop + 1], lr[done:stop]
-                losses[done:stop] = self.trainer._run(self.runner, order, part, rates, self.data, epoch_rows=self.n)
-            self.pace.took(stop - done, time.perf_counter() - start)
+                losses[done:stop] = self.trainer._run(
+                    self.runner, order, part, rates, self.data, n_threads=n_threads, epoch_rows=self.n
+                )
+            seconds = time.perf_counter() - start
+            self.workers.took(stop - done, seconds)
+            if not trial:
+                self.pace.took(stop - done, seconds)
             done = stop
         return losses.reshape(epochs, steps), lr.reshape(epochs, steps)
 

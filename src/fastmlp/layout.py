@@ -65,8 +65,8 @@ def aligned(elements: int, dtype: DTypeLike) -> NDArray[Any]:
 def _on_huge_pages(size: int) -> NDArray[np.uint8]:
     """Zeroed memory of which all whole huge pages are asked for as such.
 
-    A kernel walks down a column of tiles, a row stride from line to line: on small pages nearly every step wants another
-    address translation, which costs a twentieth of the speed. What is left over stays small: nothing is wasted.
+    A kernel walks down columns, a row stride from line to line: on small pages nearly every step wants another address
+    translation, which costs a twentieth of the speed. What is left over stays small: nothing is wasted.
     """
     memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     raw = np.frombuffer(memory, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""How many steps one call into the engine covers: about 50 ms of them, so that Ctrl-C and callbacks are heard soon."""
+"""How many steps one call into the engine covers, and how many workers share them: learnt from the calls before."""
 
 from __future__ import annotations
 
@@ -32,3 +32,54 @@ class Pace:
         """So many steps took so long."""
         fitting = int(SLICE_SECONDS * steps / max(seconds, 1e-9))
         self.steps = max(1, min(2 * self.steps, fitting))
+
+
+class Workers:
+    """All workers, or one alone where that is faster.
+
+    How fast two cores exchange their results differs fivefold between machines, and on a shared one from minute to
+    minute; on small steps it decides. So the other choice is tried now and then, on a short slice. The numbers do not
+    depend on it.
+
+    Parameters
+    ----------
+    most : int
+        Workers there are.
+    work : float
+        Floating-point operations of a step; from `LARGE` on, all workers are used without a trial.
+
+    Examples
+    --------
+    >>> workers = Workers(most=2, work=1e6)
+    >>> for seconds in (3.0, 3.0, 2.0):
+    ...     workers.took(1, seconds)
+    >>> workers.number
+    1
+    """
+
+    LARGE = 1e8
+    PERIOD = 32  # calls from one trial to the next
+
+    def __init__(self, most: int, work: float) -> None:
+        self.most = most
+        self._choices = (most, 1) if most > 1 and work < self.LARGE else (most,)
+        self._seconds: dict[int, float] = {}  # of a step, by number of workers
+        self._calls = 0
+
+    @property
+    def trial(self) -> bool:
+        """Whether the next call is a trial, to be kept short."""
+        return len(self._choices) > 1 and self._calls % self.PERIOD == 2
+
+    @property
+    def number(self) -> int:
+        """Workers for the next call: the first two are for all of them, since the very first also warms up."""
+        if len(self._seconds) < len(self._choices):
+            return 1 if self.trial else self.most
+        best = min(self._choices, key=self._seconds.__getitem__)
+        return self.most + 1 - best if self.trial else best
+
+    def took(self, steps: int, seconds: float) -> None:
+        """So many steps, by `number` workers, took so long."""
+        self._seconds[self.number] = seconds / steps
+        self._calls += 1

@@ -141,21 +141,36 @@ class Stepper:
         return np.repeat(rates.reshape(epochs, updates), self.options.accumulate, axis=1)[:, :batches].reshape(-1)
 
     def _run(
-        self, runner: Executor, order: Any, offsets: Any, lr: Any, data: Data, *, epoch_rows: int | None = None
+        self,
+        runner: Executor,
+        order: Any,
+        offsets: Any,
+        lr: Any,
+        data: Data,
+        *,
+        n_threads: int | None = None,
+        epoch_rows: int | None = None,
     ) -> NDArray[np.float64]:
-        """Train on some batches; an epoch ends after every `epoch_rows` rows."""
+        """Train on some batches, by default with the plan's workers; an epoch ends after every `epoch_rows` rows."""
+        n_threads = n_threads or runner.plan.n_threads
         if self._average:
             self._average.begin()
         if self._sum:
-            return self._accumulate(self._sum, runner, order, offsets, lr, data, epoch_rows)
-        losses = runner.run(
-            order, offsets, lr, weight=data.weight, first_number=self.steps, n_threads=runner.plan.n_threads
-        )
+            return self._accumulate(self._sum, runner, order, offsets, lr, data, n_threads, epoch_rows)
+        losses = runner.run(order, offsets, lr, weight=data.weight, first_number=self.steps, n_threads=n_threads)
         self.steps += len(losses)
         return losses
 
     def _accumulate(
-        self, gradient: GradientSum, runner: Executor, order: Any, offsets: Any, lr: Any, data: Data, rows: int | None
+        self,
+        gradient: GradientSum,
+        runner: Executor,
+        order: Any,
+        offsets: Any,
+        lr: Any,
+        data: Data,
+        n_threads: int,
+        rows: int | None,
     ) -> NDArray[np.float64]:
         """Add up gradients; every k batches and at the end of an epoch, move the weights."""
         losses, k = np.empty(len(offsets) - 1), self.options.accumulate
@@ -169,7 +184,7 @@ class Stepper:
                 weight=data.weight,
                 first_number=number,
                 last_op=runner.plan.first_update,
-                n_threads=runner.plan.n_threads,
+                n_threads=n_threads,
             )
             if gradient.count == k or (rows and end % rows == 0):
                 self._update(gradient, runner, lr[s : s + 1])
