@@ -16,8 +16,8 @@ static void next_panel(const fm_op *op, int64_t k, int64_t v, int log2, const re
     v += 1 << log2;
     if (v >= vectors_of(op->n_out)) k += RUN_K, v = 0;
     const int64_t run = k < op->n_in ? at_most(op->n_in - k, RUN_K) : 0;
-    ahead[0] = ahead_of((const real *)op->w.p + k * op->w.ld + v * LANES, op->w.ld, run, n, 0);
-    ahead[1] = ahead_of(y + v * LANES, op->y.ld, run ? rows : 0, n, 1);
+    ahead[0] = ahead_of((const real *)op->w.p + k * op->w.ld + v * LANES, op->w.ld, run, n);
+    ahead[1] = ahead_of(y + v * LANES, op->y.ld, run ? rows : 0, n);
 }
 
 static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
@@ -91,8 +91,8 @@ static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int
         const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = vectors - v >= 2);
         const int64_t n = tiles_in(rows, (int)log2) * looks(op->n_out), left = op->n_in - j - width;
         struct ahead ahead[2]; /* the rows of w that the next panel is made of, one piece of memory */
-        ahead[0] = ahead_of(w + (j + width) * ldw, width, left > 0 ? at_most(left, width) * ldw / width : 0, n, 0);
-        ahead[1] = ahead_of(dx + j + width, ldx, left > 0 ? rows : 0, n, 1);
+        ahead[0] = ahead_of(w + (j + width) * ldw, width, left > 0 ? at_most(left, width) * ldw / width : 0, n);
+        ahead[1] = ahead_of(dx + j + width, ldx, left > 0 ? rows : 0, n);
         for (int64_t k = 0, run; k < op->n_out; k += run) {
             run = at_most(op->n_out - k, RUN_K);
             const int last = k + run == op->n_out;
@@ -138,13 +138,13 @@ static void pack_panels(const real *dy, int64_t ldy, int64_t rows, int64_t span,
     }
 }
 
-/* The parameters of a tile to come: it will move them. */
+/* The parameters of a tile to come, which will move them. */
 static int next_parameters(const fm_op *op, int64_t i, int64_t rows, int64_t j, int64_t k, struct ahead ahead[3])
 {
     const fm_mat of[3] = {op->w, op->s1, op->s2};
     int n = 0;
     for (int m = 0; m < 3; m++)
-        if (of[m].p) ahead[n++] = ahead_of((const real *)of[m].p + i * of[m].ld + j, of[m].ld, rows, looks(k), 1);
+        if (of[m].p) ahead[n++] = ahead_of((const real *)of[m].p + i * of[m].ld + j, of[m].ld, rows, looks(k));
     return n;
 }
 

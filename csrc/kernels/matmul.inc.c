@@ -36,12 +36,11 @@ struct ahead {
     const char *at;     /* the next row */
     int64_t ld;         /* bytes to the one after it */
     int64_t rows, pace; /* left; rows a look */
-    int write;          /* they are going to be written */
 };
 
-static inline struct ahead ahead_of(const void *at, int64_t ld, int64_t rows, int64_t looks, int write)
+static inline struct ahead ahead_of(const void *at, int64_t ld, int64_t rows, int64_t looks)
 {
-    return (struct ahead){at, ld * (int64_t)sizeof(real), rows, (rows + looks - 1) / looks, write};
+    return (struct ahead){at, ld * (int64_t)sizeof(real), rows, (rows + looks - 1) / looks};
 }
 
 /* gcc keeps acc in memory, ten times slower, unless the constant loops are unrolled by name. */
@@ -58,10 +57,7 @@ static inline __attribute__((always_inline)) void look_ahead(struct ahead *ahead
         const char *at = ahead->at;
         ahead->rows -= n;
         ahead->at = at + n * ahead->ld;
-        if (ahead->write)
-            for (; n > 0; n--, at += ahead->ld) UNROLL for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(at + i, 1);
-        else
-            for (; n > 0; n--, at += ahead->ld) UNROLL for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(at + i, 0, 2);
+        for (; n > 0; n--, at += ahead->ld) UNROLL for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(at + i);
     }
 }
 

@@ -1,10 +1,10 @@
 /* Vector words for AVX2 + FMA: 32 bytes, two of them a block. Opens the target region; simd/end.h closes it. */
 #include <immintrin.h> /* outside the region: it opens its own */
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,prfchw"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,prfchw")
+#pragma GCC target("avx2,fma")
 #endif
 #define FM_BYTES 32
 #include "words.h"

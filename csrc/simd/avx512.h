@@ -1,10 +1,10 @@
 /* Vector words for AVX-512F: 64 bytes, one is a block. Opens the target region; simd/end.h closes it. */
 #include <immintrin.h> /* outside the region: it opens its own */
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prfchw"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prfchw")
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
 #endif
 #define FM_BYTES 64
 #include "words.h"
