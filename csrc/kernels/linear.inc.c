@@ -38,7 +38,7 @@ static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
             if (far) next_panel(op, k, v, (int)log2, y, rows, ahead);
             const struct product p = {
                 .k = run, .a = x + k, .lda = op->x.ld, .b = w + k * ldw + j, .ldb = ldw, .c = y + j, .ldc = ldy,
-                .init = k ? y + j : bias + j, .ldi = k ? ldy : 0, .end = last && op->kind == FM_ACT_relu ? END_RELU : END_PLAIN,
+                .init = k ? y + j : bias + j, .ldi = k ? ldy : 0, .relu = last && op->kind == FM_ACT_relu,
                 .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
             panel(NN, p, rows, log2);
@@ -65,24 +65,31 @@ static inline void transpose_square(const real *m, int64_t ldm, real *t, int64_t
     UNROLL for (int r = 0; r < LANES; r++) vf_store(t + r * ldt, a[r]);
 }
 
-/* t[columns, width] = m[rows, columns] transposed; lanes of t past `rows` become zero, up to width. */
-static void transpose(const real *m, int64_t ldm, int64_t rows, int64_t columns, real *t, int64_t width)
+/* t[columns, width] = m[rows, columns] transposed; lanes of t past `rows` become zero, up to width, whole vectors. */
+static void transpose(const real *m, int64_t ldm, int64_t rows, int64_t columns, real *t, int64_t ldt, int64_t width)
 {
     for (int64_t r = 0; r < width; r += LANES) {
         int64_t c = 0;
         if (r + LANES <= rows)
-            for (; c + LANES <= columns; c += LANES) transpose_square(m + r * ldm + c, ldm, t + c * width + r, width);
+            for (; c + LANES <= columns; c += LANES) transpose_square(m + r * ldm + c, ldm, t + c * ldt + r, ldt);
         for (; c < columns; c++)
-            for (int64_t l = 0; l < LANES; l++) t[c * width + r + l] = r + l < rows ? m[(r + l) * ldm + c] : 0;
+            for (int64_t l = 0; l < LANES; l++) t[c * ldt + r + l] = r + l < rows ? m[(r + l) * ldm + c] : 0;
     }
 }
 
-static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+/* dx *= act' for a block of rows and vectors, by the output of the layer below. */
+static void through_activation(const fm_op *op, int64_t r, int64_t j, int64_t rows, int64_t vectors)
 {
-    (void)step;
+    const real *y = (const real *)op->y.p + r * op->y.ld + j, *z = op->z.p ? (const real *)op->z.p + r * op->z.ld + j : y;
+    real *dx = (real *)op->dx.p + r * op->dx.ld + j;
+    activation_backward(op->kind, (real)op->param, y, op->y.ld, z, op->z.ld, dx, op->dx.ld, rows, vectors);
+}
+
+/* dx = dy w^T by columns of dx: a panel of them from as many rows of w, transposed for all rows of the batch. */
+static void back_by_columns(const fm_op *op, int64_t begin, int64_t end)
+{
     const int64_t rows = end - begin, vectors = vectors_of(op->n_in), ldx = op->dx.ld, ldw = op->w.ld;
-    const real *dy = (const real *)op->dy.p + begin * op->dy.ld, *w = op->w.p, *y = (const real *)op->y.p + begin * op->y.ld;
-    const real *z = op->z.p ? (const real *)op->z.p + begin * op->z.ld : y;
+    const real *dy = (const real *)op->dy.p + begin * op->dy.ld, *w = op->w.p;
     real *dx = (real *)op->dx.p + begin * ldx;
     real wt[RUN_K * 2 * LANES] __attribute__((aligned(64)));
     const int far = op->n_in * ldw * (int64_t)sizeof(real) > FAR;
@@ -90,23 +97,64 @@ static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int
     for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
         const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = vectors - v >= 2);
         const int64_t n = tiles_in(rows, (int)log2) * looks(op->n_out), left = op->n_in - j - width;
-        struct ahead ahead[2]; /* the rows of w that the next panel is made of, one piece of memory */
-        ahead[0] = ahead_of(w + (j + width) * ldw, width, left > 0 ? at_most(left, width) * ldw / width : 0, n);
-        ahead[1] = ahead_of(dx + j + width, ldx, left > 0 ? rows : 0, n);
+        struct ahead ahead[2]; /* the rows of w that the next panel is made of, one piece of memory; and its dx */
+        if (far) {
+            ahead[0] = ahead_of(w + (j + width) * ldw, width, left > 0 ? at_most(left, width) * ldw / width : 0, n);
+            ahead[1] = ahead_of(dx + j + width, ldx, left > 0 ? rows : 0, n);
+        }
         for (int64_t k = 0, run; k < op->n_out; k += run) {
             run = at_most(op->n_out - k, RUN_K);
-            const int last = k + run == op->n_out;
-            transpose(w + j * ldw + k, ldw, at_most(op->n_in - j, width), run, wt, width);
+            transpose(w + j * ldw + k, ldw, at_most(op->n_in - j, width), run, wt, width, width);
             const struct product p = {
-                .k = run, .a = dy + k, .lda = op->dy.ld, .b = wt, .ldb = width, .c = dx + j, .ldc = ldx, .y = y + j, .ldy = op->y.ld,
-                .init = k ? dx + j : zeros, .ldi = k ? ldx : 0, .end = last && op->kind == FM_ACT_relu ? END_RELU_BACK : END_PLAIN,
-                .ahead = ahead, .n_ahead = far ? 2 : 0,
+                .k = run, .a = dy + k, .lda = op->dy.ld, .b = wt, .ldb = width, .c = dx + j, .ldc = ldx,
+                .init = k ? dx + j : zeros, .ldi = k ? ldx : 0, .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
             panel(NN, p, rows, log2);
-            if (last && op->kind != FM_ACT_relu)
-                activation_backward(op->kind, (real)op->param, y + j, op->y.ld, z + j, op->z.ld, dx + j, ldx, rows, 1 << log2);
+        }
+        through_activation(op, begin, j, rows, (int64_t)1 << log2);
+    }
+}
+
+/* dx^T = w dy^T by rows of the batch: a panel of them, transposed before and after, for all rows of w as they lie. */
+static void back_by_rows(const fm_op *op, int64_t begin, int64_t end)
+{
+    const int64_t vectors = vectors_of(end - begin), ldx = op->dx.ld, ldw = op->w.ld;
+    const real *w = op->w.p;
+    real dyt[RUN_K * 2 * LANES] __attribute__((aligned(64))), dxt[RUN_K * 2 * LANES] __attribute__((aligned(64)));
+
+    for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
+        const int64_t r = begin + v * LANES, width = (int64_t)LANES << (log2 = vectors - v >= 2), rows = at_most(end - r, width);
+        const real *dy = (const real *)op->dy.p + r * op->dy.ld;
+        for (int64_t i = 0, height; i < op->n_in; i += height) {
+            height = at_most(op->n_in - i, RUN_K);
+            for (int64_t k = 0, run; k < op->n_out; k += run) {
+                run = at_most(op->n_out - k, RUN_K);
+                transpose(dy + k, op->dy.ld, rows, run, dyt, width, width);
+                const struct product p = {
+                    .k = run, .a = w + i * ldw + k, .lda = ldw, .b = dyt, .ldb = width, .c = dxt, .ldc = width,
+                    .init = k ? dxt : zeros, .ldi = k ? width : 0,
+                };
+                panel(NN, p, height, log2);
+            }
+            transpose(dxt, width, height, rows, (real *)op->dx.p + r * ldx + i, ldx, vectors_of(height) * LANES);
+            through_activation(op, r, i, rows, vectors_of(height));
         }
     }
+}
+
+/* Both give the same bits. What they differ in: how many squares are transposed, and the lanes that stay empty. */
+static int rows_are_cheaper(const fm_op *op, int64_t rows)
+{
+    const int64_t vx = vectors_of(op->n_in), vy = vectors_of(op->n_out), vr = vectors_of(rows), square = 8 * LANES;
+    const int64_t by_columns = rows * vx * op->n_out + vx * vy * square;
+    return vr * op->n_in * op->n_out + vr * (vy * parts_of(op->n_in, RUN_K) + vx) * square < by_columns;
+}
+
+static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    (void)step;
+    if (rows_are_cheaper(op, end - begin)) back_by_rows(op, begin, end);
+    else back_by_columns(op, begin, end);
 }
 
 /* ---- gradient by the weights ------------------------------------------------------------------------------- */
@@ -157,11 +205,12 @@ struct fetch {
     int64_t row, at;     /* the next line */
 };
 
-static struct fetch fetch_of(const fm_op *op, const fm_step *step, int64_t tiles)
+static inline struct fetch fetch_of(const fm_op *op, const fm_step *step, int64_t span)
 {
     struct fetch f = {.op = op, .step = step, .bytes = op->n_in * op->data_column};
     if (!op->data || !step->coming || f.bytes < 256 || op->data_column > 8) return f; /* the cache has small ones anyway */
-    f.pace = (step->coming_rows * ((f.bytes + LINE - 1) / LINE) + tiles - 1) / tiles;
+    const int64_t vectors = vectors_of(op->n_out), tiles = tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2);
+    f.pace = parts_of(step->coming_rows * ((f.bytes + LINE - 1) / LINE), tiles);
     return f;
 }
 
@@ -182,19 +231,19 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
 {
     const int64_t span = end - begin, vectors = vectors_of(op->n_out), ldx = op->x.ld, ldy = op->dy.ld, ldg = op->g.ld;
     const real *x = (const real *)op->x.p + first * ldx, *dy = (const real *)op->dy.p + first * ldy;
-    const int go_on = !mover && (first || op->accumulate), packs = span >= PACKED_SPAN && vectors > 2;
+    const int go_on = !mover && (first || op->accumulate), packs = span >= PACKED_SPAN && vectors > 2 && rows * 2 * LANES <= PACKED;
     const int far = mover && op->w.ld * op->n_in * (int64_t)sizeof(real) > NEAR;
     real packed[PACKED] __attribute__((aligned(64))), tile[TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int64_t block = far && packs ? PACKED / rows / (2 * LANES) * 2 : 1; /* vectors; at least a panel */
 
-    struct fetch fetch = fetch_of(op, step, tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2));
+    struct fetch fetch = fetch_of(op, step, span);
 
     for (int64_t v0 = 0, v1; v0 < vectors; v0 = v1) {
         v1 = at_most(vectors, v0 + block);
         if (block == 1) v1 = v0 + (1 << panel_log2(span, vectors - v0));
         if (packs) pack_panels(dy + v0 * LANES, ldy, rows, span, v1 - v0, packed);
         for (int64_t i = begin, left = tiles_in(span, panel_log2(span, v1 - v0)), m; i < end; i += m, left--) {
-            m = (end - i + left - 1) / left;
+            m = left == 1 ? end - i : (end - i + left - 1) / left;
             const real *b = packed;
             for (int64_t v = v0, log2; v < v1; v += 1 << log2) {
                 const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = panel_log2(span, v1 - v));

@@ -25,6 +25,9 @@ static const int tile_rows[4] = {8, 4, 2, 1};
 static inline int64_t vectors_of(int64_t columns) { return (columns + LANES - 1) / LANES; }
 static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* How many parts of at most so many; in small networks most things are one part, and a division takes as long as a tile. */
+static inline int64_t parts_of(int64_t whole, int64_t most) { return whole <= most ? 1 : (whole + most - 1) / most; }
+
 /* ---- looking ahead -------------------------------------------------------------------------------------------- */
 
 #define LINE 64    /* bytes */
@@ -66,12 +69,12 @@ static inline __attribute__((always_inline)) void look_ahead(struct ahead *ahead
 /* What a product reads and writes, and how its elements end before they are stored. */
 struct product {
     int64_t k;
-    const real *a, *b, *init, *y; /* y: the outputs of the layer below, for END_RELU_BACK */
+    const real *a, *b, *init;
     real *c;
-    int64_t lda, ldb, ldi, ldy, ldc;
+    int64_t lda, ldb, ldi, ldc;
     struct ahead *ahead;
     int n_ahead;
-    enum { END_PLAIN, END_RELU, END_RELU_BACK } end;
+    int relu; /* a common end that costs nothing here */
 };
 typedef void tile_fn(const struct product *p);
 
@@ -87,8 +90,8 @@ typedef void tile_fn(const struct product *p);
         real *c = p->c;                                                                                                \
         EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
         for (int64_t i = 0; i < k;) {                                                                                  \
-            const int64_t stop = !p->n_ahead || k - i < LOOK_K ? k : i + LOOK_K;                                       \
-            look_ahead(p->ahead, p->n_ahead, (nv) * FM_BYTES);                                                         \
+            const int64_t stop = nv > 2 || !p->n_ahead || k - i < LOOK_K ? k : i + LOOK_K;                             \
+            if (nv <= 2) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES); /* wider ones have too few rows for it */    \
             for (; i < stop; i++, b += ldb) {                                                                          \
                 vf bv[nv];                                                                                             \
                 UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load(b + v * LANES);                                    \
@@ -98,10 +101,9 @@ typedef void tile_fn(const struct product *p);
                 }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
-        if (p->end == END_RELU) {                                                                                      \
+        if (p->relu) {                                                                                                 \
             EACH_ACC(rows, nv) acc[r][v] = vf_max(vf_set1(0), acc[r][v]); /* this way round, NaN stays NaN */          \
-        } else if (p->end == END_RELU_BACK)                                                                            \
-            EACH_ACC(rows, nv) acc[r][v] = vf_keep(vf_load(p->y + r * p->ldy + v * LANES) > vf_set1(0), acc[r][v]);    \
+        }                                                                                                              \
         EACH_ACC(rows, nv) vf_store(c + r * ldc + v * LANES, acc[r][v]);                                               \
     }
 
@@ -151,7 +153,7 @@ static inline int panel_log2(int64_t rows, int64_t vectors)
 }
 
 /* Tiles in so many rows of a panel, and how often they look ahead over k terms. */
-static inline int64_t tiles_in(int64_t rows, int log2) { return (rows + tile_rows[log2] - 1) / tile_rows[log2]; }
+static inline int64_t tiles_in(int64_t rows, int log2) { return parts_of(rows, tile_rows[log2]); }
 static inline int64_t looks(int64_t k) { return (k + LOOK_K - 1) / LOOK_K; }
 
 /* One panel, c[rows, 1 << log2 vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not 6+6+6+6+6+2). */
@@ -160,9 +162,9 @@ static void panel(int form, struct product p, int64_t rows, int log2)
     const int64_t step = form == NN ? p.lda : 1;
     int64_t left = tiles_in(rows, log2);
     for (; left > 0; left--) {
-        const int64_t m = (rows + left - 1) / left;
+        const int64_t m = left == 1 ? rows : (rows + left - 1) / left;
         tiles[form][log2][m - 1](&p);
-        p.a += m * step, p.init += m * p.ldi, p.y += m * p.ldy, p.c += m * p.ldc, rows -= m;
+        p.a += m * step, p.init += m * p.ldi, p.c += m * p.ldc, rows -= m;
     }
 }
 
