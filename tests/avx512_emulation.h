@@ -15,6 +15,7 @@
         (void)y, (void)z;                                                                                              \
         return result.w;                                                                                               \
     }
+HALVES(mul_epu32, __m512i, __m256i, _mm256_mul_epu32(x.h[i], y.h[i]))
 HALVES(fmadd_ps, __m512, __m256, _mm256_fmadd_ps(x.h[i], y.h[i], z.h[i]))
 HALVES(fmadd_pd, __m512d, __m256d, _mm256_fmadd_pd(x.h[i], y.h[i], z.h[i]))
 HALVES(max_ps, __m512, __m256, _mm256_max_ps(x.h[i], y.h[i]))
@@ -37,3 +38,4 @@ static inline __m512d emulated_set1_pd(double s) { return (__m512d){s, s, s, s, 
 #define _mm512_min_pd(a, b) emulated_min_pd(a, b, a)
 #define _mm512_sqrt_ps(a) emulated_sqrt_ps(a, a, a)
 #define _mm512_sqrt_pd(a) emulated_sqrt_pd(a, a, a)
+#define _mm512_mul_epu32(a, b) emulated_mul_epu32(a, b, a)

@@ -70,32 +70,50 @@ static void scatter(const fm_op *op, const fm_step *step, int64_t begin, int64_t
 
 /* ---- dropout: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) ---------- */
 
-/* Four random words from a counter and a key: no state, so any worker can draw any element's number. */
-static inline void philox(uint32_t c[4], uint64_t key)
+#define COUNTERS ((int)(2 * FM_BYTES / sizeof(uint64_t))) /* at a time: two vectors, each busy while the other waits */
+
+/* Four random words for each of COUNTERS counters, from counter `first` of this row and step on: no state, so any worker
+ * can draw any element's number. words[4 i + l] is word l of counter first + i. */
+static void philox(uint32_t first, uint32_t row, uint64_t number, uint64_t key, uint64_t words[2 * COUNTERS])
 {
+    const vw zero = {0}, low = zero + UINT32_MAX, m0 = zero + 0xD2511F53u, m1 = zero + 0xCD9E8D57u;
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-        const uint64_t p0 = (uint64_t)0xD2511F53u * c[0], p1 = (uint64_t)0xCD9E8D57u * c[2];
-        const uint32_t c1 = c[1], c3 = c[3];
-        c[0] = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-        c[1] = (uint32_t)p1;
-        c[2] = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c[3] = (uint32_t)p0;
+    vw c[2][4]; /* 32 bits in each 64-bit lane */
+    UNROLL for (int v = 0; v < 2; v++) {
+        for (int i = 0; i < COUNTERS / 2; i++) c[v][0][i] = first + (uint32_t)(v * COUNTERS / 2 + i);
+        c[v][1] = zero + row, c[v][2] = zero + (uint32_t)number, c[v][3] = zero + (number >> 32);
+    }
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+        UNROLL for (int v = 0; v < 2; v++) {
+            const vw p0 = vw_multiply(c[v][0], m0), p1 = vw_multiply(c[v][2], m1);
+            c[v][0] = (p1 >> 32) ^ c[v][1] ^ (zero + k0);
+            c[v][1] = p1 & low;
+            c[v][2] = (p0 >> 32) ^ c[v][3] ^ (zero + k1);
+            c[v][3] = p0 & low;
+        }
+    for (int v = 0; v < 2; v++) {
+        const vw first_two = c[v][0] | c[v][1] << 32, last_two = c[v][2] | c[v][3] << 32;
+        for (int i = 0; i < COUNTERS / 2; i++, words += 2) words[0] = first_two[i], words[1] = last_two[i];
     }
 }
 
 static void dropout(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    const uint32_t threshold = (uint32_t)ceil(op->param * 16777216.0); /* kept: the upper 24 bits are no less than p */
-    const real scale = (real)(1 / (1 - op->param));
-    for (int64_t r = begin; r < end; r++) {
-        const real *x = (const real *)op->x.p + r * op->x.ld;
-        real *y = (real *)op->y.p + r * op->y.ld;
-        for (int64_t c = 0; c < op->n_in; c += 4) {
-            uint32_t words[4] = {(uint32_t)(c / 4), (uint32_t)r, (uint32_t)step->number, (uint32_t)((uint64_t)step->number >> 32)};
-            philox(words, op->seed);
-            /* Not past n_in: what lies in the padding of dx must stay zero, and x and y may be the same rows. */
-            for (int64_t l = 0; l < at_most(4, op->n_in - c); l++) y[c + l] = words[l] >> 8 >= threshold ? x[c + l] * scale : 0;
+    const int32_t threshold = (int32_t)ceil(op->param * 16777216.0); /* kept: the upper 24 bits are no less than p */
+    const vf scale = vf_set1((real)(1 / (1 - op->param)));
+    uint64_t pairs[2 * COUNTERS];
+    uint32_t words[4 * COUNTERS];
+    ireal kept[4 * COUNTERS] __attribute__((aligned(64)));
+    for (int64_t r = begin; r < end; r++)
+        for (int64_t c = 0; c < op->n_in; c += 4 * COUNTERS) {
+            const real *x = (const real *)op->x.p + r * op->x.ld + c; /* y may be the same */
+            real *y = (real *)op->y.p + r * op->y.ld + c;
+            const int64_t n = at_most(4 * COUNTERS, op->n_in - c);
+            philox((uint32_t)(c / 4), (uint32_t)r, (uint64_t)step->number, op->seed, pairs);
+            memcpy(words, pairs, sizeof words);
+            for (int i = 0; i < 4 * COUNTERS; i++) kept[i] = -(ireal)((int32_t)(words[i] >> 8) >= threshold);
+            for (int64_t i = n; i < vectors_of(n) * LANES; i++) kept[i] = 0; /* the padding stays zero */
+            for (int64_t i = 0; i < n; i += LANES)
+                vf_store(y + i, vf_keep((vi)vf_load((const real *)(kept + i)), scale * vf_load(x + i)));
         }
-    }
 }

@@ -22,3 +22,5 @@ static inline vf vf_max(vf a, vf b) { return (vf)_mm256_max_pd((__m256d)a, (__m2
 static inline vf vf_min(vf a, vf b) { return (vf)_mm256_min_pd((__m256d)a, (__m256d)b); }
 static inline vf vf_sqrt(vf a) { return (vf)_mm256_sqrt_pd((__m256d)a); }
 #endif
+
+static inline vw vw_multiply(vw a, vw b) { return (vw)_mm256_mul_epu32((__m256i)a, (__m256i)b); } /* the lower halves */

@@ -22,3 +22,5 @@ static inline vf vf_max(vf a, vf b) { return (vf)_mm512_max_pd((__m512d)a, (__m5
 static inline vf vf_min(vf a, vf b) { return (vf)_mm512_min_pd((__m512d)a, (__m512d)b); }
 static inline vf vf_sqrt(vf a) { return (vf)_mm512_sqrt_pd((__m512d)a); }
 #endif
+
+static inline vw vw_multiply(vw a, vw b) { return (vw)_mm512_mul_epu32((__m512i)a, (__m512i)b); } /* the lower halves */

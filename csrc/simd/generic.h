@@ -12,3 +12,5 @@ static inline vf vf_sqrt(vf a)
     for (int l = 0; l < LANES; l++) a[l] = FM_SQRT(a[l]);
     return a;
 }
+
+static inline vw vw_multiply(vw a, vw b) { return (a & UINT32_MAX) * (b & UINT32_MAX); } /* the lower halves */

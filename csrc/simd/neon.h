@@ -17,3 +17,6 @@ static inline vf vf_max(vf a, vf b) { return (vf)vbslq_f64(vcgtq_f64((float64x2_
 static inline vf vf_min(vf a, vf b) { return (vf)vbslq_f64(vcltq_f64((float64x2_t)a, (float64x2_t)b), (float64x2_t)a, (float64x2_t)b); }
 static inline vf vf_sqrt(vf a) { return (vf)vsqrtq_f64((float64x2_t)a); }
 #endif
+
+/* The lower halves. */
+static inline vw vw_multiply(vw a, vw b) { return (vw)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b)); }

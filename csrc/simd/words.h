@@ -19,6 +19,7 @@ typedef int64_t ireal;
 
 typedef real vf __attribute__((vector_size(FM_BYTES)));
 typedef ireal vi __attribute__((vector_size(FM_BYTES)));
+typedef uint64_t vw __attribute__((vector_size(FM_BYTES))); /* for random numbers */
 typedef real vf_unaligned __attribute__((vector_size(FM_BYTES), aligned(sizeof(real)), may_alias));
 
 #define LANES ((int)(FM_BYTES / sizeof(real)))
