@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastmlp import MLP, SGD, Adam, DivergenceError, Trainer, epochs, schedules
+from fastmlp import MLP, SGD, Adam, DivergenceError, Trainer, epochs, pace, schedules, set_num_threads, stepper
 from fastmlp.callbacks import LambdaCallback
 
 X, Y = np.random.default_rng(0).standard_normal((40, 6)), np.arange(40) % 3
@@ -75,3 +75,53 @@ def test_a_trainer_takes_labels_and_dense_targets_in_turn():
         found.append(trainer.net.parameters)
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
     np.testing.assert_allclose(found[2], found[0], rtol=1e-9)
+
+
+def test_however_many_workers_are_tried_the_numbers_are_the_same(monkeypatch):
+    tried = []
+
+    class Fickle(pace.Workers):
+        PERIOD = 3  # with the trial in the third
+
+        def took(self, steps, seconds):
+            tried.append((self.number, steps))
+            super().took(steps, seconds)
+
+    def train():
+        net = MLP([100, 70, 3], seed=1)
+        rng = np.random.default_rng(1)
+        wide, labels = rng.standard_normal((300, 100)), rng.integers(0, 3, 300)
+        history = net.fit(wide, labels, epochs=60, batch_size=50, optimizer=Adam(0.01))
+        return net.parameters.tobytes(), history.loss
+
+    monkeypatch.setattr(stepper, "Workers", Fickle)
+    set_num_threads(2)
+    try:
+        found = train()
+        assert {number for number, _ in tried} == {1, 2}
+        set_num_threads(1)
+        assert train() == found
+    finally:
+        set_num_threads(None)
+
+
+@pytest.mark.parametrize(("alone", "together", "best"), [(1.0, 2.0, 1), (2.0, 1.0, 4)])
+def test_the_faster_number_of_workers_is_kept_and_the_other_tried_now_and_then(alone, together, best):
+    workers, numbers = pace.Workers(4, work=1e6), []
+    for _ in range(3 * workers.PERIOD):
+        assert workers.trial == (len(numbers) % workers.PERIOD == 2)
+        numbers.append(workers.number)
+        workers.took(10, 10 * (alone if workers.number == 1 else together))
+    other = 5 - best
+    assert numbers[:3] == [4, 4, 1]
+    assert numbers[3 : workers.PERIOD] == [best] * (workers.PERIOD - 3)
+    assert numbers.count(other) == 2 + (other == 4) * 2 + (other == 1)
+    assert numbers[workers.PERIOD + 2] == other
+
+
+@pytest.mark.parametrize(("most", "work"), [(1, 1e6), (4, 1e9)], ids=["one", "large steps"])
+def test_nothing_is_tried_where_it_cannot_pay(most, work):
+    workers = pace.Workers(most, work)
+    for _ in range(2 * workers.PERIOD):
+        assert (workers.number, workers.trial) == (most, False)
+        workers.took(1, 1.0)

@@ -3,11 +3,11 @@
  * A panel of the result is finished (activation, its derivative, the optimizer) while it is still in the first-level
  * cache; the weight gradient of a fused update lives in a tile of scratch and never reaches memory. */
 
-#define NEAR (512 << 10)  /* bytes of weights that the second-level cache keeps from step to step */
-#define FAR (1536 << 10)  /* beyond: not even hardware that guesses the next line fetches them in time */
-#define PACKED ((128 << 10) / (int64_t)sizeof(real)) /* of dy, packed: ~a tenth of the second-level cache */
-#define PACKED_SPAN 64 /* rows of w from which packing pays */
-#define RUN_ROWS 512   /* of the batch at a time in linear_grad: x and dy of this many rows stay in the second-level cache */
+#define NEAR (512 << 10) /* bytes of weights that, moved along with their state, stay in the second-level cache */
+#define FAR (1536 << 10) /* bytes of weights that, only read, come late even where the hardware guesses the next line */
+#define PACKED ((128 << 10) / (int64_t)sizeof(real)) /* of dy, packed: an eighth of the second-level cache */
+#define PACKED_SPAN 64   /* rows of w from which packing pays */
+#define RUN_ROWS 512     /* of the batch at a time in linear_grad: x and dy of so many stay in the second-level cache */
 
 /* What the panel of `linear` reads that follows the one at row k and vector v of w, and what it writes. */
 static void next_panel(const fm_op *op, int64_t k, int64_t v, int log2, const real *y, int64_t rows, struct ahead ahead[2])

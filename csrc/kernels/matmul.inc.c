@@ -7,7 +7,7 @@
  *   nn  c[r, j] = init[r, j] + sum_k a[r * lda + k] b[k, j]       forward, and backward on a transposed panel
  *   tn  c[r, j] = init[r, j] + sum_k a[k * lda + r] b[k, j]       weight gradient: x as it lies, summed over the batch */
 
-#define RUN_K 512         /* of k at a time: a panel of b this long stays in the first-level cache */
+#define RUN_K 512         /* of k at a time: a panel of b this long comes from the second-level cache for every tile */
 #define PANEL_VECTORS 8   /* the widest panel */
 
 /* The tallest tile of each panel width (1, 2, 4, 8 vectors): enough accumulators to hide the FMA latency, few enough to
@@ -30,7 +30,7 @@ static inline int64_t parts_of(int64_t whole, int64_t most) { return whole <= mo
 
 /* ---- looking ahead -------------------------------------------------------------------------------------------- */
 
-#define LINE 64    /* bytes */
+#define LINE 64                  /* bytes */
 #define LOOK_K (2048 / FM_BYTES) /* of k between two looks: some hundred cycles, so that the loop does not feel them */
 
 /* Rows that will be used soon, as wide as the panel at hand. They come from the outer caches, from memory or from another
@@ -78,7 +78,7 @@ struct product {
 };
 typedef void tile_fn(const struct product *p);
 
-#define EACH_ACC(rows, nv)                                                                                              \
+#define EACH_ACC(rows, nv)                                                                                             \
     UNROLL for (int r = 0; r < rows; r++)                                                                              \
         UNROLL for (int v = 0; v < nv; v++)
 #define TILE(form, rows, nv, A)                                                                                        \

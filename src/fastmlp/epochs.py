@@ -23,7 +23,7 @@ from .evaluation import Evaluator, batch_weights, batches
 from .history import DivergenceError, History
 from .interrupts import WholeSteps
 from .mlp import MLP
-from .pace import Pace, Workers
+from .pace import Pace
 from .schedules import ReduceOnPlateau
 from .snapshot import Snapshot
 
@@ -112,7 +112,7 @@ class EpochLoop:
         self.data, trainer = data, self.trainer
         self.runner = trainer._executor(self.batch, data)
         self.pace = Pace(self.runner.plan.work)
-        self.workers = Workers(self.runner.plan.n_threads, self.runner.plan.work)
+        self.workers = trainer.workers(self.runner.plan)
         self.total_steps = trainer.steps + self.epochs * trainer.updates(len(self.offsets) - 1)
 
     def _plateau(self) -> ReduceOnPlateau | None:

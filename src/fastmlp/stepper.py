@@ -20,6 +20,7 @@ from .history import DivergenceError, History
 from .interrupts import WholeSteps
 from .mlp import MLP
 from .options import Options, class_sample_weights
+from .pace import Workers
 from .plan import Plan
 from .runtime import Executor, executor, get_num_threads
 from .tape import Learning, training_plan
@@ -43,6 +44,7 @@ class Stepper:
         self._show = True  # whether the network has the averaged weights between epochs
         self._key: int | None = None  # of dropout's masks
         self._plans: dict[tuple[int, bool, int], Executor] = {}
+        self._workers: dict[tuple[int, int], Workers] = {}
 
     @property
     def moving(self) -> list[NDArray[Any]]:
@@ -94,6 +96,13 @@ class Stepper:
         for i, array in zip(found.plan.gathers, (data.X, data.y), strict=True):
             found.bind(i, array)
         return found
+
+    def workers(self, plan: Plan) -> Workers:
+        """How many workers a plan's steps have proved to be worth, in all fits so far."""
+        key = (plan.capacity, plan.n_threads)
+        if key not in self._workers:
+            self._workers = {key: Workers(plan.n_threads, plan.work)}  # one is enough: batches seldom change
+        return self._workers[key]
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 

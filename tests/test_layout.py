@@ -1,0 +1,90 @@
+"""Memory for parameters and batches: where it lies, and that it is zero; and the check for finite numbers in it."""
+
+import mmap
+
+import numpy as np
+import pytest
+from conftest import needs_engine
+
+from fastmlp import MLP, checks, layout
+from fastmlp.runtime import _engine
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("size", [1, 1000, layout.HUGE_PAGE // 4 - 1, layout.HUGE_PAGE // 4, 3_000_001])
+def test_vectors_are_aligned_zero_and_writable(dtype, size):
+    vector = layout.aligned(size, dtype)
+    assert (vector.size, vector.dtype) == (size, dtype)
+    assert address(vector) % layout.ALIGNMENT == 0
+    assert not vector.any()
+    vector[:] = 1
+    assert vector.sum() == size
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="this system knows no huge pages")
+def test_large_vectors_begin_on_a_huge_page():
+    assert address(layout.aligned(layout.HUGE_PAGE, np.uint8)) % layout.HUGE_PAGE == 0
+
+
+@pytest.mark.parametrize("what", ["no such call", "refused"])
+def test_without_huge_pages_there_is_memory_all_the_same(monkeypatch, what):
+    if what == "no such call":
+        monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
+    else:
+        monkeypatch.setattr(mmap, "MADV_HUGEPAGE", -1, raising=False)  # the system answers EINVAL
+    vector = layout.aligned(layout.HUGE_PAGE, np.float32)
+    vector[:] = 2
+    assert vector.sum() == 2 * layout.HUGE_PAGE
+
+
+def test_a_network_on_huge_pages_survives_its_copies():
+    net = MLP([1000, 900, 3], seed=0)
+    X = np.random.default_rng(0).standard_normal((5, 1000))
+    before = net.predict_proba(X)
+    kept = net.parameters.copy()
+    weights = net.weights[0]
+    del net
+    np.testing.assert_array_equal(weights, MLP([1000, 900, 3], seed=0).weights[0])  # a view keeps the memory
+    other = MLP([1000, 900, 3], seed=1)
+    other.parameters[:] = kept
+    np.testing.assert_array_equal(other.predict_proba(X), before)
+
+
+@needs_engine
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_all_finite_finds_one_odd_number_anywhere(dtype, bad):
+    for size in (1, 2, 3, 7, 16, 33, 70):
+        array = np.full(size, np.finfo(dtype).max, dtype)
+        array[::2] = 0
+        assert _engine.all_finite(array)
+        for i in range(size):
+            odd = array.copy()
+            odd[i] = bad
+            odd.flags.writeable = False
+            assert not _engine.all_finite(odd), i
+
+
+@needs_engine
+def test_all_finite_refuses_what_it_cannot_read():
+    with pytest.raises(TypeError, match="float32 or float64, got int64"):
+        _engine.all_finite(np.zeros(3, np.int64))
+    with pytest.raises((BufferError, ValueError), match="contiguous"):
+        _engine.all_finite(np.zeros((3, 4))[:, ::2])
+
+
+@pytest.mark.parametrize("source", [np.float32, np.float64])
+def test_a_number_is_found_by_its_place_whatever_the_types(dtype, source):
+    X = np.ones((50, 3), source)
+    checks.finite("X", X, np.dtype(dtype))
+    X[41, 2] = np.nan
+    with pytest.raises(ValueError, match=r"X must be finite numbers that fit float\d\d, got nan at X\[41, 2\]"):
+        checks.finite("X", X, np.dtype(dtype))
+    X[41, 2] = 1e300 if source == np.float64 else 1e38
+    if source == np.float64 and dtype == np.float32:
+        with pytest.raises(ValueError, match="fit float32"):
+            checks.finite("X", X, np.dtype(dtype))
+    else:
+        checks.finite("X", X, np.dtype(dtype))
