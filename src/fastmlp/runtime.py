@@ -80,6 +80,11 @@ def row_predictor(predictor: Executor) -> Callable[[object], NDArray[Any] | None
     return _engine.RowPredictor(predictor) if _engine and type(predictor) is _engine.Engine else None
 
 
+def surely_finite(array: NDArray[Any]) -> bool:
+    """Whether the engine can tell in one pass that an array of floats is finite; without it, False."""
+    return bool(_engine and array.dtype.char in "fd" and array.flags.c_contiguous and _engine.all_finite(array))
+
+
 def check_backend(backend: str | None) -> str:
     """The backend to use; ValueError for an unknown name, one RuntimeWarning where the engine is missing."""
     global _warned
