@@ -37,8 +37,8 @@ class Pace:
 class Workers:
     """All workers, or one alone where that is faster.
 
-    How fast two cores exchange their results differs fivefold between machines, and on a shared one from minute to
-    minute; on small steps it decides. So the other choice is tried now and then, on a short slice. The numbers do not
+    How fast two cores exchange their results was seen to change fivefold within minutes on a shared machine; on small
+    steps it decides. So the other choice is tried now and then, on a short slice. The numbers do not
     depend on it.
 
     Parameters
