@@ -197,7 +197,7 @@ static int next_parameters(const fm_op *op, int64_t i, int64_t rows, int64_t j, 
 }
 
 /* The rows of the next batch lie in random order in memory, where the processor cannot guess them; asked for all at once
- * they would take as long as they take. So each tile of the first layer's weights asks for its share. */
+ * they would keep everything else waiting. So each tile of the first layer's weights asks for its share. */
 struct fetch {
     const fm_op *op;
     const fm_step *step;
@@ -235,7 +235,6 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int far = mover && op->w.ld * op->n_in * (int64_t)sizeof(real) > NEAR;
     real packed[PACKED] __attribute__((aligned(64))), tile[TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int64_t block = far && packs ? PACKED / rows / (2 * LANES) * 2 : 1; /* vectors; at least a panel */
-
     struct fetch fetch = fetch_of(op, step, span);
 
     for (int64_t v0 = 0, v1; v0 < vectors; v0 = v1) {

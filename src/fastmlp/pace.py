@@ -38,8 +38,7 @@ class Workers:
     """All workers, or one alone where that is faster.
 
     How fast two cores exchange their results was seen to change fivefold within minutes on a shared machine; on small
-    steps it decides. So the other choice is tried now and then, on a short slice. The numbers do not
-    depend on it.
+    steps it decides. So the other choice is tried now and then, on a short slice. The results do not depend on it.
 
     Parameters
     ----------
