@@ -2,6 +2,9 @@
  *
  * Workers live for one run and then end. So there is no state between runs, nothing for a fork to break, and no idle
  * cost; starting one takes some tens of microseconds, which a run (up to ~50 ms of steps) does not notice. */
+#ifdef __linux__
+#define _GNU_SOURCE /* before any header: affinity is not in POSIX */
+#endif
 #include "threads.h"
 
 #include <pthread.h>
@@ -79,6 +82,21 @@ static void *worker(void *argument)
     return 0;
 }
 
+/* Linux is apt to start a worker on its caller's processor and to leave it there for milliseconds while another idles: the
+ * two then take turns at every barrier. So workers, short-lived as they are, start and stay elsewhere. */
+static void start_elsewhere(pthread_attr_t *attributes, int n_threads)
+{
+#if defined(__linux__) && defined(__GLIBC__)
+    cpu_set_t cpus;
+    const int here = sched_getcpu();
+    if (here < 0 || sched_getaffinity(0, sizeof cpus, &cpus) || CPU_COUNT(&cpus) < n_threads) return;
+    CPU_CLR((size_t)here, &cpus);
+    if (CPU_COUNT(&cpus)) pthread_attr_setaffinity_np(attributes, sizeof cpus, &cpus);
+#else
+    (void)attributes, (void)n_threads;
+#endif
+}
+
 void fm_team_run(int n_threads, fm_work *work, void *context)
 {
     fm_team team = {.work = work, .context = context, .n = 1};
@@ -96,6 +114,7 @@ void fm_team_run(int n_threads, fm_work *work, void *context)
     pthread_cond_init(&team.woken, 0);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    start_elsewhere(&attributes, n_threads);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the caller's: workers inherit an empty door */
     for (; team.n < n_threads; team.n++) {
