@@ -119,6 +119,15 @@ def test_the_faster_number_of_workers_is_kept_and_the_other_tried_now_and_then(a
     assert numbers[workers.PERIOD + 2] == other
 
 
+def test_one_disturbed_call_changes_nothing_and_a_lasting_change_soon_does():
+    workers = pace.Workers(2, work=1e6)
+    for seconds in (1.0, 1.0, 1.5, 1.0, 9.0, 9.0):
+        workers.took(1, seconds)
+        assert workers.trial or workers.number == 2
+    workers.took(1, 9.0)
+    assert workers.number == 1
+
+
 @pytest.mark.parametrize(("most", "work"), [(1, 1e6), (4, 1e9)], ids=["one", "large steps"])
 def test_nothing_is_tried_where_it_cannot_pay(most, work):
     workers = pace.Workers(most, work)

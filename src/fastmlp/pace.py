@@ -38,7 +38,8 @@ class Workers:
     """All workers, or one alone where that is faster.
 
     How fast two cores exchange their results was seen to change fivefold within minutes on a shared machine; on small
-    steps it decides. So the other choice is tried now and then, on a short slice. The results do not depend on it.
+    steps it decides. So the other choice is tried now and then, on a short slice. What disturbs a call makes it longer,
+    never shorter, so each choice is judged by the best of its latest calls. The results do not depend on it.
 
     Parameters
     ----------
@@ -57,12 +58,13 @@ class Workers:
     """
 
     LARGE = 1e8
-    PERIOD = 32  # calls from one trial to the next
+    PERIOD = 16  # calls from one trial to the next
+    LATEST = 3
 
     def __init__(self, most: int, work: float) -> None:
         self.most = most
         self._choices = (most, 1) if most > 1 and work < self.LARGE else (most,)
-        self._seconds: dict[int, float] = {}  # of a step, by number of workers
+        self._seconds: dict[int, list[float]] = {}  # of a step in the latest calls, by number of workers
         self._calls = 0
 
     @property
@@ -75,10 +77,11 @@ class Workers:
         """Workers for the next call: the first two are for all of them, since the very first also warms up."""
         if len(self._seconds) < len(self._choices):
             return 1 if self.trial else self.most
-        best = min(self._choices, key=self._seconds.__getitem__)
+        best = min(self._choices, key=lambda n: min(self._seconds[n]))
         return self.most + 1 - best if self.trial else best
 
     def took(self, steps: int, seconds: float) -> None:
         """So many steps, by `number` workers, took so long."""
-        self._seconds[self.number] = seconds / steps
+        latest = self._seconds.get(self.number, [])[1 - self.LATEST :]
+        self._seconds[self.number] = [*latest, seconds / steps]
         self._calls += 1
