@@ -135,7 +135,7 @@ typedef struct fm_op {
 /* One batch as the kernels see it. Row r of the batch is row index[r] of the data (first + r where index is null). */
 typedef struct fm_step {
     int64_t rows, first, number; /* number: steps since training began, from 0 */
-    const int64_t *coming;       /* the rows of the next batch that this worker will gather; or null */
+    const int64_t *coming;       /* this worker's share of the next batch's rows; or null */
     int64_t coming_rows;
     const int64_t *index;
     const double *weight;        /* by row of the data, or null for all ones */
@@ -158,11 +158,19 @@ enum fm_barriers {
     FM_BARRIERS_BY_SYNC   /* params ops follow the rows ops: sync marks the barriers, and the loss is added up behind one */
 };
 
+/* How workers share the ops. By rows, all see the same ops. An op that is a worker's own covers all rows, and its buffers say
+ * which columns of the result are this worker's, or which copy of it. */
+typedef struct fm_sharing {
+    const fm_op *ops;    /* [n_ops]; for a team [n_workers, n_ops] */
+    const uint8_t *sync; /* [n_ops] wait for all workers before this op */
+    const uint8_t *own;  /* [n_ops] this op is the worker's own; null: none is */
+} fm_sharing;
+
 typedef struct fm_plan {
-    const fm_op *ops;
+    fm_sharing any;        /* for any number of workers: no op is anybody's own */
+    fm_sharing team;       /* for exactly n_workers, if that is not 0, and whole steps */
     const int64_t *span;   /* [n_ops] how many parameter rows an op splits over the workers; 0 for ops that split rows */
-    const uint8_t *sync;   /* [n_ops] wait for all workers before this op */
-    int32_t n_ops;
+    int32_t n_ops, n_workers;
     int32_t barriers;      /* fm_barriers: what parts one step from the next */
     int32_t row_block;     /* a worker carries at most this many rows at once through a run of rows ops */
     int64_t capacity;      /* rows the buffers hold */

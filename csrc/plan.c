@@ -61,49 +61,75 @@ static double mean_loss(const double *row_loss, const fm_step *step)
     return sum_of_eight(part) * step->inverse_weight;
 }
 
-static void run_rows(const fm_plan *plan, const fm_step *step, int first, int last, int64_t begin, int64_t end)
+/* What one worker of a team does in every step. */
+struct worker {
+    const fm_plan *plan;
+    const fm_op *ops;
+    const uint8_t *sync, *own;
+    fm_team *team;
+    int me, n, first_op, last_op;
+};
+
+static struct worker worker_of(const struct job *job, fm_team *team, int me, int n)
 {
+    const fm_plan *plan = job->plan;
+    const int full = n == plan->n_workers && job->args->first_op == 0; /* what the first op copies, the others read */
+    const fm_sharing *sharing = full ? &plan->team : &plan->any;
+    return (struct worker){
+        .plan = plan, .ops = sharing->ops + (full ? me * plan->n_ops : 0), .sync = sharing->sync, .own = sharing->own,
+        .team = team, .me = me, .n = n, .first_op = job->args->first_op, .last_op = job->args->last_op,
+    };
+}
+
+static int is_own(const struct worker *w, int i) { return w->own && w->own[i]; }
+
+static void run_rows(const struct worker *w, const fm_step *step, int first, int last, int64_t begin, int64_t end)
+{
+    const fm_plan *plan = w->plan;
     for (int64_t r = begin; r < end; r += plan->row_block) {
         const int64_t stop = r + plan->row_block < end ? r + plan->row_block : end;
-        for (int i = first; i < last; i++) plan->kernels->run[plan->ops[i].opcode](&plan->ops[i], step, r, stop);
+        for (int i = first; i < last; i++) plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, r, stop);
     }
 }
 
-static void run_params(const fm_plan *plan, const fm_step *step, int i, int me, int n)
+static void run_params(const struct worker *w, const fm_step *step, int i)
 {
-    const int64_t begin = plan->span[i] * me / n, end = plan->span[i] * (me + 1) / n;
-    if (begin < end) plan->kernels->run[plan->ops[i].opcode](&plan->ops[i], step, begin, end);
+    const int64_t span = w->plan->span[i], own = is_own(w, i);
+    const int64_t begin = own ? 0 : span * w->me / w->n, end = own ? span : span * (w->me + 1) / w->n;
+    if (begin < end) w->plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, begin, end);
 }
 
-static void run_step(const struct job *job, const fm_step *step, double *loss, fm_team *team, int me, int n)
+static void run_step(const struct worker *w, const fm_step *step, double *loss)
 {
-    const fm_plan *plan = job->plan;
+    const fm_plan *plan = w->plan;
     /* Where no barrier parts the steps, a worker must keep to the same buffer rows in all of them. */
     const int64_t rows = plan->barriers != FM_BARRIERS_NONE ? step->rows : plan->capacity;
-    const int64_t begin = rows * me / n, share = rows * (me + 1) / n, end = share < step->rows ? share : step->rows;
+    const int64_t begin = rows * w->me / w->n, share = rows * (w->me + 1) / w->n, end = share < step->rows ? share : step->rows;
 
-    for (int i = job->args->first_op, next; i < job->args->last_op; i = next) {
+    for (int i = w->first_op, next; i < w->last_op; i = next) {
         next = i + 1;
-        if (plan->sync[i]) fm_barrier(team);
-        if (splits_params(&plan->ops[i])) {
-            run_params(plan, step, i, me, n);
+        if (w->sync[i]) fm_barrier(w->team);
+        if (splits_params(&w->ops[i])) {
+            run_params(w, step, i);
             continue;
         }
-        while (next < job->args->last_op && !splits_params(&plan->ops[next]) && !plan->sync[next]) next++;
-        run_rows(plan, step, i, next, begin, end);
+        const int own = is_own(w, i);
+        while (next < w->last_op && !splits_params(&w->ops[next]) && !w->sync[next] && is_own(w, next) == own) next++;
+        run_rows(w, step, i, next, own ? 0 : begin, own ? step->rows : end);
     }
     if (!loss) return;
     /* Behind an op on parameters all rows are done; else wait, and let nobody begin the next step before the sum is made. */
-    const int wait = !splits_params(&plan->ops[job->args->last_op - 1]);
-    if (wait) fm_barrier(team);
-    if (me == 0) *loss = mean_loss(plan->row_loss, step);
-    if (wait) fm_barrier(team);
+    const int wait = !splits_params(&w->ops[w->last_op - 1]);
+    if (wait) fm_barrier(w->team);
+    if (w->me == 0) *loss = mean_loss(plan->row_loss, step);
+    if (wait) fm_barrier(w->team);
 }
 
 static void run_steps(void *context, fm_team *team, int me, int n)
 {
     const struct job *job = context;
     const fm_run_args *args = job->args;
+    const struct worker w = worker_of(job, team, me, n);
     for (int64_t s = 0; s < args->n_steps; s++) {
         const int64_t first = args->offsets[s];
         fm_step step = {
@@ -121,7 +147,7 @@ static void run_steps(void *context, fm_team *team, int me, int n)
             step.unbias1 = 1 - whole_power(job->plan->adam->beta1, step.number + 1);
             step.root2 = sqrt(1 - whole_power(job->plan->adam->beta2, step.number + 1));
         }
-        run_step(job, &step, args->losses ? &args->losses[s] : 0, team, me, n);
+        run_step(&w, &step, args->losses ? &args->losses[s] : 0);
     }
 }
 

@@ -79,6 +79,27 @@ def test_these_runs_are_worth_several_workers(dtype, name):
     assert any(op.opcode == "linear_update" for op in plan.ops) == (name not in ("clipping", "unfused"))
 
 
+@pytest.mark.parametrize("sizes", [[400, 16, 5], [100, 130, 5], [100, 301], [100, 64, 64, 5]], ids=str)
+@pytest.mark.parametrize("threads", [2, 3])
+def test_workers_with_ops_of_their_own_have_the_same_bits(dtype, sizes, threads, rng):
+    X, y = rng.standard_normal((ROWS, sizes[0])), rng.integers(0, sizes[-1], ROWS)
+    found = []
+    for workers in (1, threads, threads + 1):  # only `threads` of them have ops of their own
+        fastmlp.set_num_threads(threads)
+        net = MLP(sizes, "gelu", dtype=dtype, seed=2)
+        trainer = Trainer(net, Adam(0.01, l2=1e-3))
+        plan = trainer.plan_for(100, True)
+        assert plan.work > WORTH_A_BARRIER and (any(plan.own) or threads > 2)
+        runner = executor(plan, "engine")
+        for i, array in zip(plan.gathers, (X, y), strict=True):
+            runner.bind(i, array)
+        order = np.random.default_rng(5).permutation(ROWS)
+        offsets = np.minimum(np.arange(13) * 100, ROWS)
+        losses = runner.run(order, offsets, np.full(12, 0.01), n_threads=workers)
+        found.append((net.parameters.tobytes(), losses.tobytes(), *(s.tobytes() for s in trainer.states)))
+    assert found[0] == found[1] == found[2]
+
+
 def test_a_run_can_be_repeated(data, dtype):
     assert bits(*trained("adam", dtype, data), data[0]) == bits(*trained("adam", dtype, data), data[0])
 

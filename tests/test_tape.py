@@ -2,7 +2,11 @@
 
 import numpy as np
 
+import pytest
+
+import fastmlp
 from fastmlp import MLP, SGD, Trainer
+from fastmlp.plan import column_share
 
 
 def plan_of(**options):
@@ -28,3 +32,73 @@ def test_no_weight_moves_before_every_gradient_went_through_it():
         opcodes = np.array([op.opcode for op in plan_of(**options).ops])
         moves = np.isin(opcodes, ["update", "linear_update", "max_norm"])
         assert np.flatnonzero(opcodes == "linear_back").max() < np.flatnonzero(moves).min()
+
+
+def splits(plan):
+    """The last column of the listing, with its barriers."""
+    return [line.split()[-1] for line in str(plan).splitlines()[1:]]
+
+
+@pytest.fixture
+def threads(request):
+    fastmlp.set_num_threads(request.param)
+    yield request.param
+    fastmlp.set_num_threads(None)
+
+
+def wide_plan(*sizes, batch=32, **options):
+    return Trainer(MLP(sizes, seed=1), SGD(0.1, clip_norm=options.pop("clip_norm", None)), **options).plan_for(batch, True)
+
+
+BACKWARD = ["rows"] * 4 + ["barrier"]
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_two_workers_share_a_wide_first_layer_by_columns(threads):
+    # Nobody writes y before all have read that of the step before; nobody reads it before all have written.
+    expected = ["copies", "barrier", "columns", "barrier", *BACKWARD, "params", "columns"]
+    assert splits(wide_plan(20, 100, 3)) == expected
+    assert splits(wide_plan(20, 100)) == ["copies", "barrier", "columns", "barrier", "rows", "rows", "barrier", "columns"]
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_two_workers_have_copies_of_the_inputs_of_a_narrow_first_layer(threads):
+    assert splits(wide_plan(20, 16, 3)) == ["copies", "barrier", "rows", *BACKWARD, "params", "params"]
+
+
+@pytest.mark.parametrize("threads", [3], indirect=True)
+def test_more_workers_share_by_columns_only_where_there_are_some_for_all(threads):
+    assert splits(wide_plan(20, 96, 3))[::2][:2] == ["copies", "columns"]
+    assert splits(wide_plan(20, 64, 3)) == ["rows", "rows", *BACKWARD, "params", "params"]
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+@pytest.mark.parametrize(
+    "options", [{"input_dropout": 0.5}, {"max_norm": 1.0}, {"average": 0.9}, {"accumulate": 2}, {"clip_norm": 1.0}, {"batch": 2000}]
+)
+def test_what_goes_along_the_rows_of_the_first_weights_is_not_shared_by_columns(threads, options):
+    plan = wide_plan(20, 100, 3, **options)
+    assert not any(plan.own) and all(op.copies is None for op in plan.ops)
+
+
+@pytest.mark.parametrize("threads", [3], indirect=True)
+def test_the_workers_columns_are_all_columns_and_their_copies_are_apart(threads):
+    plan = wide_plan(20, 300, 3)
+    gather, linear, update = plan.ops[0], plan.ops[1], plan.ops[-1]
+    mine = [linear.of_worker(me, threads) for me in range(threads)]
+    assert [op.n_out for op in mine] == [op.y.shape[1] for op in mine] == [128, 96, 76]
+    for name in ("w", "y"):
+        for me, op in enumerate(mine):
+            getattr(op, name)[...] = me
+        assert (getattr(linear, name)[0] == np.repeat([0, 1, 2], [128, 96, 76])).all()
+    assert update.of_worker(1, threads).w.shape == (21, 96)
+    assert len({id(gather.of_worker(me, threads).x) for me in range(threads)}) == threads
+    assert all(linear.of_worker(me, threads).x is gather.of_worker(me, threads).x for me in range(threads))
+
+
+def test_no_two_workers_write_to_one_cache_line():
+    for n_workers in range(1, 9):
+        for columns in (1, 31, 32, 33, 500):
+            shares = [column_share(columns, "float32", me, n_workers) for me in range(n_workers)]
+            assert shares[0][0] == 0 and shares[-1][1] == columns
+            assert all(a[1] == b[0] and (b[0] % 32 == 0 or b[0] == columns) for a, b in zip(shares, shares[1:], strict=False))

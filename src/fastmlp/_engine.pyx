@@ -32,11 +32,14 @@ cdef extern from "fastmlp.h" nogil:
         fm_rule rule
     ctypedef struct fm_kernels:
         const char *target
-    ctypedef struct fm_plan:
+    ctypedef struct fm_sharing:
         const fm_op *ops
-        const int64_t *span
         const uint8_t *sync
-        int32_t n_ops, barriers, row_block
+        const uint8_t *own
+    ctypedef struct fm_plan:
+        fm_sharing any, team
+        const int64_t *span
+        int32_t n_ops, n_workers, barriers, row_block
         int64_t capacity
         const double *row_loss
         const fm_rule *adam
@@ -188,9 +191,10 @@ cdef class Engine:
         One of `targets()`; default the best.
     """
     cdef fm_plan _plan
-    cdef fm_op *_ops
+    cdef fm_op *_ops  # a list for any number of workers; then, where they have ops of their own, a list for each of them
+    cdef int _n_lists
     cdef int64_t *_span
-    cdef uint8_t *_sync
+    cdef uint8_t *_sync  # for any number; then for a team, and what is its workers' own
     cdef int64_t _data_rows
     cdef readonly object plan
     cdef readonly str target
@@ -199,9 +203,10 @@ cdef class Engine:
 
     def __cinit__(self, plan, target=None):
         cdef int n = len(plan.ops)
-        self._ops = <fm_op *>calloc(n, sizeof(fm_op))
+        self._n_lists = 1 + plan.n_threads if any(plan.own) else 1
+        self._ops = <fm_op *>calloc(n * self._n_lists, sizeof(fm_op))
         self._span = <int64_t *>calloc(n, sizeof(int64_t))
-        self._sync = <uint8_t *>calloc(n, sizeof(uint8_t))
+        self._sync = <uint8_t *>calloc(3 * n, sizeof(uint8_t))
         if not (self._ops and self._span and self._sync):
             raise MemoryError(f"no memory for a plan of {n} ops")
 
@@ -212,28 +217,32 @@ cdef class Engine:
             raise ValueError(f"target must be one of {', '.join(known)} on this CPU, got {target!r}")
         self.plan = plan
         self._lock = threading.Lock()
-        cdef int i, single = plan.dtype == np.float64
-        for i in range(len(plan.ops)):
-            self._set(i, plan.ops[i])
+        cdef int i, k, n = len(plan.ops), single = plan.dtype == np.float64
+        for i in range(n):
+            for k in range(self._n_lists):
+                self._set(&self._ops[k * n + i], plan.ops[i] if k == 0 else plan.ops[i].of_worker(k - 1, plan.n_threads))
             self._span[i] = plan.spans[i]
-            self._sync[i] = plan.syncs[i]
-        self._fetching = [i for i in range(len(plan.ops)) if plan.ops[i].fetch]
-        for i in range(len(plan.ops)):
+            self._sync[i], self._sync[n + i], self._sync[2 * n + i] = plan.syncs[i], plan.team_syncs[i], plan.own[i]
+        self._fetching = [i for i in range(n) if plan.ops[i].fetch]
+        for i in range(n):
             if plan.ops[i].data is not None:
                 self._point(i)
         i = 0
         while fm_targets[i].name.decode() != self.target:
             i += 1
         self._plan.kernels = fm_targets[i].kernels[single]
-        self._plan.ops = self._ops
+        self._plan.any.ops, self._plan.any.sync, self._plan.any.own = self._ops, self._sync, NULL
+        if self._n_lists > 1:
+            self._plan.n_workers = plan.n_threads
+            self._plan.team.ops = self._ops + n
+            self._plan.team.sync, self._plan.team.own = self._sync + n, self._sync + 2 * n
         self._plan.span = self._span
-        self._plan.sync = self._sync
-        self._plan.n_ops = len(plan.ops)
+        self._plan.n_ops = n
         self._plan.row_block = plan.row_block
         self._plan.capacity = plan.capacity
         self._plan.work = plan.work
         self._plan.adam = NULL
-        for i in range(len(plan.ops)):
+        for i in range(n):
             if plan.ops[i].split == "params" and plan.ops[i].kind == "adam":
                 self._plan.adam = &self._ops[i].rule
         self._plan.row_loss = <const double *>address(plan.row_loss)
@@ -246,8 +255,7 @@ cdef class Engine:
         free(self._span)
         free(self._sync)
 
-    cdef int _set(self, int i, op) except -1:
-        cdef fm_op *c = &self._ops[i]
+    cdef int _set(self, fm_op *c, op) except -1:
         c.opcode = OPCODES.index(op.opcode)
         c.kind = KINDS[op.opcode].index(op.kind) if op.kind and op.opcode in KINDS else 0
         c.labels, c.bias, c.accumulate, c.smooth_clip = op.labels, op.bias, op.accumulate, op.smooth_clip
@@ -272,17 +280,18 @@ cdef class Engine:
 
     cdef int _point(self, int i) except -1:
         """Where op `i`, a gather or a scatter, finds its data; ops that fetch follow the gather of the inputs."""
+        cdef int k, j, n = len(self.plan.ops)
+        cdef fm_op *c
         op = self.plan.ops[i]
-        cdef fm_op *c = &self._ops[i]
-        cdef int k
-        if op.opcode == "gather":
-            c.kind = SOURCE_CODES[op.data.dtype.str]
-        c.data = <const char *>address(op.data)
-        c.data_row = op.data.strides[0]
-        c.data_column = op.data.strides[1] if op.data.ndim > 1 else 0
-        if op.opcode == "gather" and i == self.plan.gathers[0]:
-            for k in self._fetching:
-                self._ops[k].data, self._ops[k].data_row, self._ops[k].data_column = c.data, c.data_row, c.data_column
+        fetching = self._fetching if op.opcode == "gather" and i == self.plan.gathers[0] else []
+        for k in range(self._n_lists):
+            c = &self._ops[k * n + i]
+            if op.opcode == "gather":
+                c.kind = SOURCE_CODES[op.data.dtype.str]
+            for j in (i, *fetching):
+                self._ops[k * n + j].data = <const char *>address(op.data)
+                self._ops[k * n + j].data_row = op.data.strides[0]
+                self._ops[k * n + j].data_column = op.data.strides[1] if op.data.ndim > 1 else 0
         return 0
 
     cdef int _count_data_rows(self) except -1:

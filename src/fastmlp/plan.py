@@ -8,11 +8,11 @@ the list for a network is :mod:`fastmlp.tape`; who runs it is the compiled engin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 Array = NDArray[Any]
 
@@ -69,6 +69,21 @@ WRITES = {
 }
 
 
+COLUMN_BLOCK = 128  # bytes: two cache lines, which processors like to fetch together
+
+
+def column_share(columns: int, dtype: DTypeLike, me: int, n_workers: int) -> tuple[int, int]:
+    """Which columns are worker `me`'s, in whole blocks: no two workers ever write to the same cache line.
+
+    >>> [column_share(300, "float32", me, 2) for me in range(2)]
+    [(0, 160), (160, 300)]
+    """
+    width = COLUMN_BLOCK // np.dtype(dtype).itemsize
+    blocks = -(-columns // width)
+    first = lambda w: min(columns, -(-blocks * w // n_workers) * width)  # noqa: E731
+    return first(me), first(me + 1)
+
+
 @dataclass(slots=True)
 class Rule:
     """How a parameter moves in ``update`` and ``linear_update``: the hyper-parameters of the optimizer.
@@ -108,6 +123,8 @@ class Op:
     accumulate: bool = False
     smooth_clip: bool = False
     fetch: bool = False  # linear_grad, linear_update: bring rows of the next batch into the cache meanwhile
+    columns: bool = False  # a team shares the columns of the result, not rows
+    copies: list[Array] | None = None  # x of every worker of a team; a gather fills each worker's own
     x: Array | None = None
     w: Array | None = None
     y: Array | None = None
@@ -139,6 +156,21 @@ class Op:
         if self.opcode == "max_norm":  # whole columns, in blocks of 64 bytes
             return -(-self.n_out * np.dtype(self.w.dtype).itemsize // 64)  # type: ignore[union-attr]
         return self.n_in + 1
+
+    @property
+    def own(self) -> bool:
+        """Whether each worker of a team has an op of its own here, on all rows; see `of_worker`."""
+        return self.columns or (self.opcode == "gather" and self.copies is not None)
+
+    def of_worker(self, me: int, n_workers: int) -> Op:
+        """This op as worker `me` of a team sees it: its copy of x, its columns of everything else."""
+        x = self.copies[me] if self.copies else self.x
+        if not self.columns:
+            return replace(self, x=x)
+        begin, end = column_share(self.n_out, self.w.dtype, me, n_workers)  # type: ignore[union-attr]
+        mine = {name: getattr(self, name) for name in ("w", "y", "z", "dy", "s1", "s2")}
+        mine = {name: None if array is None else array[:, begin:end] for name, array in mine.items()}
+        return replace(self, x=x, n_out=end - begin, **mine)
 
     @property
     def flops(self) -> float:
@@ -195,6 +227,8 @@ class Plan:
         self.gathers = [i for i, op in enumerate(self.ops) if op.opcode == "gather"]
         self.spans = [op.span for op in self.ops]
         self.syncs = [self._needs_sync(i) for i in range(len(self.ops))]
+        self.own = [op.own for op in self.ops]
+        self.team_syncs = [self._team_needs_sync(i) for i in range(len(self.ops))]
         self.first_update = max((i + 1 for i, op in enumerate(self.ops) if op.opcode == "linear_grad"), default=0)
         self.work = sum(op.flops for op in self.ops)
 
@@ -208,6 +242,13 @@ class Plan:
         if op.opcode == "max_norm":
             return before.opcode != "max_norm"
         return before.split != op.split or crosses.get(op.opcode) == before.opcode
+
+    def _team_needs_sync(self, i: int) -> bool:
+        """The same where workers have ops of their own: what only its worker reads or writes waits for nobody."""
+        before, op = self.ops[i - 1], self.ops[i]
+        if not (before.own or op.own):
+            return self._needs_sync(i)
+        return not (op.own and op.opcode == "gather" or op.split == before.split == "params")
 
     def buffers(self, i: int, fields: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, Array]]:
         """The bound buffers of op `i` among the given fields (`READS` or `WRITES`)."""
@@ -223,11 +264,12 @@ class Plan:
 
     def __str__(self) -> str:
         workers = f"{self.n_threads} worker" + "s" * (self.n_threads != 1)
+        syncs = self.team_syncs if any(self.own) else self.syncs
         lines = [(f"plan of {self.title}, {self.dtype.name}, batch {self.capacity}, {workers}", "split")]
         for i, op in enumerate(self.ops):
-            if self.syncs[i] and i:
+            if syncs[i] and i:
                 lines.append(("-", ""))
-            lines.append((self._line(i), op.split))
+            lines.append((self._line(i), "columns" if op.columns else "copies" if op.own else op.split))
         width = max(len(text) for text, _ in lines) + 4
         return "\n".join(
             "-" * (width - 1) + " barrier" if text == "-" else f"{text:<{width}}{split}" for text, split in lines

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import layout
-from .plan import Array, Op, Plan, Rule
+from .plan import Array, Op, Plan, Rule, column_share
 
 if TYPE_CHECKING:
     from .network import Network
@@ -207,6 +207,22 @@ class Tape:
         for op in self.params("linear_grad", x=self.inputs, dy=self.deltas, g=gradients):
             op.accumulate = accumulate
 
+    def part_workers(self, n_workers: int) -> None:
+        """Let the workers of a team meet less in the first layer, which has most to read and no gradient to pass on.
+
+        A cache line that one core has read must be fetched back before another can write it. So each worker has a copy
+        of the inputs, and columns of the first layer's weights that nobody else reads or writes, where there are enough
+        for all. Many copies for little arithmetic would not pay.
+        """
+        gather, linear, update = self.ops[0], self.ops[1], self.ops[-1]
+        if n_workers < 2 or linear.opcode != "linear" or update.opcode != "linear_update":
+            return
+        columns = all(np.diff(column_share(linear.n_out, self.net.dtype, me, n_workers)) for me in range(n_workers))
+        if columns or n_workers == 2:
+            copies = [self.inputs[0], *(self.matrix(gather.n_in) for _ in range(n_workers - 1))]
+            gather.copies = linear.copies = update.copies = copies
+            linear.columns = update.columns = columns
+
     def plan(self, n_threads: int) -> Plan:
         return Plan(self.net.title(), self.net.dtype, self.rows, self.ops, n_threads=n_threads)
 
@@ -279,4 +295,5 @@ def training_plan(
     tape.loss(labels, fused_output=fused, gradient=True)
     tape.backward()
     tape.update(learning, unfused)
+    tape.part_workers(n_threads)
     return tape.plan(n_threads)
