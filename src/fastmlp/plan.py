@@ -80,8 +80,8 @@ def column_share(columns: int, dtype: DTypeLike, me: int, n_workers: int) -> tup
     """
     width = COLUMN_BLOCK // np.dtype(dtype).itemsize
     blocks = -(-columns // width)
-    first = lambda w: min(columns, -(-blocks * w // n_workers) * width)  # noqa: E731
-    return first(me), first(me + 1)
+    begin, end = (min(columns, -(-blocks * w // n_workers) * width) for w in (me, me + 1))
+    return begin, end
 
 
 @dataclass(slots=True)
@@ -248,7 +248,7 @@ class Plan:
         before, op = self.ops[i - 1], self.ops[i]
         if not (before.own or op.own):
             return self._needs_sync(i)
-        return not (op.own and op.opcode == "gather" or op.split == before.split == "params")
+        return not ((op.own and op.opcode == "gather") or op.split == before.split == "params")
 
     def buffers(self, i: int, fields: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, Array]]:
         """The bound buffers of op `i` among the given fields (`READS` or `WRITES`)."""
