@@ -1,8 +1,10 @@
 """The fair part of the comparison: processes, verification, interleaved rounds, ratios with their uncertainty.
 
 Every package runs in its own process, once for each number of threads it may use; the faster one goes on. A round asks
-everybody once, in random order; ratios are taken within rounds, so that a noisy neighbour hits both sides. No round is
-thrown away: how often the system took a core from somebody is counted and reported.
+everybody once, in random order; ratios are taken within rounds, so that a noisy neighbour hits both sides. Before a turn all cores
+run the FMA loop until it is as fast as it gets: a virtual machine's idle cores were seen to share one real core for a
+while. No round is thrown away: how often that did not help, and how often the system took a core from somebody, is
+counted and reported.
 """
 
 import json
@@ -22,6 +24,8 @@ from roofline import peak
 HERE = Path(__file__).parent
 TIMEOUT = 900  # seconds for an answer: torch.compile may build C++ first
 PAUSE = 0.01  # between turns: let the last one's threads stop spinning
+SETTLED = 0.9  # of the best FMA rate: the machine gives us all its cores
+PATIENCE = 1.0  # seconds to wait for that
 AGREE = 2e-3  # of what the loss moved in the steps that are compared
 ROUGHLY = 0.1  # with dropout, everybody draws other masks
 
@@ -104,6 +108,7 @@ class Contest:
     def __init__(self, rivals, threads, rounds, target):
         self.threads, self.rounds, self.target = threads, rounds, target
         self.counts = sorted({1, threads})
+        self.best_rate, self.turns, self.unsettled = 0.0, 0, 0
         self.processes, self.versions, self.missing = {}, {}, {}
         for who in dict.fromkeys(["ours", "by_numpy", *rivals]):
             self.start(who, self.counts)
@@ -175,9 +180,21 @@ class Contest:
 
     def turn(self, key, count):
         """Seconds of a step (or call), and how often the core was taken away; None if it failed."""
-        time.sleep(PAUSE)
+        self.settle()
         answer = self.processes[key].ask("time", count=count)
         return (answer["seconds"] / answer["count"], answer["switches"]) if "seconds" in answer else None
+
+    def settle(self):
+        """Wait until all cores are at full speed, or for `PATIENCE` in vain."""
+        time.sleep(PAUSE)
+        self.turns += 1
+        until, rate = time.perf_counter() + PATIENCE, 0.0
+        while time.perf_counter() < until:
+            rate = peak("float32", self.threads, tries=1)
+            self.best_rate = max(self.best_rate, rate)
+            if rate >= SETTLED * self.best_rate:
+                return
+        self.unsettled += 1
 
     def trial(self, playing):
         """The best of three interleaved turns of everybody."""

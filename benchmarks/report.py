@@ -75,7 +75,9 @@ def footer(rows, contest, rivals):
         "layer, 4 in the first; 2 for predictions) at that peak, *of peak* takes the peak measured around each round.",
         "Times are medians of interleaved rounds, for one training step or one call; in brackets the median of the "
         "rounds' ratios to fastmlp, and its 95% interval. Rivals run with their best number of threads.",
-        f"No round was left out; in {disturbed} of {turns} turns the system took a core away at least once.",
+        "Before each turn the FMA loop ran on all cores until it reached 90% of its best rate, for a second at most: "
+        f"in vain in {contest.unsettled} of {contest.turns} turns. No round was left out; in {disturbed} of {turns} timed "
+        "turns the system took a core away at least once.",
     ]
     absent = [f"{NAMES.get(who, who)} ({why})" for who, why in contest.missing.items() if who in rivals]
     text += [f"Missing on this machine: {', '.join(absent)}."] if absent else []

@@ -12,7 +12,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 
-#define MAX_WORKERS 256
 #define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
 #define SPINS 1000            /* ~15 us: about as long as evenly loaded workers wait for one another */
 #define YIELDS 200            /* then offer the core to whoever else wants it, and then sleep */
@@ -104,12 +103,12 @@ void fm_team_run(int n_threads, fm_work *work, void *context)
         work(context, &team, 0, 1);
         return;
     }
-    struct seat seats[MAX_WORKERS];
-    pthread_t threads[MAX_WORKERS];
+    struct seat seats[FM_MAX_WORKERS];
+    pthread_t threads[FM_MAX_WORKERS];
     pthread_attr_t attributes;
     sigset_t all, before;
 
-    if (n_threads > MAX_WORKERS) n_threads = MAX_WORKERS;
+    if (n_threads > FM_MAX_WORKERS) n_threads = FM_MAX_WORKERS;
     pthread_mutex_init(&team.lock, 0);
     pthread_cond_init(&team.woken, 0);
     pthread_attr_init(&attributes);

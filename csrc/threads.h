@@ -5,8 +5,10 @@
 typedef struct fm_team fm_team;
 typedef void fm_work(void *context, fm_team *team, int me, int n);
 
+#define FM_MAX_WORKERS 256
+
 /* Run work(context, team, me, n) on n workers, the caller being worker 0, and wait for all. n is what could be started:
- * at most n_threads, at least 1. */
+ * at most n_threads and FM_MAX_WORKERS, at least 1. */
 void fm_team_run(int n_threads, fm_work *work, void *context);
 
 /* Wait until all workers of the team have come here. */

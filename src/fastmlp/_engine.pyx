@@ -63,9 +63,11 @@ cdef extern from "fastmlp.h" nogil:
     int FM_gather, FM_scatter
     int FM_BARRIERS_NONE, FM_BARRIERS_FOR_LOSS, FM_BARRIERS_BY_SYNC
 
+cdef extern from "finite.h" nogil:
+    int fm_all_finite(const void *x, int64_t n, int64_t itemsize, int n_threads)
+
 cdef extern from *:
     """
-    #include <string.h>
     #define X(name, other) #name,
     static const char *const opcode_names[] = {FM_OPCODES(X)};
     #undef X
@@ -80,19 +82,6 @@ cdef extern from *:
     static const char *const loss_names[] = {FM_LOSSES(X)};
     static const char *const optimizer_names[] = {FM_OPTIMIZERS(X)};
     #undef X
-    /* A number is finite where its exponent is not all ones; compilers turn these loops into vector code. */
-    #define ALL_FINITE(bits, exponent)                                        \
-        static int all_finite_##bits(const char *x, int64_t n)                \
-        {                                                                     \
-            uint##bits##_t odd = 0, word;                                     \
-            for (int64_t i = 0; i < n; i++) {                                 \
-                memcpy(&word, x + i * sizeof word, sizeof word);              \
-                odd |= (word & exponent) == exponent;                         \
-            }                                                                 \
-            return !odd;                                                      \
-        }
-    ALL_FINITE(32, 0x7f800000u)
-    ALL_FINITE(64, 0x7ff0000000000000u)
     #if defined(__clang__)
     #define FM_COMPILER "Clang " __clang_version__
     #elif defined(__GNUC__)
@@ -108,8 +97,6 @@ cdef extern from *:
     const char *loss_names[]
     const char *optimizer_names[]
     const char *FM_COMPILER
-    int all_finite_32(const char *x, int64_t n) nogil
-    int all_finite_64(const char *x, int64_t n) nogil
 
 
 cdef tuple names(const char *const *table, int n):
@@ -145,18 +132,15 @@ def targets(supported=True):
     return tuple(found)
 
 
-def all_finite(array):
+def all_finite(array, int n_threads=1):
     """Whether a C-contiguous array of float32 or float64 holds neither NaN nor infinity."""
     cdef Py_buffer view
-    cdef int finite, single = array.dtype == np.float32
-    if not single and array.dtype != np.float64:
+    cdef int finite
+    if array.dtype != np.float32 and array.dtype != np.float64:
         raise TypeError(f"array must be float32 or float64, got {array.dtype}")
     PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
     with nogil:
-        if single:
-            finite = all_finite_32(<const char *>view.buf, view.len // 4)
-        else:
-            finite = all_finite_64(<const char *>view.buf, view.len // 8)
+        finite = fm_all_finite(view.buf, view.len // view.itemsize, view.itemsize, n_threads)
     PyBuffer_Release(&view)
     return bool(finite)
 
@@ -411,7 +395,6 @@ cdef class RowPredictor:
     def __call__(self, x):
         """Outputs (1, n_out) for an array x (1, n_in) of the network's type and finite; None if x is anything else."""
         cdef Py_buffer view
-        cdef int finite
         if type(x) is not ndarray:
             return None
         out = empty(self._shape, self._dtype)
@@ -420,11 +403,7 @@ cdef class RowPredictor:
             if (view.ndim != 2 or view.shape[0] != 1 or view.shape[1] != self._n_in or view.format[1] != 0
                     or view.format[0] != self._format or view.strides[1] != view.itemsize):
                 return None
-            if self._format == b"f":
-                finite = all_finite_32(<const char *>view.buf, self._n_in)
-            else:
-                finite = all_finite_64(<const char *>view.buf, self._n_in)
-            if not finite:
+            if not fm_all_finite(view.buf, self._n_in, view.itemsize, 1):
                 return None
             self._run(&view, out)
         finally:

@@ -23,7 +23,6 @@ from .evaluation import Evaluator, batch_weights, batches
 from .history import DivergenceError, History
 from .interrupts import WholeSteps
 from .mlp import MLP
-from .pace import Pace
 from .schedules import ReduceOnPlateau
 from .snapshot import Snapshot
 
@@ -111,8 +110,7 @@ class EpochLoop:
         """The same data, with targets as the loss reads them; from here on nobody else trains this network."""
         self.data, trainer = data, self.trainer
         self.runner = trainer._executor(self.batch, data)
-        self.pace = Pace(self.runner.plan.work)
-        self.workers = trainer.workers(self.runner.plan)
+        self.pace, self.workers = trainer.pacing(self.runner.plan)
         self.total_steps = trainer.steps + self.epochs * trainer.updates(len(self.offsets) - 1)
 
     def _plateau(self) -> ReduceOnPlateau | None:

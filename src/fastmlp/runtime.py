@@ -83,7 +83,7 @@ def row_predictor(predictor: Executor) -> Callable[[object], NDArray[Any] | None
 def surely_finite(array: NDArray[Any]) -> bool:
     """Whether the engine can tell in one pass that an array of floats is finite; without it, False."""
     readable = array.dtype.char in "fd" and array.dtype.isnative and array.flags.c_contiguous
-    return bool(_engine and readable and _engine.all_finite(array))
+    return bool(_engine and readable and _engine.all_finite(array, get_num_threads()))
 
 
 def check_backend(backend: str | None) -> str:

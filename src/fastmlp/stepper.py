@@ -20,7 +20,7 @@ from .history import DivergenceError, History
 from .interrupts import WholeSteps
 from .mlp import MLP
 from .options import Options, class_sample_weights
-from .pace import Workers
+from .pace import Pace, Workers
 from .plan import Plan
 from .runtime import Executor, executor, get_num_threads
 from .tape import Learning, training_plan
@@ -44,7 +44,7 @@ class Stepper:
         self._show = True  # whether the network has the averaged weights between epochs
         self._key: int | None = None  # of dropout's masks
         self._plans: dict[tuple[int, bool, int], Executor] = {}
-        self._workers: dict[tuple[int, int], Workers] = {}
+        self._pacing: tuple[Plan, Pace, Workers] | None = None  # of the last plan that was trained
 
     @property
     def moving(self) -> list[NDArray[Any]]:
@@ -97,12 +97,11 @@ class Stepper:
             found.bind(i, array)
         return found
 
-    def workers(self, plan: Plan) -> Workers:
-        """How many workers a plan's steps have proved to be worth, in all fits so far."""
-        key = (plan.capacity, plan.n_threads)
-        if key not in self._workers:
-            self._workers = {key: Workers(plan.n_threads, plan.work)}  # one is enough: batches seldom change
-        return self._workers[key]
+    def pacing(self, plan: Plan) -> tuple[Pace, Workers]:
+        """How many steps a call may cover and how many workers they are worth, as learnt in all fits with this plan."""
+        if self._pacing is None or self._pacing[0] is not plan:
+            self._pacing = plan, Pace(plan.work), Workers(plan.n_threads, plan.work)
+        return self._pacing[1:]
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
