@@ -1,10 +1,10 @@
 """The fair part of the comparison: processes, verification, interleaved rounds, ratios with their uncertainty.
 
 Every package runs in its own process, once for each number of threads it may use; the faster one goes on. A round asks
-everybody once, in random order; ratios are taken within rounds, so that a noisy neighbour hits both sides. Before a turn all cores
-run the FMA loop until it is as fast as it gets: a virtual machine's idle cores were seen to share one real core for a
-while. No round is thrown away: how often that did not help, and how often the system took a core from somebody, is
-counted and reported.
+everybody once, in random order; ratios are taken within rounds, so that a noisy neighbour hits both sides. Before a
+turn all cores run the FMA loop until it is as fast as it gets: a virtual machine's idle cores were seen to share one
+real core for a while. No round is thrown away: how often that was in vain, and how often the system took a core away,
+is reported.
 """
 
 import json

@@ -76,8 +76,8 @@ def footer(rows, contest, rivals):
         "Times are medians of interleaved rounds, for one training step or one call; in brackets the median of the "
         "rounds' ratios to fastmlp, and its 95% interval. Rivals run with their best number of threads.",
         "Before each turn the FMA loop ran on all cores until it reached 90% of its best rate, for a second at most: "
-        f"in vain in {contest.unsettled} of {contest.turns} turns. No round was left out; in {disturbed} of {turns} timed "
-        "turns the system took a core away at least once.",
+        f"in vain in {contest.unsettled} of {contest.turns} turns. No round was left out; in {disturbed} of {turns} "
+        "timed turns the system took a core away at least once.",
     ]
     absent = [f"{NAMES.get(who, who)} ({why})" for who, why in contest.missing.items() if who in rivals]
     text += [f"Missing on this machine: {', '.join(absent)}."] if absent else []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastmlp import MLP, SGD, Adam, DivergenceError, Trainer, epochs, pace, schedules, set_num_threads, stepper
+from fastmlp import MLP, SGD, Adam, DivergenceError, Trainer, pace, schedules, set_num_threads, stepper
 from fastmlp.callbacks import LambdaCallback
 
 X, Y = np.random.default_rng(0).standard_normal((40, 6)), np.arange(40) % 3
@@ -31,7 +31,7 @@ def test_every_step_has_its_own_rate_and_rows_however_epochs_are_cut(monkeypatch
         return state_of(trainer), history.loss, history.learning_rate
 
     expected = train(callbacks=ALONE)
-    monkeypatch.setattr(epochs, "Pace", Fixed)
+    monkeypatch.setattr(stepper, "Pace", Fixed)
     assert train() == expected
     assert train(callbacks=ALONE) == expected
 
