@@ -324,6 +324,9 @@ def test_variance_of_initial_weights(name: str) -> None:
     limit = math.sqrt(3 * VARIANCE[name])
     assert (0.999 * limit < np.abs(w).max() <= limit) == name.endswith("uniform")
     again = initializers.get(name)(np.random.default_rng(3), 200, 300)
+    pieces = np.zeros((200, 300))
+    initializers.fill(initializers.get(name), np.random.default_rng(3), pieces)  # in several of them
+    np.testing.assert_array_equal(pieces, w)
     np.testing.assert_array_equal(w, again)
 
 

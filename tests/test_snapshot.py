@@ -41,6 +41,20 @@ def test_without_room_for_a_file_memory_serves(rng, monkeypatch):
     assert (vector == before).all()
 
 
+def test_without_a_place_for_a_file_memory_serves(rng, monkeypatch):
+    def nowhere():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", nowhere)
+    vector = rng.standard_normal(1000)
+    snapshot = Snapshot(vector, 0)
+    snapshot.take(vector)
+    before = vector.copy()
+    vector[:] = 0
+    snapshot.restore(vector)
+    assert (vector == before).all()
+
+
 def test_a_large_network_that_diverges_is_restored_from_its_file(rng, monkeypatch):
     monkeypatch.setattr(epochs, "Snapshot", lambda like: Snapshot(like, 0))
     X, y = rng.standard_normal((40, 3)), rng.standard_normal(40)

@@ -93,6 +93,11 @@ def test_what_goes_along_the_rows_of_the_first_weights_is_not_shared_by_columns(
     assert not any(plan.own) and all(op.copies is None for op in plan.ops)
 
 
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_weights_that_no_core_can_keep_are_not_shared_by_columns(threads):
+    assert not any(wide_plan(300, 500, 3).own) and any(wide_plan(200, 500, 3).own)
+
+
 @pytest.mark.parametrize("threads", [3], indirect=True)
 def test_the_workers_columns_are_all_columns_and_their_copies_are_apart(threads):
     plan = wide_plan(20, 300, 3)

@@ -101,7 +101,7 @@ class EpochLoop:
         """What every kind of training has: `stream` and `lbfgs` have others than this one."""
         self.trainer, self.epochs, self.evaluator = trainer, epochs, evaluator
         self.callbacks = list(callbacks)
-        self.before = Snapshot(trainer.net.parameters)
+        self.snapshots: list[Snapshot] = []
         self.history = History()
         self.state = TrainingState(0, epochs, trainer.net, self.history, trainer)
         self.plateau = self._plateau()
@@ -196,16 +196,17 @@ class EpochLoop:
     def _snapshot(self, epochs: int) -> tuple[list[NDArray[Any]], int, Any]:
         """What a group is going to change. A single epoch is never run again: there the parameters will do."""
         trainer, net = self.trainer, self.trainer.net
-        self.before.take(net.parameters)
-        moving = [array.copy() for array in trainer.moving] if epochs > 1 else []
-        return moving, trainer.steps, net.shuffle_rng.bit_generator.state
+        kept = [net.parameters, *(trainer.moving if epochs > 1 else [])]
+        self.snapshots += [Snapshot(array) for array in kept[len(self.snapshots) :]]
+        for snapshot, array in zip(self.snapshots, kept, strict=False):
+            snapshot.take(array)
+        return kept, trainer.steps, net.shuffle_rng.bit_generator.state
 
     def _restore(self, before: tuple[list[NDArray[Any]], int, Any]) -> None:
         trainer, net = self.trainer, self.trainer.net
-        self.before.restore(net.parameters)
-        moving, trainer.steps, net.shuffle_rng.bit_generator.state = before
-        for array, saved in zip(trainer.moving, moving, strict=False):
-            array[:] = saved
+        kept, trainer.steps, net.shuffle_rng.bit_generator.state = before
+        for snapshot, array in zip(self.snapshots, kept, strict=False):
+            snapshot.restore(array)
 
     def _first_bad_epoch(self, losses: NDArray[np.float64]) -> int | None:
         finite = np.isfinite(losses)

@@ -2,6 +2,8 @@
 
 The scales keep the variance of what passes through a layer: forward (lecun; he, for activations that halve it), or on
 average of forward and backward (glorot). Biases begin at zero.
+
+The scaled ones take an array `out` of any float type to draw into; so a network needs no second copy of its weights.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +30,13 @@ __all__ = [
     "zeros",
 ]
 
+PIECE = 1 << 14  # numbers drawn at a time
 Weights = NDArray[np.float64]
+Out = NDArray[Any] | None
 Initializer = Callable[[np.random.Generator, int, int], Weights]
 
 
-def glorot_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+def glorot_uniform(rng: np.random.Generator, n_in: int, n_out: int, out: Out = None) -> Weights:
     """Uniform in +-sqrt(6 / (n_in + n_out)). Glorot and Bengio, AISTATS 2010.
 
     Examples
@@ -39,32 +44,32 @@ def glorot_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
     >>> glorot_uniform(np.random.default_rng(0), 2, 3).shape
     (2, 3)
     """
-    return _uniform(rng, n_in, n_out, 2 / (n_in + n_out))
+    return _uniform(rng, n_in, n_out, 2 / (n_in + n_out), out)
 
 
-def glorot_normal(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+def glorot_normal(rng: np.random.Generator, n_in: int, n_out: int, out: Out = None) -> Weights:
     """Normal with variance 2 / (n_in + n_out). Glorot and Bengio, AISTATS 2010."""
-    return _normal(rng, n_in, n_out, 2 / (n_in + n_out))
+    return _normal(rng, n_in, n_out, 2 / (n_in + n_out), out)
 
 
-def he_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+def he_uniform(rng: np.random.Generator, n_in: int, n_out: int, out: Out = None) -> Weights:
     """Uniform in +-sqrt(6 / n_in). He et al., ICCV 2015."""
-    return _uniform(rng, n_in, n_out, 2 / n_in)
+    return _uniform(rng, n_in, n_out, 2 / n_in, out)
 
 
-def he_normal(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+def he_normal(rng: np.random.Generator, n_in: int, n_out: int, out: Out = None) -> Weights:
     """Normal with variance 2 / n_in. He et al., ICCV 2015."""
-    return _normal(rng, n_in, n_out, 2 / n_in)
+    return _normal(rng, n_in, n_out, 2 / n_in, out)
 
 
-def lecun_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+def lecun_uniform(rng: np.random.Generator, n_in: int, n_out: int, out: Out = None) -> Weights:
     """Uniform in +-sqrt(3 / n_in). LeCun et al., Efficient BackProp, 1998."""
-    return _uniform(rng, n_in, n_out, 1 / n_in)
+    return _uniform(rng, n_in, n_out, 1 / n_in, out)
 
 
-def lecun_normal(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
+def lecun_normal(rng: np.random.Generator, n_in: int, n_out: int, out: Out = None) -> Weights:
     """Normal with variance 1 / n_in. LeCun et al., Efficient BackProp, 1998."""
-    return _normal(rng, n_in, n_out, 1 / n_in)
+    return _normal(rng, n_in, n_out, 1 / n_in, out)
 
 
 def orthogonal(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
@@ -102,13 +107,23 @@ def _constant(rng: np.random.Generator, n_in: int, n_out: int, value: float) -> 
     return np.full((n_in, n_out), value)
 
 
-def _uniform(rng: np.random.Generator, n_in: int, n_out: int, variance: float) -> Weights:
+def _uniform(rng: np.random.Generator, n_in: int, n_out: int, variance: float, out: Out) -> Weights:
     limit = math.sqrt(3 * variance)
-    return rng.uniform(-limit, limit, (n_in, n_out))
+    return _in_pieces(lambda shape: rng.uniform(-limit, limit, shape), n_in, n_out, out)
 
 
-def _normal(rng: np.random.Generator, n_in: int, n_out: int, variance: float) -> Weights:
-    return rng.standard_normal((n_in, n_out)) * math.sqrt(variance)
+def _normal(rng: np.random.Generator, n_in: int, n_out: int, variance: float, out: Out) -> Weights:
+    return _in_pieces(lambda shape: rng.standard_normal(shape) * math.sqrt(variance), n_in, n_out, out)
+
+
+def _in_pieces(draw: Callable[[tuple[int, int]], Weights], n_in: int, n_out: int, out: Out) -> Weights:
+    """All rows drawn at once; or the same numbers into `out`, some rows at a time."""
+    if out is None:
+        return draw((n_in, n_out))
+    rows = max(1, PIECE // n_out)
+    for i in range(0, n_in, rows):
+        out[i : i + rows] = draw((min(rows, n_in - i), n_out))
+    return out
 
 
 KNOWN: dict[str, Initializer] = {
@@ -121,6 +136,23 @@ KNOWN: dict[str, Initializer] = {
     "orthogonal": orthogonal,
     "zeros": zeros,
 }
+
+
+SCALED = [draw for name, draw in KNOWN.items() if name.endswith(("uniform", "normal"))]
+
+
+def fill(initializer: Initializer, rng: np.random.Generator, weights: NDArray[Any]) -> None:
+    """Draw the weights of a layer into a matrix (n_in, n_out).
+
+    >>> w = np.zeros((2, 3), "float32")
+    >>> fill(he_normal, np.random.default_rng(0), w)
+    >>> (w == he_normal(np.random.default_rng(0), 2, 3).astype("float32")).all()
+    np.True_
+    """
+    if initializer in SCALED:
+        initializer(rng, *weights.shape, out=weights)  # type: ignore[call-arg]
+    else:
+        weights[...] = initializer(rng, *weights.shape)
 
 
 def get(initializer: str | Initializer) -> Initializer:

@@ -59,8 +59,8 @@ class Network:
         self._allocate()
         if pairs is None:
             rng = np.random.default_rng([self.seed, 0])
-            for (n_in, n_out), init, matrix in zip(self._shapes(), initial, self.matrices, strict=True):
-                matrix[:-1] = init(rng, n_in, n_out)
+            for init, matrix in zip(initial, self.matrices, strict=True):
+                initializers.fill(init, rng, matrix[:-1])
         else:
             self._set_pairs(pairs)
         self.shuffle_rng = np.random.default_rng([self.seed, 1])

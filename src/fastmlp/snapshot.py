@@ -1,20 +1,22 @@
-"""Snapshot: the parameters as they were before an epoch, should it diverge."""
+"""Snapshot: what an epoch is going to change, as it was before, should the epoch diverge."""
 
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-IN_MEMORY = 1 << 25  # bytes; larger ones are kept in a temporary file: a fit should not need half as much again
+IN_MEMORY = 1 << 18  # bytes; larger ones go to a temporary file, which takes hardly longer than a copy in memory
 
 
 class Snapshot:
     """A copy of a vector, taken again and again: in memory, or for a large one in a temporary file.
 
-    Where there is no room for a file, memory it is.
+    So a fit needs little more memory than parameters and optimizer state take. Where there is no place for a file, it is
+    in memory after all.
 
     Examples
     --------
@@ -25,8 +27,12 @@ class Snapshot:
     """
 
     def __init__(self, like: NDArray[Any], in_memory: int = IN_MEMORY) -> None:
-        self._file = tempfile.TemporaryFile() if like.nbytes > in_memory else None  # noqa: SIM115 (lives as long as self)
-        self._copy = None if self._file else np.empty_like(like)
+        self._file = self._copy = None
+        if like.nbytes > in_memory:
+            with suppress(OSError):  # nowhere to write
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as self)
+        if self._file is None:
+            self._copy = np.empty_like(like)
 
     def take(self, vector: NDArray[Any]) -> None:
         """Remember the vector as it is now."""

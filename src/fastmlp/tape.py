@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .network import Network
 
 FUSED_ROWS = 1024  # up to this batch, a weight-gradient tile sums over the whole batch without leaving the cache
+NEAR = 1 << 19  # bytes of weights that, with their optimizer state, stay in a core's second-level cache
 PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
 
 
@@ -212,10 +213,13 @@ class Tape:
 
         A cache line that one core has read must be fetched back before another can write it. So each worker has a copy
         of the inputs, and columns of the first layer's weights that nobody else reads or writes, where there are enough
-        for all. Many copies for little arithmetic would not pay.
+        for all. Many copies for little arithmetic would not pay, nor would it where the weights do not stay in a core's
+        own cache.
         """
         gather, linear, update = self.ops[0], self.ops[1], self.ops[-1]
         if n_workers < 2 or linear.opcode != "linear" or update.opcode != "linear_update":
+            return
+        if self.net.matrices[0].nbytes > NEAR:
             return
         columns = all(np.diff(column_share(linear.n_out, self.net.dtype, me, n_workers)) for me in range(n_workers))
         if columns or n_workers == 2:
