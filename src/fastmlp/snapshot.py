@@ -15,8 +15,8 @@ IN_MEMORY = 1 << 18  # bytes; larger ones go to a temporary file, which takes ha
 class Snapshot:
     """A copy of a vector, taken again and again: in memory, or for a large one in a temporary file.
 
-    So a fit needs little more memory than parameters and optimizer state take. Where there is no place for a file, it is
-    in memory after all.
+    So a fit needs little more memory than parameters and optimizer state take. Where there is no place for a file, it
+    is in memory after all.
 
     Examples
     --------
