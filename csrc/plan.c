@@ -33,7 +33,7 @@ static double sum_of_eight(const double *part)
 
 static double weight_of(const fm_step *step, int64_t r)
 {
-    return step->weight ? step->weight[step->index ? step->index[r] : step->first + r] : 1;
+    return step->weight[step->index ? step->index[r] : step->first + r];
 }
 
 static double inverse_weight(const fm_step *step)
@@ -57,7 +57,10 @@ static double whole_power(double b, int64_t n)
 static double mean_loss(const double *row_loss, const fm_step *step)
 {
     double part[8] = {0};
-    for (int64_t r = 0; r < step->rows; r++) part[r % 8] += weight_of(step, r) * row_loss[r];
+    if (step->weight)
+        for (int64_t r = 0; r < step->rows; r++) part[r % 8] += weight_of(step, r) * row_loss[r];
+    else
+        for (int64_t r = 0; r < step->rows; r++) part[r % 8] += row_loss[r];
     return sum_of_eight(part) * step->inverse_weight;
 }
 

@@ -36,12 +36,12 @@ static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
             struct ahead ahead[2];
             log2 = panel_log2(rows, vectors - v);
             if (far) next_panel(op, k, v, (int)log2, y, rows, ahead);
-            const struct product p = {
+            struct product p = {
                 .k = run, .a = x + k, .lda = op->x.ld, .b = w + k * ldw + j, .ldb = ldw, .c = y + j, .ldc = ldy,
                 .init = k ? y + j : bias + j, .ldi = k ? ldy : 0, .relu = last && op->kind == FM_ACT_relu,
                 .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
-            panel(NN, p, rows, log2);
+            panel(&p, rows, log2);
             if (last && op->kind != FM_ACT_relu)
                 activation_forward(op->kind, (real)op->param, y + j, ldy, z ? z + j : 0, op->z.ld, rows, 1 << log2);
         }
@@ -105,11 +105,11 @@ static void back_by_columns(const fm_op *op, int64_t begin, int64_t end)
         for (int64_t k = 0, run; k < op->n_out; k += run) {
             run = at_most(op->n_out - k, RUN_K);
             transpose(w + j * ldw + k, ldw, at_most(op->n_in - j, width), run, wt, width, width);
-            const struct product p = {
+            struct product p = {
                 .k = run, .a = dy + k, .lda = op->dy.ld, .b = wt, .ldb = width, .c = dx + j, .ldc = ldx,
                 .init = k ? dx + j : zeros, .ldi = k ? ldx : 0, .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
-            panel(NN, p, rows, log2);
+            panel(&p, rows, log2);
         }
         through_activation(op, begin, j, rows, (int64_t)1 << log2);
     }
@@ -130,11 +130,11 @@ static void back_by_rows(const fm_op *op, int64_t begin, int64_t end)
             for (int64_t k = 0, run; k < op->n_out; k += run) {
                 run = at_most(op->n_out - k, RUN_K);
                 transpose(dy + k, op->dy.ld, rows, run, dyt, width, width);
-                const struct product p = {
+                struct product p = {
                     .k = run, .a = w + i * ldw + k, .lda = ldw, .b = dyt, .ldb = width, .c = dxt, .ldc = width,
                     .init = k ? dxt : zeros, .ldi = k ? width : 0,
                 };
-                panel(NN, p, height, log2);
+                panel(&p, height, log2);
             }
             transpose(dxt, width, height, rows, (real *)op->dx.p + r * ldx + i, ldx, vectors_of(height) * LANES);
             through_activation(op, r, i, rows, vectors_of(height));

@@ -156,16 +156,16 @@ static inline int panel_log2(int64_t rows, int64_t vectors)
 static inline int64_t tiles_in(int64_t rows, int log2) { return parts_of(rows, tile_rows[log2]); }
 static inline int64_t looks(int64_t k) { return (k + LOOK_K - 1) / LOOK_K; }
 
-/* One panel, c[rows, 1 << log2 vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not 6+6+6+6+6+2). */
-static void panel(int form, struct product p, int64_t rows, int log2)
+/* One panel of nn, c[rows, 1 << log2 vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not
+ * 6+6+6+6+6+2). p is moved along. */
+static void panel(struct product *p, int64_t rows, int log2)
 {
-    const int64_t step = form == NN ? p.lda : 1;
-    int64_t left = tiles_in(rows, log2);
-    for (; left > 0; left--) {
-        const int64_t m = left == 1 ? rows : (rows + left - 1) / left;
-        tiles[form][log2][m - 1](&p);
-        p.a += m * step, p.init += m * p.ldi, p.c += m * p.ldc, rows -= m;
+    for (int64_t left = tiles_in(rows, log2), m; left > 1; left--, rows -= m) {
+        m = (rows + left - 1) / left;
+        tiles[NN][log2][m - 1](p);
+        p->a += m * p->lda, p->init += m * p->ldi, p->c += m * p->ldc;
     }
+    tiles[NN][log2][rows - 1](p);
 }
 
 static const real zeros[PANEL_VECTORS * 64 / sizeof(real)] __attribute__((aligned(64)));

@@ -4,51 +4,57 @@
 
 static inline int64_t data_row(const fm_step *step, int64_t r) { return step->index ? step->index[r] : step->first + r; }
 
-/* One reader for each source type: a row of the data, converted, into x; and one label. Values land where they are used
+/* One reader for each source type: rows of the data, converted, into x; and one for labels. Values land where they are used
  * as reals; a label that was checked fits an int32. */
 #define X(name, type)                                                                                                  \
-    static void read_##name(const char *from, int64_t stride, int64_t n, real *to)                                    \
+    static void read_##name(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                         \
     {                                                                                                                  \
+        const int64_t n = op->n_in, stride = op->data_column;                                                          \
         type value;                                                                                                    \
-        if (stride == (int64_t)sizeof value)                                                                           \
-            for (int64_t c = 0; c < n; c++) {                                                                          \
-                memcpy(&value, from + c * (int64_t)sizeof value, sizeof value);                                        \
-                to[c] = (real)value;                                                                                   \
-            }                                                                                                          \
-        else                                                                                                           \
-            for (int64_t c = 0; c < n; c++) {                                                                          \
-                memcpy(&value, from + c * stride, sizeof value);                                                       \
-                to[c] = (real)value;                                                                                   \
-            }                                                                                                          \
+        for (int64_t r = begin; r < end; r++) {                                                                        \
+            const char *from = op->data + data_row(step, r) * op->data_row;                                            \
+            real *to = (real *)op->x.p + r * op->x.ld;                                                                 \
+            if (stride == (int64_t)sizeof value)                                                                       \
+                for (int64_t c = 0; c < n; c++) {                                                                      \
+                    memcpy(&value, from + c * (int64_t)sizeof value, sizeof value);                                    \
+                    to[c] = (real)value;                                                                               \
+                }                                                                                                      \
+            else                                                                                                       \
+                for (int64_t c = 0; c < n; c++) {                                                                      \
+                    memcpy(&value, from + c * stride, sizeof value);                                                   \
+                    to[c] = (real)value;                                                                               \
+                }                                                                                                      \
+        }                                                                                                              \
     }                                                                                                                  \
-    static int32_t label_##name(const char *from)                                                                      \
+    static void label_##name(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                        \
     {                                                                                                                  \
         type value;                                                                                                    \
-        memcpy(&value, from, sizeof value);                                                                            \
-        return (int32_t)value;                                                                                         \
+        for (int64_t r = begin; r < end; r++) {                                                                        \
+            memcpy(&value, op->data + data_row(step, r) * op->data_row, sizeof value);                                 \
+            ((int32_t *)op->t.p)[r] = (int32_t)value;                                                                  \
+        }                                                                                                              \
     }
 FM_SOURCES(X)
 #undef X
 #define X(name, type) read_##name,
-static void (*const readers[FM_N_SOURCES])(const char *, int64_t, int64_t, real *) = {FM_SOURCES(X)};
+static fm_kernel *const readers[FM_N_SOURCES] = {FM_SOURCES(X)};
 #undef X
 #define X(name, type) label_##name,
-static int32_t (*const label_readers[FM_N_SOURCES])(const char *) = {FM_SOURCES(X)};
+static fm_kernel *const label_readers[FM_N_SOURCES] = {FM_SOURCES(X)};
 #undef X
 
 static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    if (op->labels) {
-        for (int64_t r = begin; r < end; r++)
-            ((int32_t *)op->t.p)[r] = label_readers[op->kind](op->data + data_row(step, r) * op->data_row);
+    fm_kernel *const read = op->labels ? label_readers[op->kind] : readers[op->kind];
+    const real *shift = op->w.p, *scale = shift + op->w.ld;
+    if (!shift) {
+        read(op, step, begin, end);
         return;
     }
     const vf three = vf_set1(3), one = vf_set1(1);
-    const real *shift = op->w.p, *scale = shift + op->w.ld;
     for (int64_t r = begin; r < end; r++) {
         real *x = (real *)op->x.p + r * op->x.ld;
-        readers[op->kind](op->data + data_row(step, r) * op->data_row, op->data_column, op->n_in, x);
-        if (!shift) continue;
+        read(op, step, r, r + 1);
         for (int64_t c = 0; c < op->n_in; c += LANES) {
             vf v = (vf_load(x + c) - vf_load(shift + c)) * vf_load(scale + c);
             if (op->smooth_clip) v = v / vf_sqrt(vf_fma(v / three, v / three, one));
