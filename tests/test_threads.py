@@ -1,0 +1,80 @@
+"""Where the workers of a team start: not on their caller's processor, if there are enough."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).resolve().parent.parent / "csrc"
+
+# Prints how many workers, in 50 runs, were allowed on all processors, how many on all but one, and whether the caller
+# may still run on all.
+PROGRAM = r"""
+#define _GNU_SOURCE
+#include "threads.h"
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static cpu_set_t before;
+static int all, others; /* of the workers on these processors */
+
+static void work(void *context, fm_team *team, int me, int n)
+{
+    cpu_set_t mine, both;
+    (void)context, (void)n;
+    sched_getaffinity(0, sizeof mine, &mine);
+    CPU_AND(&both, &mine, &before);
+    fm_barrier(team); /* one after the other would do, but they are to run at once */
+    const int counted = CPU_EQUAL(&both, &mine) ? CPU_COUNT(&mine) : -1;
+    int *const count = counted == CPU_COUNT(&before) ? &all : &others;
+    if (me && counted >= CPU_COUNT(&before) - 1) __atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    const int workers = atoi(argv[1]), cpus = atoi(argv[2]);
+    cpu_set_t now;
+    sched_getaffinity(0, sizeof before, &before);
+    for (int c = 0, kept = 0; c < CPU_SETSIZE; c++)
+        if (CPU_ISSET(c, &before) && ++kept > cpus) CPU_CLR(c, &before);
+    sched_setaffinity(0, sizeof before, &before);
+    for (int i = 0; i < 50; i++) fm_team_run(workers, work, 0);
+    sched_getaffinity(0, sizeof now, &now);
+    printf("%d %d %d\n", all, others, CPU_EQUAL(&now, &before));
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    compiler, folder = shutil.which(os.environ.get("CC", "cc")), tmp_path_factory.mktemp("threads")
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        pytest.skip("only Linux with glibc lets a thread start elsewhere")
+    if compiler is None or not CSRC.is_dir():
+        pytest.skip("needs a C compiler and the C sources (csrc) beside these tests")
+    (folder / "main.c").write_text(PROGRAM)
+    command = [compiler, "-std=gnu11", "-O2", f"-I{CSRC}", folder / "main.c", CSRC / "threads.c", "-lpthread"]
+    done = subprocess.run([*command, "-o", folder / "main"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "main"
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "elsewhere"),
+    [(2, 2, True), (2, 1, False), (3, 2, False)],
+    ids=["a processor for each", "one processor", "more workers than processors"],
+)
+def test_workers_keep_off_their_callers_processor_where_there_are_enough(program, workers, cpus, elsewhere):
+    if len(os.sched_getaffinity(0)) < cpus:
+        pytest.skip(f"needs {cpus} processors")
+    done = subprocess.run([program, str(workers), str(cpus)], capture_output=True, text=True, timeout=60)
+    everywhere, others, same = map(int, done.stdout.split())
+    started = 50 * (workers - 1)
+    assert (everywhere, others) == ((0, started) if elsewhere else (started, 0))
+    assert same, "the caller may run where it could before"
