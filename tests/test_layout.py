@@ -68,6 +68,18 @@ def test_all_finite_finds_one_odd_number_anywhere(dtype, bad):
 
 
 @needs_engine
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 1000])
+def test_all_finite_looks_everywhere_with_any_number_of_workers(dtype, n_threads):
+    size = 5_000_011 // np.dtype(dtype).itemsize  # enough for several
+    array = np.zeros(size, dtype)
+    assert _engine.all_finite(array, n_threads)
+    for i in (0, size // 3, size // 2, 2 * size // 3, size - 1):
+        array[i] = np.nan
+        assert not _engine.all_finite(array, n_threads), i
+        array[i] = 0
+
+
+@needs_engine
 def test_all_finite_refuses_what_it_cannot_read():
     with pytest.raises(TypeError, match="float32 or float64, got int64"):
         _engine.all_finite(np.zeros(3, np.int64))

@@ -7,6 +7,7 @@
 #define FAR (1536 << 10) /* bytes of weights that, only read, come late even where the hardware guesses the next line */
 #define PACKED ((128 << 10) / (int64_t)sizeof(real)) /* of dy, packed: an eighth of the second-level cache */
 #define PACKED_SPAN 64   /* rows of w from which packing pays */
+#define NARROW 4         /* times as many lanes as columns: not worth a vector across */
 #define RUN_ROWS 512     /* of the batch at a time in linear_grad: x and dy of so many stay in the second-level cache */
 
 /* What the panel of `linear` reads that follows the one at row k and vector v of w, and what it writes. */
@@ -205,11 +206,10 @@ struct fetch {
     int64_t row, at;     /* the next line */
 };
 
-static inline struct fetch fetch_of(const fm_op *op, const fm_step *step, int64_t span)
+static inline struct fetch fetch_of(const fm_op *op, const fm_step *step, int64_t tiles)
 {
     struct fetch f = {.op = op, .step = step, .bytes = op->n_in * op->data_column};
     if (!op->data || !step->coming || f.bytes < 256 || op->data_column > 8) return f; /* the cache has small ones anyway */
-    const int64_t vectors = vectors_of(op->n_out), tiles = tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2);
     f.pace = parts_of(step->coming_rows * ((f.bytes + LINE - 1) / LINE), tiles);
     return f;
 }
@@ -235,7 +235,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int far = mover && op->w.ld * op->n_in * (int64_t)sizeof(real) > NEAR;
     real packed[PACKED] __attribute__((aligned(64))), tile[TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int64_t block = far && packs ? PACKED / rows / (2 * LANES) * 2 : 1; /* vectors; at least a panel */
-    struct fetch fetch = fetch_of(op, step, span);
+    struct fetch fetch = fetch_of(op, step, tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2));
 
     for (int64_t v0 = 0, v1; v0 < vectors; v0 = v1) {
         v1 = at_most(vectors, v0 + block);
@@ -264,13 +264,56 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     }
 }
 
+/* Few enough columns, and rows to fill vectors with: below, lanes lie along those rows of w instead. */
+static int is_narrow(const fm_op *op) { return NARROW * op->n_out <= LANES && op->n_in >= NARROW * LANES; }
+
+/* The same as g^T = dy^T x, turned before it moves w: the same chains, without empty lanes across. */
+static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
+                            const struct mover *mover)
+{
+    const int64_t n = op->n_out, ldx = op->x.ld, ldg = op->g.ld, start = begin / LANES * LANES;
+    const int go_on = !mover && (first || op->accumulate);
+    real across[PANEL_VECTORS * LANES * LANES / NARROW] __attribute__((aligned(64)));
+    real tile[PANEL_VECTORS * LANES * LANES] __attribute__((aligned(64)));
+    struct fetch fetch = fetch_of(op, step, (vectors_of(end - start) + PANEL_VECTORS - 1) / PANEL_VECTORS);
+
+    memset(tile, 0, sizeof tile);
+    for (int64_t i = start, width; i < end; i += width) {
+        const int log2 = panel_log2(n, vectors_of(end - i));
+        width = (int64_t)LANES << log2;
+        const int64_t from = begin > i ? begin - i : 0, to = at_most(width, end - i);
+        real *g = (real *)op->g.p + i * ldg;
+        fetch_some(&fetch);
+        if (go_on)
+            for (int64_t c = 0; c < width; c++)
+                for (int64_t j = 0; j < n; j++) across[j * width + c] = c >= from && c < to ? g[c * ldg + j] : 0;
+        const struct product p = {
+            .k = rows, .a = (const real *)op->dy.p + first * op->dy.ld, .lda = op->dy.ld, .b = (const real *)op->x.p + first * ldx + i,
+            .ldb = ldx, .c = across, .ldc = width, .init = go_on ? across : zeros, .ldi = go_on ? width : 0,
+        };
+        tiles[TN][log2][n - 1](&p);
+        for (int64_t c = from; c < to; c++)
+            for (int64_t j = 0; j < n; j++) tile[c * LANES + j] = across[j * width + c];
+        if (mover) move(mover, op, (i + from) * op->w.ld, tile + from * LANES, LANES, to - from, 1);
+        else
+            for (int64_t c = from; c < to; c++) vf_store(g + c * ldg, vf_load(tile + c * LANES));
+    }
+}
+
+/* The rows of the weights, whichever way; not the bias. */
+static void gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
+                     const struct mover *mover)
+{
+    (is_narrow(op) ? narrow_gradient : weight_gradient)(op, step, begin, end, first, rows, mover);
+}
+
 static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld;
     real *gb = (real *)op->g.p + op->n_in * op->g.ld;
     for (int64_t k = 0, run; k < step->rows; k += run) {
         run = at_most(step->rows - k, RUN_ROWS);
-        if (begin < last) weight_gradient(op, step, begin, last, k, run, 0);
+        if (begin < last) gradient(op, step, begin, last, k, run, 0);
         if (op->bias && end > op->n_in)
             bias_gradient((const real *)op->dy.p + k * ldy, ldy, run, vectors_of(op->n_out), k || op->accumulate ? gb : 0, gb);
     }
@@ -280,7 +323,7 @@ static void linear_update(const fm_op *op, const fm_step *step, int64_t begin, i
 {
     const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, ldw = op->w.ld;
     const struct mover mover = mover_of(op, step, 0);
-    if (begin < last) weight_gradient(op, step, begin, last, 0, step->rows, &mover);
+    if (begin < last) gradient(op, step, begin, last, 0, step->rows, &mover);
     if (!op->bias || end <= op->n_in) return;
     const struct mover bias_mover = bias_differs(op, &mover) ? mover_of(op, step, 1) : mover;
     real g[PANEL_VECTORS * LANES] __attribute__((aligned(64)));
