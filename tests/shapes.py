@@ -19,5 +19,9 @@ LAYERS = [
     (64, 100, 100),  # rows that fill vectors: linear_back goes by rows of the batch
     (64, 700, 600),  # that in several runs each way, and weights too large for the second-level cache
     (9, 700, 600),  # such weights, and linear_back by columns
-    *((rows, n, n_out) for rows, n, n_out in ((33, 100, 1), (130, 257, 2), (700, 70, 1), (5, 300, 3), (64, 150, 4))),  # narrow
+    (33, 100, 1),  # few columns: the gradient of the weights with lanes along their rows
+    (130, 257, 2),
+    (700, 70, 1),
+    (5, 300, 3),
+    (64, 150, 4),
 ]

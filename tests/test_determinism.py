@@ -100,6 +100,26 @@ def test_workers_with_ops_of_their_own_have_the_same_bits(dtype, sizes, threads,
     assert found[0] == found[1] == found[2]
 
 
+def test_a_step_in_parts_may_change_its_workers(dtype, rng):
+    fastmlp.set_num_threads(2)
+    X, y = rng.standard_normal((500, 100)), rng.integers(0, 5, 500)
+    plan = Trainer(MLP([100, 130, 5], dtype=dtype, seed=2), SGD(0.1)).plan_for(500, True)
+    assert any(plan.own) and plan.work > WORTH_A_WORKER
+    runner = executor(plan, "engine")
+    for i, array in zip(plan.gathers, (X, y), strict=True):
+        runner.bind(i, array)
+    found, last = [], len(plan.ops) - 2  # no weight is to move
+    for workers in ((1, 1), (1, 2), (2, 1), (2, 2)):  # before the first layer, and from there
+        for (first, stop), n in zip(((0, 1), (1, last)), workers, strict=True):
+            runner.run(None, np.array([0, 500]), np.full(1, 0.1), first_op=first, last_op=stop, n_threads=n)
+        found.append(plan.ops[1].y.tobytes())
+        for op in plan.ops[:2]:
+            (op.x if op.opcode == "gather" else op.y)[...] = 7  # what one leaves behind must not help the next
+        for copy in plan.ops[0].copies:
+            copy[...] = 7
+    assert len(set(found)) == 1
+
+
 def test_a_run_can_be_repeated(data, dtype):
     assert bits(*trained("adam", dtype, data), data[0]) == bits(*trained("adam", dtype, data), data[0])
 
