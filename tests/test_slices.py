@@ -105,6 +105,23 @@ def test_however_many_workers_are_tried_the_numbers_are_the_same(monkeypatch):
         set_num_threads(None)
 
 
+def test_what_a_fit_has_learnt_of_its_pace_serves_the_next(monkeypatch):
+    begun = []
+
+    class Counted(pace.Pace):
+        def __init__(self, work):
+            begun.append(work)
+            super().__init__(work)
+
+    monkeypatch.setattr(stepper, "Pace", Counted)
+    trainer = Trainer(MLP([6, 5, 3], seed=1), Adam(0.01))
+    for _ in range(3):
+        trainer.fit(X, Y, epochs=2, batch_size=16)
+    assert len(begun) == 1
+    trainer.fit(X, Y, epochs=2, batch_size=8)
+    assert len(begun) == 2, "other steps, another pace"
+
+
 @pytest.mark.parametrize(("alone", "together", "best"), [(1.0, 2.0, 1), (2.0, 1.0, 4)])
 def test_the_faster_number_of_workers_is_kept_and_the_other_tried_now_and_then(alone, together, best):
     workers, numbers = pace.Workers(4, work=1e6), []
