@@ -1,5 +1,7 @@
 """Epochs are cut into runs, and run in groups, as the clock has it: that must not show in any number."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -81,7 +83,7 @@ def test_however_many_workers_are_tried_the_numbers_are_the_same(monkeypatch):
     tried = []
 
     class Fickle(pace.Workers):
-        PERIOD = 3  # with the trial in the third
+        SOON = LATE = 3
 
         def took(self, steps, seconds):
             tried.append((self.number, steps))
@@ -123,17 +125,25 @@ def test_what_a_fit_has_learnt_of_its_pace_serves_the_next(monkeypatch):
 
 
 @pytest.mark.parametrize(("alone", "together", "best"), [(1.0, 2.0, 1), (2.0, 1.0, 4)])
-def test_the_faster_number_of_workers_is_kept_and_the_other_tried_now_and_then(alone, together, best):
-    workers, numbers = pace.Workers(4, work=1e6), []
-    for _ in range(3 * workers.PERIOD):
-        assert workers.trial == (len(numbers) % workers.PERIOD == 2)
-        numbers.append(workers.number)
+def test_the_faster_number_of_workers_is_kept_and_the_other_tried_ever_more_seldom(alone, together, best):
+    workers, trials = pace.Workers(4, work=1e6), []
+    for call in range(150):
+        trials += [call] * workers.trial
+        assert call < 3 or workers.number == (5 - best if workers.trial else best)
         workers.took(10, 10 * (alone if workers.number == 1 else together))
-    other = 5 - best
-    assert numbers[:3] == [4, 4, 1]
-    assert numbers[3 : workers.PERIOD] == [best] * (workers.PERIOD - 3)
-    assert numbers.count(other) == 2 + (other == 4) * 2 + (other == 1)
-    assert numbers[workers.PERIOD + 2] == other
+    assert trials[0] == 2, "the very first call also warms up"
+    gaps = np.diff(trials).tolist()
+    first = 4 if best == 1 else 8  # the first trial may have changed something
+    assert gaps[0] == first and gaps[-1] == 32
+    assert all(b == min(2 * a, 32) for a, b in pairwise(gaps))
+
+
+def test_a_wrong_choice_is_soon_put_right():
+    workers = pace.Workers(2, work=1e6)
+    for call in range(12):  # the first three calls are disturbed; then two workers take half as long
+        seconds = 5.0 / workers.number if call > 2 else {1: 5.0, 2: 9.0}[workers.number]
+        workers.took(1, seconds)
+    assert workers.best == 2
 
 
 def test_one_disturbed_call_changes_nothing_and_a_lasting_change_soon_does():
@@ -148,6 +158,6 @@ def test_one_disturbed_call_changes_nothing_and_a_lasting_change_soon_does():
 @pytest.mark.parametrize(("most", "work"), [(1, 1e6), (4, 1e9)], ids=["one", "large steps"])
 def test_nothing_is_tried_where_it_cannot_pay(most, work):
     workers = pace.Workers(most, work)
-    for _ in range(2 * workers.PERIOD):
+    for _ in range(50):
         assert (workers.number, workers.trial) == (most, False)
         workers.took(1, 1.0)

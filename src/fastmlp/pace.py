@@ -58,30 +58,37 @@ class Workers:
     """
 
     LARGE = 1e8
-    PERIOD = 16  # calls from one trial to the next
+    SOON, LATE = 4, 32  # calls from one trial to the next: more and more, while they change nothing
     LATEST = 3
 
     def __init__(self, most: int, work: float) -> None:
         self.most = most
         self._choices = (most, 1) if most > 1 and work < self.LARGE else (most,)
         self._seconds: dict[int, list[float]] = {}  # of a step in the latest calls, by number of workers
-        self._calls = 0
+        self._calls, self._next_trial, self._period = 0, 2, self.SOON  # the very first call also warms up
 
     @property
     def trial(self) -> bool:
         """Whether the next call is a trial, to be kept short."""
-        return len(self._choices) > 1 and self._calls % self.PERIOD == 2
+        return len(self._choices) > 1 and self._calls == self._next_trial
+
+    @property
+    def best(self) -> int:
+        """The choice that was faster; all workers until both were tried."""
+        if len(self._seconds) < len(self._choices):
+            return self.most
+        return min(self._choices, key=lambda n: min(self._seconds[n]))
 
     @property
     def number(self) -> int:
-        """Workers for the next call: the first two are for all of them, since the very first also warms up."""
-        if len(self._seconds) < len(self._choices):
-            return 1 if self.trial else self.most
-        best = min(self._choices, key=lambda n: min(self._seconds[n]))
-        return self.most + 1 - best if self.trial else best
+        """Workers for the next call."""
+        return self.most + 1 - self.best if self.trial else self.best
 
     def took(self, steps: int, seconds: float) -> None:
         """So many steps, by `number` workers, took so long."""
-        latest = self._seconds.get(self.number, [])[1 - self.LATEST :]
-        self._seconds[self.number] = [*latest, seconds / steps]
+        number, best, trial = self.number, self.best, self.trial
+        self._seconds[number] = [*self._seconds.get(number, [])[1 - self.LATEST :], seconds / steps]
         self._calls += 1
+        if self.best != best or trial:
+            self._period = self.SOON if self.best != best else min(2 * self._period, self.LATE)
+            self._next_trial = self._calls + self._period - 1
