@@ -1,6 +1,5 @@
 """Epochs are cut into runs, and run in groups, as the clock has it: that must not show in any number."""
 
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -127,23 +126,32 @@ def test_what_a_fit_has_learnt_of_its_pace_serves_the_next(monkeypatch):
 @pytest.mark.parametrize(("alone", "together", "best"), [(1.0, 2.0, 1), (2.0, 1.0, 4)])
 def test_the_faster_number_of_workers_is_kept_and_the_other_tried_ever_more_seldom(alone, together, best):
     workers, trials = pace.Workers(4, work=1e6), []
-    for call in range(150):
+    for call in range(160):
         trials += [call] * workers.trial
-        assert call < 3 or workers.number == (5 - best if workers.trial else best)
+        assert call < 4 or workers.number == (5 - best if workers.trial else best)
         workers.took(10, 10 * (alone if workers.number == 1 else together))
-    assert trials[0] == 2, "the very first call also warms up"
-    gaps = np.diff(trials).tolist()
+    assert trials[:2] == [2, 3], "the very first call also warms up, and so does that of a trial"
+    assert (np.diff(trials)[::2] == 1).all()
+    gaps = np.diff(trials[::2]).tolist()
     first = 4 if best == 1 else 8  # the first trial may have changed something
-    assert gaps[0] == first and gaps[-1] == 32
-    assert all(b == min(2 * a, 32) for a, b in pairwise(gaps))
+    assert gaps == [n + 1 for n in (4, 8, 16, 32, 32, 32) if n >= first][: len(gaps)] and len(gaps) >= 4
 
 
 def test_a_wrong_choice_is_soon_put_right():
     workers = pace.Workers(2, work=1e6)
-    for call in range(12):  # the first three calls are disturbed; then two workers take half as long
-        seconds = 5.0 / workers.number if call > 2 else {1: 5.0, 2: 9.0}[workers.number]
+    for call in range(12):  # the first four calls are disturbed; then two workers take half as long
+        seconds = 5.0 / workers.number if call > 3 else {1: 5.0, 2: 9.0}[workers.number]
         workers.took(1, seconds)
     assert workers.best == 2
+
+
+def test_the_first_call_of_a_trial_only_warms_up():
+    workers = pace.Workers(2, work=1e6)
+    for seconds in (2.0, 2.0, 1.0):
+        workers.took(1, seconds)
+    assert workers.trial
+    workers.took(1, 3.0)
+    assert not workers.trial and workers.best == 2
 
 
 def test_one_disturbed_call_changes_nothing_and_a_lasting_change_soon_does():

@@ -51,7 +51,7 @@ class Workers:
     Examples
     --------
     >>> workers = Workers(most=2, work=1e6)
-    >>> for seconds in (3.0, 3.0, 2.0):
+    >>> for seconds in (3.0, 3.0, 2.0, 2.0):
     ...     workers.took(1, seconds)
     >>> workers.number
     1
@@ -69,8 +69,8 @@ class Workers:
 
     @property
     def trial(self) -> bool:
-        """Whether the next call is a trial, to be kept short."""
-        return len(self._choices) > 1 and self._calls == self._next_trial
+        """Whether the next call is of a trial, to be kept short: one to warm up, one that counts."""
+        return len(self._choices) > 1 and 0 <= self._calls - self._next_trial < 2
 
     @property
     def best(self) -> int:
@@ -87,8 +87,10 @@ class Workers:
     def took(self, steps: int, seconds: float) -> None:
         """So many steps, by `number` workers, took so long."""
         number, best, trial = self.number, self.best, self.trial
-        self._seconds[number] = [*self._seconds.get(number, [])[1 - self.LATEST :], seconds / steps]
         self._calls += 1
+        if trial and self.trial:
+            return
+        self._seconds[number] = [*self._seconds.get(number, [])[1 - self.LATEST :], seconds / steps]
         if self.best != best or trial:
             self._period = self.SOON if self.best != best else min(2 * self._period, self.LATE)
             self._next_trial = self._calls + self._period - 1
