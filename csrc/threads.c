@@ -2,7 +2,7 @@
  *
  * Workers live for one run and then end. So there is no state between runs, nothing for a fork to break, and no idle
  * cost; starting one takes some tens of microseconds, which a run (up to ~50 ms of steps) does not notice. */
-#ifdef __linux__
+#if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* before any header: affinity is not in POSIX */
 #endif
 #include "threads.h"
