@@ -9,12 +9,12 @@ from conftest import needs_engine
 import fastmlp
 from fastmlp import MLP, SGD, Adam, RMSprop, Trainer, losses
 from fastmlp.runtime import executor
-from fastmlp.tape import FUSED_ROWS, Learning, prediction_plan, training_plan
+from fastmlp.tape import FUSED_ROWS, SERIAL_STEP, Learning, prediction_plan, training_plan
 
 pytestmark = [pytest.mark.targets, needs_engine]
 
 # Below so many floating-point operations of a step, and of a run, plan.c works alone: SERIAL_STEP and SERIAL_RUN.
-WORTH_A_BARRIER, WORTH_A_WORKER = 4e5, 4e6
+WORTH_A_BARRIER, WORTH_A_WORKER = SERIAL_STEP, 4e6
 
 FMA_TARGETS = [name for name in fastmlp.targets() if name != "generic"]  # generic rounds twice: its bits are its own
 SIZES = [100, 130, 70, 10]  # no width is a whole number of vectors

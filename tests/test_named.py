@@ -149,9 +149,9 @@ def test_a_parameter_of_the_wrong_type_is_an_error_when_it_is_used(thing: Any, m
 
 def test_ends_of_the_ranges_and_numpy_numbers_are_allowed() -> None:
     for thing in (LeakyReLU(0), SGD(np.float32(0.1), momentum=np.float64(0.5)), Step(np.int64(1), 1.0), Cosine(end=1)):
-        module_of(thing).get(thing)
+        assert module_of(thing).get(thing) is thing
     for thing in (Quantile(np.array([0.1, 0.9])), Quantile([0.5]), BinaryCrossEntropy((1, 2)), Adam(betas=[0.0, 0.0])):
-        module_of(thing).get(thing)
+        assert module_of(thing).get(thing) is thing
 
 
 # ---- activations and losses ------------------------------------------------------------------------------------------

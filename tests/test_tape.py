@@ -47,7 +47,7 @@ def threads(request):
     fastmlp.set_num_threads(None)
 
 
-def wide_plan(*sizes, batch=32, **options):
+def wide_plan(*sizes, batch=1000, **options):
     optimizer = SGD(0.1, clip_norm=options.pop("clip_norm", None))
     return Trainer(MLP(sizes, seed=1), optimizer, **options).plan_for(batch, True)
 
@@ -96,6 +96,11 @@ def test_what_goes_along_the_rows_of_the_first_weights_is_not_shared_by_columns(
 @pytest.mark.parametrize("threads", [2], indirect=True)
 def test_weights_that_no_core_can_keep_are_not_shared_by_columns(threads):
     assert not any(wide_plan(300, 500, 3).own) and any(wide_plan(200, 500, 3).own)
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_a_step_that_one_worker_does_alone_is_not_shared(threads):
+    assert not any(wide_plan(20, 100, 3, batch=8).own)
 
 
 @pytest.mark.parametrize("threads", [3], indirect=True)

@@ -164,7 +164,9 @@ class Op:
 
     def of_worker(self, me: int, n_workers: int) -> Op:
         """This op as worker `me` of a team sees it: its copy of x, its columns of everything else."""
-        x = self.copies[me] if self.copies else self.x
+        if self.copies is None:
+            return self
+        x = self.copies[me]
         if not self.columns:
             return replace(self, x=x)
         begin, end = column_share(self.n_out, self.w.dtype, me, n_workers)  # type: ignore[union-attr]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FUSED_ROWS = 1024  # up to this batch, a weight-gradient tile sums over the whole batch without leaving the cache
 NEAR = 1 << 19  # bytes of weights that, with their optimizer state, stay in a core's second-level cache
+SERIAL_STEP = 4e5  # operations of a step, below which one worker does it alone: as in csrc/plan.c
 PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
 
 
@@ -219,7 +220,7 @@ class Tape:
         gather, linear, update = self.ops[0], self.ops[1], self.ops[-1]
         if n_workers < 2 or linear.opcode != "linear" or update.opcode != "linear_update":
             return
-        if self.net.matrices[0].nbytes > NEAR:
+        if self.net.matrices[0].nbytes > NEAR or sum(op.flops for op in self.ops) < SERIAL_STEP:
             return
         columns = all(np.diff(column_share(linear.n_out, self.net.dtype, me, n_workers)) for me in range(n_workers))
         if columns or n_workers == 2:
