@@ -84,6 +84,9 @@ static struct worker worker_of(const struct job *job, fm_team *team, int me, int
     };
 }
 
+/* Where a worker's share of so many begins; the next worker's beginning ends it. One worker is spared the division. */
+static int64_t share_begin(int64_t all, int me, int n) { return n == 1 ? all * me : all * me / n; }
+
 static int is_own(const struct worker *w, int i) { return w->own && w->own[i]; }
 
 static void run_rows(const struct worker *w, const fm_step *step, int first, int last, int64_t begin, int64_t end)
@@ -98,16 +101,28 @@ static void run_rows(const struct worker *w, const fm_step *step, int first, int
 static void run_params(const struct worker *w, const fm_step *step, int i)
 {
     const int64_t span = w->plan->span[i], own = is_own(w, i);
-    const int64_t begin = own ? 0 : span * w->me / w->n, end = own ? span : span * (w->me + 1) / w->n;
+    const int64_t begin = own ? 0 : share_begin(span, w->me, w->n), end = own ? span : share_begin(span, w->me + 1, w->n);
     if (begin < end) w->plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, begin, end);
 }
 
-static void run_step(const struct worker *w, const fm_step *step, double *loss)
+/* One worker, and a batch it carries through the step as a whole: the ops in a row. Small networks live here. */
+static void run_alone(const struct worker *w, const fm_step *step, double *loss)
+{
+    const fm_plan *plan = w->plan;
+    for (int i = w->first_op; i < w->last_op; i++) {
+        const fm_op *op = &w->ops[i];
+        plan->kernels->run[op->opcode](op, step, 0, splits_params(op) ? plan->span[i] : step->rows);
+    }
+    if (loss) *loss = mean_loss(plan->row_loss, step);
+}
+
+static void run_together(const struct worker *w, const fm_step *step, double *loss)
 {
     const fm_plan *plan = w->plan;
     /* Where no barrier parts the steps, a worker must keep to the same buffer rows in all of them. */
     const int64_t rows = plan->barriers != FM_BARRIERS_NONE ? step->rows : plan->capacity;
-    const int64_t begin = rows * w->me / w->n, share = rows * (w->me + 1) / w->n, end = share < step->rows ? share : step->rows;
+    const int64_t begin = share_begin(rows, w->me, w->n), share = share_begin(rows, w->me + 1, w->n);
+    const int64_t end = share < step->rows ? share : step->rows;
 
     for (int i = w->first_op, next; i < w->last_op; i = next) {
         next = i + 1;
@@ -141,16 +156,16 @@ static void run_steps(void *context, fm_team *team, int me, int n)
             .lr = args->lr ? args->lr[s] : 0,
         };
         if (args->order && s + 1 < args->n_steps) {
-            const int64_t rows = args->offsets[s + 2] - args->offsets[s + 1];
-            step.coming = args->order + args->offsets[s + 1] + rows * me / n;
-            step.coming_rows = rows * (me + 1) / n - rows * me / n;
+            const int64_t rows = args->offsets[s + 2] - args->offsets[s + 1], begin = share_begin(rows, me, n);
+            step.coming = args->order + args->offsets[s + 1] + begin;
+            step.coming_rows = share_begin(rows, me + 1, n) - begin;
         }
         step.inverse_weight = inverse_weight(&step);
         if (job->plan->adam) {
             step.unbias1 = 1 - whole_power(job->plan->adam->beta1, step.number + 1);
             step.root2 = sqrt(1 - whole_power(job->plan->adam->beta2, step.number + 1));
         }
-        run_step(&w, &step, args->losses ? &args->losses[s] : 0);
+        (n == 1 && step.rows <= job->plan->row_block ? run_alone : run_together)(&w, &step, args->losses ? &args->losses[s] : 0);
     }
 }
 

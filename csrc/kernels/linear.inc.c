@@ -24,6 +24,10 @@ static void next_panel(const fm_op *op, int64_t k, int64_t v, int log2, const re
 static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (void)step;
+    if (is_small(op, end - begin)) {
+        small_linear(op, begin, end);
+        return;
+    }
     const int64_t rows = end - begin, vectors = vectors_of(op->n_out), ldw = op->w.ld, ldy = op->y.ld;
     const real *x = (const real *)op->x.p + begin * op->x.ld, *w = op->w.p, *bias = w + op->n_in * ldw;
     real *y = (real *)op->y.p + begin * ldy, *z = op->z.p ? (real *)op->z.p + begin * op->z.ld : 0;
@@ -50,41 +54,6 @@ static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
 }
 
 /* ---- gradient by the input --------------------------------------------------------------------------------- */
-
-/* t[c, r] = m[r, c] for a square of vectors, by interleaving the two halves log2(LANES) times. */
-static inline void transpose_square(const real *m, int64_t ldm, real *t, int64_t ldt)
-{
-    vf a[LANES], b[LANES];
-    UNROLL for (int r = 0; r < LANES; r++) a[r] = vf_load(m + r * ldm);
-    UNROLL for (int half = 1; half < LANES; half *= 2) {
-        UNROLL for (int r = 0; r < LANES / 2; r++) {
-            b[2 * r] = vf_interleave_low(a[r], a[r + LANES / 2]);
-            b[2 * r + 1] = vf_interleave_high(a[r], a[r + LANES / 2]);
-        }
-        UNROLL for (int r = 0; r < LANES; r++) a[r] = b[r];
-    }
-    UNROLL for (int r = 0; r < LANES; r++) vf_store(t + r * ldt, a[r]);
-}
-
-/* t[columns, width] = m[rows, columns] transposed; lanes of t past `rows` become zero, up to width, whole vectors. */
-static void transpose(const real *m, int64_t ldm, int64_t rows, int64_t columns, real *t, int64_t ldt, int64_t width)
-{
-    for (int64_t r = 0; r < width; r += LANES) {
-        int64_t c = 0;
-        if (r + LANES <= rows)
-            for (; c + LANES <= columns; c += LANES) transpose_square(m + r * ldm + c, ldm, t + c * ldt + r, ldt);
-        for (; c < columns; c++)
-            for (int64_t l = 0; l < LANES; l++) t[c * ldt + r + l] = r + l < rows ? m[(r + l) * ldm + c] : 0;
-    }
-}
-
-/* dx *= act' for a block of rows and vectors, by the output of the layer below. */
-static void through_activation(const fm_op *op, int64_t r, int64_t j, int64_t rows, int64_t vectors)
-{
-    const real *y = (const real *)op->y.p + r * op->y.ld + j, *z = op->z.p ? (const real *)op->z.p + r * op->z.ld + j : y;
-    real *dx = (real *)op->dx.p + r * op->dx.ld + j;
-    activation_backward(op->kind, (real)op->param, y, op->y.ld, z, op->z.ld, dx, op->dx.ld, rows, vectors);
-}
 
 /* dx = dy w^T by columns of dx: a panel of them from as many rows of w, transposed for all rows of the batch. */
 static void back_by_columns(const fm_op *op, int64_t begin, int64_t end)
@@ -154,7 +123,8 @@ static int rows_are_cheaper(const fm_op *op, int64_t rows)
 static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (void)step;
-    if (rows_are_cheaper(op, end - begin)) back_by_rows(op, begin, end);
+    if (is_small(op, end - begin)) small_back(op, begin, end);
+    else if (rows_are_cheaper(op, end - begin)) back_by_rows(op, begin, end);
     else back_by_columns(op, begin, end);
 }
 
@@ -321,6 +291,10 @@ static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int
 
 static void linear_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
+    if (is_small(op, step->rows)) {
+        small_update(op, step, begin, end);
+        return;
+    }
     const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, ldw = op->w.ld;
     const struct mover mover = mover_of(op, step, 0);
     if (begin < last) gradient(op, step, begin, last, 0, step->rows, &mover);

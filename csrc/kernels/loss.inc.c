@@ -74,27 +74,32 @@ static inline __attribute__((always_inline)) void mean_loss(int kind, const fm_o
     }
 }
 
+/* Not inlined: a loop would load all constants of all kinds before it begins, for what is mostly one vector. */
+static __attribute__((noinline)) vf one_vector(int kind, vf y, vf t, vf a, vf q, vf *slope)
+{
+    return element(kind, y, t, a, q, slope);
+}
+
 /* The same for a single output: a vector of rows instead of a row of one column. */
-static inline __attribute__((always_inline)) void single_loss(int kind, const fm_op *op, const fm_step *step,
-                                                              int64_t begin, int64_t end)
+static void single_loss(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const vf a = vf_set1((real)op->param), q = vf_set1(op->aux.p ? *(const real *)op->aux.p : 1);
     for (int64_t r = begin; r < end; r += LANES) {
         const int64_t rows = at_most(end - r, LANES);
-        vf y = vf_set1(0), t = y, share = y, slope;
+        vf y = vf_set1(0), t = y, share = vf_set1((real)step->inverse_weight), slope;
         for (int64_t l = 0; l < rows; l++) {
-            y[l] = ((const real *)op->y.p)[(r + l) * op->y.ld];
-            t[l] = target(op, r + l, 0)[0];
-            share[l] = (real)row_share(step, r + l);
+            y = with_lane(y, l, vf_set1(((const real *)op->y.p)[(r + l) * op->y.ld]));
+            t = with_lane(t, l, vf_set1(target(op, r + l, 0)[0]));
+            if (step->weight) share = with_lane(share, l, vf_set1((real)row_share(step, r + l)));
         }
-        const vf value = element(kind, y, t, a, q, &slope);
+        const vf value = one_vector(op->kind, y, t, a, q, &slope);
         slope *= share;
+        for (int64_t l = 0; l < rows; l++) op->row_loss[r + l] = (double)value[l];
+        if (!op->dy.p) continue;
         for (int64_t l = 0; l < rows; l++) {
-            op->row_loss[r + l] = (double)value[l];
-            if (!op->dy.p) continue;
             real *dy = (real *)op->dy.p + (r + l) * op->dy.ld;
-            for (int c = 0; c < BLOCK; c += LANES) vf_store(dy + c, vf_set1(0));
-            dy[0] = slope[l];
+            vf_store(dy, (vf){slope[l]});
+            for (int c = LANES; c < BLOCK; c += LANES) vf_store(dy + c, vf_set1(0));
         }
     }
 }
@@ -225,17 +230,17 @@ static void softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t 
 static void loss(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
 #define MEAN_LOSS(kind)                                                                                                \
-    case FM_LOSS_##kind:                                                                                               \
-        op->n_out == 1 ? single_loss(FM_LOSS_##kind, op, step, begin, end) : mean_loss(FM_LOSS_##kind, op, step, begin, end); \
-        break;
-    switch (op->kind) {
-    case FM_LOSS_softmax_cross_entropy: softmax_cross_entropy(op, step, begin, end); break;
-    MEAN_LOSS(sigmoid_cross_entropy)
-    MEAN_LOSS(squared_error)
-    MEAN_LOSS(absolute_error)
-    MEAN_LOSS(huber)
-    MEAN_LOSS(quantile)
-    MEAN_LOSS(poisson)
-    }
+    case FM_LOSS_##kind: mean_loss(FM_LOSS_##kind, op, step, begin, end); break;
+    if (op->kind == FM_LOSS_softmax_cross_entropy) softmax_cross_entropy(op, step, begin, end);
+    else if (op->n_out == 1) single_loss(op, step, begin, end);
+    else
+        switch (op->kind) {
+            MEAN_LOSS(sigmoid_cross_entropy)
+            MEAN_LOSS(squared_error)
+            MEAN_LOSS(absolute_error)
+            MEAN_LOSS(huber)
+            MEAN_LOSS(quantile)
+            MEAN_LOSS(poisson)
+        }
 #undef MEAN_LOSS
 }

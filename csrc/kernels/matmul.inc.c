@@ -22,6 +22,9 @@ static const int tile_rows[4] = {10, 8, 4, 1};
 static const int tile_rows[4] = {8, 4, 2, 1};
 #endif
 
+/* In a loop too short for vectors. */
+#define NOT_VECTORISED __asm__ volatile("")
+
 static inline int64_t vectors_of(int64_t columns) { return (columns + LANES - 1) / LANES; }
 static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 

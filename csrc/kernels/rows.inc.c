@@ -4,29 +4,40 @@
 
 static inline int64_t data_row(const fm_step *step, int64_t r) { return step->index ? step->index[r] : step->first + r; }
 
-/* One reader for each source type: rows of the data, converted, into x; and one for labels. Values land where they are used
- * as reals; a label that was checked fits an int32. */
-#define X(name, type)                                                                                                  \
-    static void read_##name(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                         \
+#define FEW 4 /* columns, for which a vectorised loop would take longer to set up than to run */
+
+
+/* Readers for each source type: rows of the data, converted, into x; rows of few columns; and labels. Values land where they
+ * are used as reals; a label that was checked fits an int32. */
+#define READ_ROWS(name, type, COLUMNS)                                                                                 \
+    static void name(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                                 \
     {                                                                                                                  \
         const int64_t n = op->n_in, stride = op->data_column;                                                          \
-        type value;                                                                                                    \
         for (int64_t r = begin; r < end; r++) {                                                                        \
             const char *from = op->data + data_row(step, r) * op->data_row;                                            \
             real *to = (real *)op->x.p + r * op->x.ld;                                                                 \
-            if (stride == (int64_t)sizeof value)                                                                       \
-                for (int64_t c = 0; c < n; c++) {                                                                      \
-                    memcpy(&value, from + c * (int64_t)sizeof value, sizeof value);                                    \
-                    to[c] = (real)value;                                                                               \
-                }                                                                                                      \
-            else                                                                                                       \
-                for (int64_t c = 0; c < n; c++) {                                                                      \
-                    memcpy(&value, from + c * stride, sizeof value);                                                   \
-                    to[c] = (real)value;                                                                               \
-                }                                                                                                      \
+            type value;                                                                                                \
+            COLUMNS                                                                                                    \
         }                                                                                                              \
-    }                                                                                                                  \
-    static void label_##name(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                        \
+    }
+#define READ_COLUMNS(stride)                                                                                           \
+    for (int64_t c = 0; c < n; c++) {                                                                                  \
+        memcpy(&value, from + c * (stride), sizeof value);                                                             \
+        to[c] = (real)value;                                                                                           \
+    }
+#define READ_MANY                                                                                                      \
+    if (stride == (int64_t)sizeof value) READ_COLUMNS((int64_t)sizeof value)                                           \
+    else READ_COLUMNS(stride)
+#define READ_FEW                                                                                                       \
+    for (int64_t c = 0; c < n; c++, from += stride) {                                                                  \
+        NOT_VECTORISED;                                                                                                \
+        memcpy(&value, from, sizeof value);                                                                            \
+        to[c] = (real)value;                                                                                           \
+    }
+#define X(name, type)                                                                                                  \
+    READ_ROWS(read_##name, type, READ_MANY)                                                                            \
+    READ_ROWS(read_few_##name, type, READ_FEW)                                                                         \
+    static void label_##name(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                         \
     {                                                                                                                  \
         type value;                                                                                                    \
         for (int64_t r = begin; r < end; r++) {                                                                        \
@@ -36,16 +47,13 @@ static inline int64_t data_row(const fm_step *step, int64_t r) { return step->in
     }
 FM_SOURCES(X)
 #undef X
-#define X(name, type) read_##name,
-static fm_kernel *const readers[FM_N_SOURCES] = {FM_SOURCES(X)};
-#undef X
-#define X(name, type) label_##name,
-static fm_kernel *const label_readers[FM_N_SOURCES] = {FM_SOURCES(X)};
+#define X(name, type) {read_##name, read_few_##name, label_##name},
+static fm_kernel *const readers[FM_N_SOURCES][3] = {FM_SOURCES(X)};
 #undef X
 
 static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    fm_kernel *const read = op->labels ? label_readers[op->kind] : readers[op->kind];
+    fm_kernel *const read = readers[op->kind][op->labels ? 2 : op->n_in <= FEW];
     const real *shift = op->w.p, *scale = shift + op->w.ld;
     if (!shift) {
         read(op, step, begin, end);

@@ -24,19 +24,28 @@ static double norm_scale(const fm_op *op)
 static struct mover mover_of(const fm_op *op, const fm_step *step, int bias)
 {
     const fm_rule *rule = &op->rule;
-    const int decay = !bias || rule->decay_bias;
+    const int decays = (!bias || rule->decay_bias) && (rule->l1 != 0 || rule->l2 != 0 || rule->decay != 0);
     const double scale = norm_scale(op), lr = step->lr * (bias ? rule->lr_bias : rule->lr_weight);
-    const int adam = op->kind == FM_OPT_adam; /* its fraction is extended by root2: one division less an element */
-    return (struct mover){
-        .kind = op->kind, .nesterov = rule->nesterov,
-        .plain = scale == 1 && rule->clip_value <= 0 && (!decay || (rule->l1 == 0 && rule->l2 == 0 && rule->decay == 0)),
-        .scale = (real)scale, .clip = rule->clip_value > 0 ? (real)rule->clip_value : (real)INFINITY,
-        .l1 = decay ? (real)rule->l1 : 0, .l2 = decay ? (real)rule->l2 : 0, .shrink = decay ? (real)(1 - lr * rule->decay) : 1,
-        .lr = (real)-(adam ? lr * step->root2 / step->unbias1 : lr),
-        .momentum = (real)rule->momentum, .alpha = (real)rule->alpha, .beta1 = (real)rule->beta1, .beta2 = (real)rule->beta2,
-        .eps = (real)(adam ? rule->eps * step->root2 : rule->eps), .rest_alpha = (real)(1 - rule->alpha),
-        .rest_beta1 = (real)(1 - rule->beta1), .rest_beta2 = (real)(1 - rule->beta2),
-    };
+    struct mover m; /* of a tiny network it is made anew for every few vectors: only what is going to be read */
+    m.kind = op->kind, m.nesterov = rule->nesterov;
+    m.plain = scale == 1 && rule->clip_value <= 0 && !decays;
+    m.lr = (real)-lr, m.momentum = (real)rule->momentum;
+    if (!m.plain) {
+        m.scale = (real)scale, m.clip = rule->clip_value > 0 ? (real)rule->clip_value : (real)INFINITY;
+        m.l1 = decays ? (real)rule->l1 : 0, m.l2 = decays ? (real)rule->l2 : 0;
+        m.shrink = decays ? (real)(1 - lr * rule->decay) : 1;
+    }
+    if (op->kind != FM_OPT_sgd) {
+        m.alpha = (real)rule->alpha, m.rest_alpha = (real)(1 - rule->alpha);
+        m.beta1 = (real)rule->beta1, m.rest_beta1 = (real)(1 - rule->beta1);
+        m.beta2 = (real)rule->beta2, m.rest_beta2 = (real)(1 - rule->beta2);
+        m.eps = (real)rule->eps;
+    }
+    if (op->kind == FM_OPT_adam) { /* its fraction is extended by root2: one division less an element */
+        m.lr = (real)-(lr * step->root2 / step->unbias1);
+        m.eps = (real)(rule->eps * step->root2);
+    }
+    return m;
 }
 
 /* Whether the bias moves by another rule than the weights. */
@@ -75,22 +84,37 @@ static inline __attribute__((always_inline)) vf direction(const struct mover *m,
     }
 }
 
-/* The penalties, then the step, for a block of rows (ldw apart in w and the states, ldg in g) and vectors. */
+/* w after the penalties and the step, given its gradient. */
+static inline __attribute__((always_inline)) vf moved(const struct mover *m, int kind, int momentum, int plain,
+                                                      vf w, vf g, real *s1, real *s2)
+{
+    if (!plain) {
+        g = vf_min(vf_set1(m->clip), vf_max(-vf_set1(m->clip), g * vf_set1(m->scale)));
+        g = vf_fma(vf_set1(m->l1), sign(w), vf_fma(vf_set1(m->l2), w, g));
+        w *= vf_set1(m->shrink);
+    }
+    return vf_fma(vf_set1(m->lr), direction(m, kind, momentum, g, s1, s2), w);
+}
+
+/* Calls as(kind, momentum, plain), all three constants. */
+#define AS_OPTIMIZER(m, op, as)                                                                                        \
+    switch ((m)->kind) {                                                                                               \
+    case FM_OPT_sgd: (op)->s1.p ? AS_PLAIN(m, as, FM_OPT_sgd, 1) : AS_PLAIN(m, as, FM_OPT_sgd, 0); break;              \
+    case FM_OPT_rmsprop: (op)->s2.p ? AS_PLAIN(m, as, FM_OPT_rmsprop, 1) : AS_PLAIN(m, as, FM_OPT_rmsprop, 0); break;  \
+    case FM_OPT_adagrad: AS_PLAIN(m, as, FM_OPT_adagrad, 0); break;                                                    \
+    case FM_OPT_adam: AS_PLAIN(m, as, FM_OPT_adam, 0); break;                                                          \
+    }
+#define AS_PLAIN(m, as, kind, momentum) ((m)->plain ? as(kind, momentum, 1) : as(kind, momentum, 0))
+
+/* A block of rows (ldw apart in w and the states, ldg in g) and vectors. */
 static inline __attribute__((always_inline)) void move_as(const struct mover *given, int kind, int momentum, int plain, real *w,
                                                           real *s1, real *s2, int64_t ldw, const real *g, int64_t ldg,
                                                           int64_t rows, int64_t vectors)
 {
     const struct mover m = *given; /* a copy that no store can reach: it stays in registers */
     for (int64_t r = 0; r < rows; r++, w += ldw, s1 += ldw, s2 += ldw, g += ldg)
-        for (int64_t v = 0; v < vectors * LANES; v += LANES) {
-            vf wv = vf_load(w + v), gv = vf_load(g + v);
-            if (!plain) {
-                gv = vf_min(vf_set1(m.clip), vf_max(-vf_set1(m.clip), gv * vf_set1(m.scale)));
-                gv = vf_fma(vf_set1(m.l1), sign(wv), vf_fma(vf_set1(m.l2), wv, gv));
-                wv *= vf_set1(m.shrink);
-            }
-            vf_store(w + v, vf_fma(vf_set1(m.lr), direction(&m, kind, momentum, gv, s1 + v, s2 + v), wv));
-        }
+        for (int64_t v = 0; v < vectors * LANES; v += LANES)
+            vf_store(w + v, moved(&m, kind, momentum, plain, vf_load(w + v), vf_load(g + v), s1 + v, s2 + v));
 }
 
 /* Move a block of parameters that starts at element `at` of w and of the states. */
@@ -98,15 +122,8 @@ static void move(const struct mover *m, const fm_op *op, int64_t at, const real 
 {
     const int64_t ldw = op->w.ld;
     real *w = (real *)op->w.p + at, *s1 = op->s1.p ? (real *)op->s1.p + at : w, *s2 = op->s2.p ? (real *)op->s2.p + at : w;
-#define MOVE(kind, momentum)                                                                                           \
-    (m->plain ? move_as(m, kind, momentum, 1, w, s1, s2, ldw, g, ldg, rows, vectors)                                   \
-              : move_as(m, kind, momentum, 0, w, s1, s2, ldw, g, ldg, rows, vectors))
-    switch (m->kind) {
-    case FM_OPT_sgd: op->s1.p ? MOVE(FM_OPT_sgd, 1) : MOVE(FM_OPT_sgd, 0); break;
-    case FM_OPT_rmsprop: op->s2.p ? MOVE(FM_OPT_rmsprop, 1) : MOVE(FM_OPT_rmsprop, 0); break;
-    case FM_OPT_adagrad: MOVE(FM_OPT_adagrad, 0); break;
-    case FM_OPT_adam: MOVE(FM_OPT_adam, 0); break;
-    }
+#define MOVE(kind, momentum, plain) move_as(m, kind, momentum, plain, w, s1, s2, ldw, g, ldg, rows, vectors)
+    AS_OPTIMIZER(m, op, MOVE)
 #undef MOVE
 }
 

@@ -202,6 +202,9 @@ static inline vi lane_numbers(void)
     return l;
 }
 
+/* v with another lane l. Not through memory: what is stored in parts waits before it can be loaded as a whole. */
+static inline vf with_lane(vf v, int64_t l, vf value) { return vf_select(lane_numbers() == (ireal)l, value, v); }
+
 /* Lanes l and l + BLOCK / 2 first, then l and l + BLOCK / 4, and so on: whole vectors as long as there are several. */
 static inline real vf_sum_block(const vf v[NB])
 {

@@ -234,7 +234,7 @@ class EpochLoop:
         # A sum along rows: unlike a matrix product, it has the same bits in groups of any size.
         self.history.extend(
             loss=((losses * share).sum(axis=1) / share.sum(axis=-1)).tolist(),
-            learning_rate=lr[:, -1].tolist(),
+            learning_rate=[float(lr[0, -1])] * epochs if (lr == lr[0, -1]).all() else lr[:, -1].tolist(),
             seconds=[seconds] * epochs,
             samples_per_second=[self.n / seconds] * epochs,
         )
