@@ -111,6 +111,7 @@ typedef struct fm_op {
     int32_t bias;        /* row n_in of w (and g, s1, s2) is the bias; else that row is zero and stays so */
     int32_t accumulate;  /* linear_grad: add to g */
     int32_t smooth_clip; /* gather: x / sqrt(1 + (x / 3)^2) after shift and scale */
+    int32_t direct;      /* gather, linear, linear_grad, linear_update: where step->at is given, x is read there, not gathered */
     int64_t n_in, n_out; /* columns in and out */
     fm_mat x;            /* [rows, n_in]      input rows (loss, activate, dropout, scatter: see the formula) */
     fm_mat w;            /* [n_in + 1, n_out] weights, then the bias row; gather: [2, n_in] shift and scale, or null */
@@ -138,6 +139,7 @@ typedef struct fm_step {
     const int64_t *coming;       /* this worker's share of the next batch's rows; or null */
     int64_t coming_rows;
     const int64_t *index;
+    const void *const *at;       /* [rows] where the rows of X lie, to be read in place; null: they are gathered */
     const double *weight;        /* by row of the data, or null for all ones */
     double inverse_weight;       /* 1 / sum of the batch's weights; 0 if they are all zero */
     double lr;
@@ -166,12 +168,15 @@ typedef struct fm_sharing {
     const uint8_t *own;  /* [n_ops] this op is the worker's own; null: none is */
 } fm_sharing;
 
+#define FM_DIRECT_ROWS 1024 /* the largest batch that is read in place */
+
 typedef struct fm_plan {
     fm_sharing any;        /* for any number of workers: no op is anybody's own */
     fm_sharing team;       /* for exactly n_workers, if that is not 0, and whole steps */
     const int64_t *span;   /* [n_ops] how many parameter rows an op splits over the workers; 0 for ops that split rows */
     int32_t n_ops, n_workers;
     int32_t barriers;      /* fm_barriers: what parts one step from the next */
+    int32_t last_direct;   /* 1 + the last op that reads rows of X in place, or 0: none does */
     int32_t row_block;     /* a worker carries at most this many rows at once through a run of rows ops */
     int64_t capacity;      /* rows the buffers hold */
     const double *row_loss; /* of the loss op, or null */

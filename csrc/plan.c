@@ -143,11 +143,20 @@ static void run_together(const struct worker *w, const fm_step *step, double *lo
     if (wait) fm_barrier(w->team);
 }
 
+/* Where the batch's rows of X lie. The first op is their gather, which has then nothing to do. */
+static void find_rows(const fm_op *gather, const fm_step *step, const void **at)
+{
+    for (int64_t r = 0; r < step->rows; r++)
+        at[r] = gather->data + (step->index ? step->index[r] : step->first + r) * gather->data_row;
+}
+
 static void run_steps(void *context, fm_team *team, int me, int n)
 {
     const struct job *job = context;
     const fm_run_args *args = job->args;
     const struct worker w = worker_of(job, team, me, n);
+    const int direct = job->plan->last_direct && args->first_op == 0 && args->last_op >= job->plan->last_direct;
+    const void *at[FM_DIRECT_ROWS];
     for (int64_t s = 0; s < args->n_steps; s++) {
         const int64_t first = args->offsets[s];
         fm_step step = {
@@ -155,6 +164,10 @@ static void run_steps(void *context, fm_team *team, int me, int n)
             .index = args->order ? args->order + first : 0, .weight = args->weight,
             .lr = args->lr ? args->lr[s] : 0,
         };
+        if (direct) {
+            find_rows(w.ops, &step, at);
+            step.at = at;
+        }
         if (args->order && s + 1 < args->n_steps) {
             const int64_t rows = args->offsets[s + 2] - args->offsets[s + 1], begin = share_begin(rows, me, n);
             step.coming = args->order + args->offsets[s + 1] + begin;

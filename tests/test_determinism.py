@@ -120,6 +120,65 @@ def test_a_step_in_parts_may_change_its_workers(dtype, rng):
     assert len(set(found)) == 1
 
 
+def unaligned(X):
+    memory = np.empty(X.nbytes + 1, np.uint8)[1:]
+    shifted = memory.view(X.dtype).reshape(X.shape)
+    shifted[:] = X
+    return shifted
+
+
+# name: X as the caller may have it, and whether its rows can be read where they lie.
+LAYOUTS = {
+    "C": (lambda X: X, True),
+    "upside down": (lambda X: np.ascontiguousarray(X[::-1])[::-1], True),
+    "with gaps": (lambda X: np.concatenate([X, X], axis=1)[:, : X.shape[1]], True),
+    "every row on the same sets of the cache": (
+        lambda X: np.pad(X, ((0, 0), (0, 4096 // X.itemsize - X.shape[1])))[:, : X.shape[1]],
+        False,
+    ),
+    "Fortran": (np.asfortranarray, False),
+    "unaligned": (unaligned, False),
+    "another type": (lambda X: X.astype(np.float64 if X.dtype == np.float32 else np.float32), False),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_read_in_place_give_the_bits_of_rows_that_were_gathered(dtype, layout, threads, rng):
+    arrange, in_place = LAYOUTS[layout]
+    X, y = rng.standard_normal((300, 90)).astype(np.float32).astype(dtype), rng.integers(0, 7, 300)
+    fastmlp.set_num_threads(threads)
+
+    def run(X):
+        net = MLP([90, 60, 7], "tanh", seed=4, dtype=dtype, backend="engine")
+        trainer = Trainer(net, SGD(0.1, momentum=0.9))
+        trainer.fit(X, y, epochs=3, batch_size=64)
+        engine = next(iter(trainer._plans.values()))
+        evaluation = net.evaluate(X, y)["loss"]
+        outputs = [net._outputs(X).tobytes(), *(net._outputs(X[i : i + 1]).tobytes() for i in (0, 0, 1))]
+        return engine.in_place, (net.parameters.tobytes(), evaluation, outputs)
+
+    plain = run(np.asfortranarray(X))  # gathered
+    assert not plain[0]
+    assert run(arrange(X)) == (in_place, plain[1])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows", "options"),
+    [
+        ([90, 4, 7], 64, {}),  # so few outputs that the gradient goes along vectors of inputs
+        ([90, 130, 7], 64, {}),  # so many that a copy pays
+        ([60, 20, 7], 64, {}),  # short rows
+        ([90, 20, 7], 1025, {}),
+        ([90, 20, 7], 64, {"dropout": (0.5, 0.0)}),
+    ],
+)
+def test_rows_that_have_to_be_gathered_are(sizes, rows, options):
+    net = MLP(sizes, dtype=np.float32)
+    learning = Learning("sgd", [SGD(0.1).rule() for _ in sizes[1:]], [], **options)
+    assert not any(op.direct for op in training_plan(net, rows, True, learning).ops)
+
+
 def test_a_run_can_be_repeated(data, dtype):
     assert bits(*trained("adam", dtype, data), data[0]) == bits(*trained("adam", dtype, data), data[0])
 

@@ -21,15 +21,21 @@ static void next_panel(const fm_op *op, int64_t k, int64_t v, int log2, const re
     ahead[1] = ahead_of(y + v * LANES, op->y.ld, run ? rows : 0, n);
 }
 
+/* Rows of x from row `first` of the batch on, where they are to be read in place; else null. */
+static inline const real *const *rows_in_place(const fm_op *op, const fm_step *step, int64_t first)
+{
+    return op->direct && step->at ? (const real *const *)step->at + first : 0;
+}
+
 static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    (void)step;
     if (is_small(op, end - begin)) {
         small_linear(op, begin, end);
         return;
     }
     const int64_t rows = end - begin, vectors = vectors_of(op->n_out), ldw = op->w.ld, ldy = op->y.ld;
     const real *x = (const real *)op->x.p + begin * op->x.ld, *w = op->w.p, *bias = w + op->n_in * ldw;
+    const real *const *at = rows_in_place(op, step, begin);
     real *y = (real *)op->y.p + begin * ldy, *z = op->z.p ? (real *)op->z.p + begin * op->z.ld : 0;
     const int far = op->n_in * ldw * (int64_t)sizeof(real) > FAR;
 
@@ -42,7 +48,7 @@ static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
             log2 = panel_log2(rows, vectors - v);
             if (far) next_panel(op, k, v, (int)log2, y, rows, ahead);
             struct product p = {
-                .k = run, .a = x + k, .lda = op->x.ld, .b = w + k * ldw + j, .ldb = ldw, .c = y + j, .ldc = ldy,
+                .k = run, .a = x + k, .lda = op->x.ld, .at = at, .skip = k, .b = w + k * ldw + j, .ldb = ldw, .c = y + j, .ldc = ldy,
                 .init = k ? y + j : bias + j, .ldi = k ? ldy : 0, .relu = last && op->kind == FM_ACT_relu,
                 .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
@@ -203,6 +209,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const real *x = (const real *)op->x.p + first * ldx, *dy = (const real *)op->dy.p + first * ldy;
     const int go_on = !mover && (first || op->accumulate), packs = span >= PACKED_SPAN && vectors > 2 && rows * 2 * LANES <= PACKED;
     const int far = mover && op->w.ld * op->n_in * (int64_t)sizeof(real) > NEAR;
+    const real *const *at = rows_in_place(op, step, first);
     real packed[PACKED] __attribute__((aligned(64))), tile[TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int64_t block = far && packs ? PACKED / rows / (2 * LANES) * 2 : 1; /* vectors; at least a panel */
     struct fetch fetch = fetch_of(op, step, tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2));
@@ -223,10 +230,10 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
                 if (far && v + (1 << log2) < v1) n_ahead = next_parameters(op, i, m, j + width, rows, ahead);
                 else if (far) n_ahead = next_parameters(op, i + m, at_most(m, end - i - m), v0 * LANES, rows, ahead);
                 const struct product p = {
-                    .k = rows, .a = x + i, .lda = ldx, .b = packs ? b : dy + j, .ldb = packs ? width : ldy, .c = g,
+                    .k = rows, .a = x + i, .lda = ldx, .at = at, .skip = i, .b = packs ? b : dy + j, .ldb = packs ? width : ldy, .c = g,
                     .ldc = mover ? width : ldg, .init = go_on ? g : zeros, .ldi = go_on ? ldg : 0, .ahead = ahead, .n_ahead = n_ahead,
                 };
-                tiles[TN][log2][m - 1](&p);
+                tiles[at ? TI : TN][log2][m - 1](&p);
                 if (mover) move(mover, op, i * op->w.ld + j, tile, width, m, 1 << log2);
                 b += rows * width;
             }
@@ -235,7 +242,11 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
 }
 
 /* Few enough columns, and rows to fill vectors with: below, lanes lie along those rows of w instead. */
-static int is_narrow(const fm_op *op) { return NARROW * op->n_out <= LANES && op->n_in >= NARROW * LANES; }
+static int is_narrow(const fm_op *op, const fm_step *step)
+{
+    const int in_place = rows_in_place(op, step, 0) != 0; /* vectors of x would go beyond the end of a row */
+    return NARROW * op->n_out <= LANES && op->n_in >= NARROW * LANES && !in_place;
+}
 
 /* The same as g^T = dy^T x, turned before it moves w: the same chains, without empty lanes across. */
 static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
@@ -274,7 +285,7 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
 static void gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
                      const struct mover *mover)
 {
-    (is_narrow(op) ? narrow_gradient : weight_gradient)(op, step, begin, end, first, rows, mover);
+    (is_narrow(op, step) ? narrow_gradient : weight_gradient)(op, step, begin, end, first, rows, mover);
 }
 
 static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)

@@ -5,7 +5,8 @@
  * stride 0), zeros, or the chain so far.
  *
  *   nn  c[r, j] = init[r, j] + sum_k a[r * lda + k] b[k, j]       forward, and backward on a transposed panel
- *   tn  c[r, j] = init[r, j] + sum_k a[k * lda + r] b[k, j]       weight gradient: x as it lies, summed over the batch */
+ *   tn  c[r, j] = init[r, j] + sum_k a[k * lda + r] b[k, j]       weight gradient: x as it lies, summed over the batch
+ *   ti  c[r, j] = init[r, j] + sum_k at[k][r] b[k, j]             the same on rows of the data, in place */
 
 #define RUN_K 512         /* of k at a time: a panel of b this long comes from the second-level cache for every tile */
 #define PANEL_VECTORS 8   /* the widest panel */
@@ -73,6 +74,8 @@ static inline __attribute__((always_inline)) void look_ahead(struct ahead *ahead
 struct product {
     int64_t k;
     const real *a, *b, *init;
+    const real *const *at; /* rows of the data instead of a: row r of it (nn) or row k (ti) begins `skip` behind at[r] or at[k] */
+    int64_t skip;
     real *c;
     int64_t lda, ldb, ldi, ldc;
     struct ahead *ahead;
@@ -84,19 +87,21 @@ typedef void tile_fn(const struct product *p);
 #define EACH_ACC(rows, nv)                                                                                             \
     UNROLL for (int r = 0; r < rows; r++)                                                                              \
         UNROLL for (int v = 0; v < nv; v++)
-#define TILE(form, rows, nv, A)                                                                                        \
+#define TILE(form, rows, nv, ROWS, AT, A)                                                                                       \
     static void tile_##form##_##rows##x##nv(const struct product *p)                                                   \
     {                                                                                                                  \
         vf acc[rows][nv];                                                                                              \
         const real *a = p->a, *b = p->b;                                                                               \
         const int64_t k = p->k, lda = p->lda, ldb = p->ldb, ldc = p->ldc;                                              \
         real *c = p->c;                                                                                                \
+        ROWS                                                                                                           \
         EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
         for (int64_t i = 0; i < k;) {                                                                                  \
             const int64_t stop = nv > 2 || !p->n_ahead || k - i < LOOK_K ? k : i + LOOK_K;                             \
             if (nv <= 2) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES); /* wider ones have too few rows for it */    \
             for (; i < stop; i++, b += ldb) {                                                                          \
                 vf bv[nv];                                                                                             \
+                AT                                                                                                     \
                 UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load(b + v * LANES);                                    \
                 UNROLL for (int r = 0; r < rows; r++) {                                                                \
                     const vf ar = vf_set1(A);                                                                          \
@@ -110,7 +115,17 @@ typedef void tile_fn(const struct product *p);
         EACH_ACC(rows, nv) vf_store(c + r * ldc + v * LANES, acc[r][v]);                                               \
     }
 
-#define TILES(rows, nv) TILE(nn, rows, nv, a[r * lda + i]) TILE(tn, rows, nv, a[i * lda + r])
+#define NN_ROWS(rows)                                                                                                  \
+    const real *row[rows];                                                                                             \
+    UNROLL for (int r = 0; r < rows; r++) row[r] = p->at ? p->at[r] + p->skip : a + r * lda;
+#define ONE_REGISTER(pointer) __asm__("" : "+r"(pointer)); /* or gcc keeps one offset for every r */
+#define TI_ROWS                                                                                                        \
+    const real *const *at = p->at;                                                                                     \
+    const int64_t skip = p->skip;
+#define TILES(rows, nv)                                                                                                \
+    TILE(nn, rows, nv, NN_ROWS(rows), , row[r][i])                                                                     \
+    TILE(tn, rows, nv, , , a[i * lda + r])                                                                             \
+    TILE(ti, rows, nv, TI_ROWS, const real *line = at[i] + skip; ONE_REGISTER(line), line[r])
 TILES(1, 1) TILES(2, 1) TILES(3, 1) TILES(4, 1) TILES(5, 1) TILES(6, 1) TILES(7, 1) TILES(8, 1)
 TILES(1, 2) TILES(2, 2) TILES(3, 2) TILES(4, 2)
 TILES(1, 4) TILES(2, 4) TILES(1, 8)
@@ -142,9 +157,9 @@ TILES(9, 2) TILES(10, 2) TILES(5, 4) TILES(6, 4)
       TALLEST(form, 6, 4)},                                                                                            \
      {tile_##form##_1x8}}
 
-enum { NN, TN };
+enum { NN, TN, TI };
 #define TALLEST_TILE 10
-static tile_fn *const tiles[2][4][TALLEST_TILE] = {TILE_TABLE(nn), TILE_TABLE(tn)};
+static tile_fn *const tiles[3][4][TALLEST_TILE] = {TILE_TABLE(nn), TILE_TABLE(tn), TILE_TABLE(ti)};
 
 /* How wide (as a power of two of vectors) the next panel should be: two vectors reuse each broadcast twice; fewer rows
  * than that tile has leave accumulators for a wider panel. */
@@ -166,7 +181,9 @@ static void panel(struct product *p, int64_t rows, int log2)
     for (int64_t left = tiles_in(rows, log2), m; left > 1; left--, rows -= m) {
         m = (rows + left - 1) / left;
         tiles[NN][log2][m - 1](p);
-        p->a += m * p->lda, p->init += m * p->ldi, p->c += m * p->ldc;
+        if (p->at) p->at += m;
+        else p->a += m * p->lda;
+        p->init += m * p->ldi, p->c += m * p->ldc;
     }
     tiles[NN][log2][rows - 1](p);
 }

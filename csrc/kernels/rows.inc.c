@@ -53,6 +53,7 @@ static fm_kernel *const readers[FM_N_SOURCES][3] = {FM_SOURCES(X)};
 
 static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
+    if (op->direct && step->at) return;
     fm_kernel *const read = readers[op->kind][op->labels ? 2 : op->n_in <= FEW];
     const real *shift = op->w.p, *scale = shift + op->w.ld;
     if (!shift) {

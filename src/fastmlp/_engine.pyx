@@ -6,6 +6,7 @@ into C without the GIL. The buffers belong to NumPy: the engine keeps the plan a
 """
 
 import threading
+from math import gcd
 
 import numpy as np
 
@@ -21,7 +22,7 @@ cdef extern from "fastmlp.h" nogil:
         int32_t nesterov, decay_bias
         double momentum, alpha, beta1, beta2, eps, l1, l2, decay, lr_weight, lr_bias, clip_value, clip_norm
     ctypedef struct fm_op:
-        int32_t opcode, kind, labels, bias, accumulate, smooth_clip
+        int32_t opcode, kind, labels, bias, accumulate, smooth_clip, direct
         int64_t n_in, n_out
         fm_mat x, w, y, z, dy, dx, t, g, s1, s2, part, aux
         double *row_loss
@@ -36,10 +37,12 @@ cdef extern from "fastmlp.h" nogil:
         const fm_op *ops
         const uint8_t *sync
         const uint8_t *own
+    enum:
+        FM_DIRECT_ROWS
     ctypedef struct fm_plan:
         fm_sharing any, team
         const int64_t *span
-        int32_t n_ops, n_workers, barriers, row_block
+        int32_t n_ops, n_workers, barriers, last_direct, row_block
         int64_t capacity
         const double *row_loss
         const fm_rule *adam
@@ -117,6 +120,8 @@ KINDS = {
 }
 # Positions in SOURCES by dtype.str, which NumPy has ready where dtype.name is put together at each call.
 SOURCE_CODES = {np.dtype(name).str: i for i, name in enumerate(SOURCES)}
+cdef int PAGE = 4096, LINE = 64  # bytes: addresses a page apart share a set of the first-level cache
+cdef int FULL_WAYS = 6  # of the eight lines a set holds: more would drive each other out
 cdef object ndarray = np.ndarray, empty = np.empty
 cdef int SINGLE = SOURCES.index("float32"), DOUBLE = SOURCES.index("float64")
 
@@ -170,7 +175,8 @@ cdef class Engine:
     Parameters
     ----------
     plan : Plan
-        Its buffers are bound for good; only gather sources and scatter destinations may be replaced, by `bind`.
+        Its buffers are bound for good; only gather sources and scatter destinations may be replaced, by `bind`. Where
+        the plan allows it and X is of the plan's type, whole runs read the rows of X in place: no copy of them is made.
     target : str, optional
         One of `targets()`; default the best.
     """
@@ -184,6 +190,7 @@ cdef class Engine:
     cdef readonly str target
     cdef object _lock
     cdef list _fetching
+    cdef int _last_direct
 
     def __cinit__(self, plan, target=None):
         cdef int n = len(plan.ops)
@@ -208,6 +215,8 @@ cdef class Engine:
             self._span[i] = plan.spans[i]
             self._sync[i], self._sync[n + i], self._sync[2 * n + i] = plan.syncs[i], plan.team_syncs[i], plan.own[i]
         self._fetching = [i for i in range(n) if plan.ops[i].fetch]
+        self._last_direct = max((i + 1 for i in range(n) if plan.ops[i].direct), default=0) if plan.capacity <= FM_DIRECT_ROWS else 0
+        self._plan.capacity = plan.capacity
         for i in range(n):
             if plan.ops[i].data is not None:
                 self._point(i)
@@ -223,7 +232,6 @@ cdef class Engine:
         self._plan.span = self._span
         self._plan.n_ops = n
         self._plan.row_block = plan.row_block
-        self._plan.capacity = plan.capacity
         self._plan.work = plan.work
         self._plan.adam = NULL
         for i in range(n):
@@ -242,7 +250,7 @@ cdef class Engine:
     cdef int _set(self, fm_op *c, op) except -1:
         c.opcode = OPCODES.index(op.opcode)
         c.kind = KINDS[op.opcode].index(op.kind) if op.kind and op.opcode in KINDS else 0
-        c.labels, c.bias, c.accumulate, c.smooth_clip = op.labels, op.bias, op.accumulate, op.smooth_clip
+        c.labels, c.bias, c.accumulate, c.smooth_clip, c.direct = op.labels, op.bias, op.accumulate, op.smooth_clip, op.direct
         c.n_in, c.n_out, c.param, c.seed = op.n_in, op.n_out, op.param, op.seed
         dtype = self.plan.dtype
         c.x, c.w, c.y, c.z = matrix(op.x, dtype), matrix(op.w, dtype), matrix(op.y, dtype), matrix(op.z, dtype)
@@ -267,7 +275,10 @@ cdef class Engine:
         cdef int k, j, n = len(self.plan.ops)
         cdef fm_op *c
         op = self.plan.ops[i]
-        fetching = self._fetching if op.opcode == "gather" and i == self.plan.gathers[0] else []
+        inputs = op.opcode == "gather" and i == self.plan.gathers[0]
+        fetching = self._fetching if inputs else []
+        if inputs and self._last_direct:
+            self._plan.last_direct = self._last_direct if self._reads_in_place(op.data) else 0
         for k in range(self._n_lists):
             c = &self._ops[k * n + i]
             if op.opcode == "gather":
@@ -277,6 +288,13 @@ cdef class Engine:
                 self._ops[k * n + j].data_row = op.data.strides[0]
                 self._ops[k * n + j].data_column = op.data.strides[1] if op.data.ndim > 1 else 0
         return 0
+
+    cdef bint _reads_in_place(self, data):
+        """Whether the rows of X can be read as they lie: of the plan's type, aligned, and not all on the same cache sets."""
+        cdef int64_t size = data.itemsize, row = data.strides[0]
+        cdef int64_t crowding = gcd(row, PAGE)
+        return (data.dtype == self.plan.dtype and data.strides[1] == size and row % size == 0 and address(data) % size == 0
+                and (crowding <= LINE or self._plan.capacity * crowding <= FULL_WAYS * PAGE))
 
     cdef int _count_data_rows(self) except -1:
         rows = [op.data.shape[0] for op in self.plan.ops if op.data is not None]
@@ -293,6 +311,11 @@ cdef class Engine:
         op.data = data
         self._point(i)
         self._count_data_rows()
+
+    @property
+    def in_place(self):
+        """Whether the rows of X that are bound now are read as they lie, not gathered first."""
+        return self._plan.last_direct > 0
 
     def run(self, order, offsets, lr=None, *, weight=None, int64_t first_number=0, int first_op=0, last_op=None,
             int n_threads=1):
@@ -424,6 +447,7 @@ cdef class RowPredictor:
         PyObject_GetBuffer(out, &to, PyBUF_STRIDED_RO)
         gather.kind = SINGLE if self._format == b"f" else DOUBLE
         gather.data, gather.data_row, gather.data_column = <const char *>x.buf, x.strides[0], x.itemsize
+        self._engine._plan.last_direct = self._engine._last_direct if <uintptr_t>x.buf % x.itemsize == 0 else 0
         scatter.data, scatter.data_row, scatter.data_column = <const char *>to.buf, to.strides[0], to.itemsize
         fm_run(&self._engine._plan, &args)
         gather.data = scatter.data = NULL

@@ -122,6 +122,7 @@ class Op:
     bias: bool = False
     accumulate: bool = False
     smooth_clip: bool = False
+    direct: bool = False  # x may be read in the data itself, if that is of the plan's type: then a gather does nothing
     fetch: bool = False  # linear_grad, linear_update: bring rows of the next batch into the cache meanwhile
     columns: bool = False  # a team shares the columns of the result, not rows
     copies: list[Array] | None = None  # x of every worker of a team; a gather fills each worker's own

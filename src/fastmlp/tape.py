@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 FUSED_ROWS = 1024  # up to this batch, a weight-gradient tile sums over the whole batch without leaving the cache
 NEAR = 1 << 19  # bytes of weights that, with their optimizer state, stay in a core's second-level cache
 SERIAL_STEP = 4e5  # operations of a step, below which one worker does it alone: as in csrc/plan.c
+DIRECT_ROWS = 1024  # the largest batch that is read in place: as in csrc/fastmlp.h
+LONG_ROW = 256  # bytes of a row of inputs, from which it is worth reading in place
+FEW = 4  # outputs: a layer with no more takes its gradient along the inputs, as in csrc/kernels/linear.inc.c
+DIRECT_COLUMNS = 64  # of a gradient, up to which reading in place pays
 PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
 
 
@@ -228,6 +232,22 @@ class Tape:
             gather.copies = linear.copies = update.copies = copies
             linear.columns = update.columns = columns
 
+    def read_in_place(self) -> None:
+        """Let the first layer read the caller's rows where they lie, should they be of the network's type.
+
+        Not where a copy is needed anyway (standardised inputs, dropout) or costs nothing (short rows). Nor where a
+        gradient is taken and a worker has many columns of it, since each block of them reads all inputs again: then a
+        copy pays, whose rows lie close together; or so few that it goes along vectors of inputs.
+        """
+        gather, linear = self.ops[:2]
+        readers = [op for op in self.ops if op.x is self.inputs[0] and op.opcode.startswith("linear")]
+        if gather.w is not None or linear not in readers or self.rows > DIRECT_ROWS:
+            return
+        narrow = linear.n_out // len(linear.copies) if linear.columns and linear.copies else linear.n_out
+        if linear.n_in * self.net.dtype.itemsize >= LONG_ROW and (len(readers) == 1 or FEW < narrow <= DIRECT_COLUMNS):
+            for op in (gather, *readers):
+                op.direct = True
+
     def plan(self, n_threads: int) -> Plan:
         return Plan(self.net.title(), self.net.dtype, self.rows, self.ops, n_threads=n_threads)
 
@@ -243,6 +263,7 @@ def gradient_plan(
     tape.loss(labels, fused_output=fused, gradient=True)
     tape.backward()
     tape.gradient(gradients, accumulate=accumulate)
+    tape.read_in_place()
     return tape.plan(n_threads), tape
 
 
@@ -277,6 +298,7 @@ def evaluation_plan(net: Network, rows: int, labels: bool, n_threads: int = 1) -
     tape.forward(fused_output=fused, keep_pre=False)
     tape.loss(labels, fused_output=fused, gradient=False)
     tape.scatter()
+    tape.read_in_place()
     return tape.plan(n_threads)
 
 
@@ -286,6 +308,7 @@ def prediction_plan(net: Network, rows: int, n_threads: int = 1) -> Plan:
     tape.gather()
     tape.forward(fused_output=False, keep_pre=False)
     tape.scatter()
+    tape.read_in_place()
     return tape.plan(n_threads)
 
 
@@ -301,4 +324,5 @@ def training_plan(
     tape.backward()
     tape.update(learning, unfused)
     tape.part_workers(n_threads)
+    tape.read_in_place()
     return tape.plan(n_threads)
