@@ -112,9 +112,13 @@ typedef struct fm_op {
     int32_t accumulate;  /* linear_grad: add to g */
     int32_t smooth_clip; /* gather: x / sqrt(1 + (x / 3)^2) after shift and scale */
     int32_t direct;      /* gather, linear, linear_grad, linear_update: where step->at is given, x is read there, not gathered */
+    int32_t partial;     /* linear: part of a sum over inputs that workers add to one after the other; linear_update: fetch only
+                            those inputs of the next batch whose weights are moved */
     int64_t n_in, n_out; /* columns in and out */
+    int64_t first_in;    /* gather, linear: the first of these columns of X */
     fm_mat x;            /* [rows, n_in]      input rows (loss, activate, dropout, scatter: see the formula) */
     fm_mat w;            /* [n_in + 1, n_out] weights, then the bias row; gather: [2, n_in] shift and scale, or null */
+    fm_mat init;         /* [rows, n_out]     linear, partial: what to add to, the bias (ld 0) or y; else null */
     fm_mat y;            /* [rows, n_out]     output rows; linear_back: the output of the layer below [rows, n_in] */
     fm_mat z;            /* [rows, n_out]     pre-activations, where the derivative needs them */
     fm_mat dy, dx;       /* [rows, n_out], [rows, n_in] gradients of the loss by y and by x (before the activation) */
@@ -176,6 +180,7 @@ typedef struct fm_plan {
     const int64_t *span;   /* [n_ops] how many parameter rows an op splits over the workers; 0 for ops that split rows */
     int32_t n_ops, n_workers;
     int32_t barriers;      /* fm_barriers: what parts one step from the next */
+    int32_t parts;         /* the team's workers each have a part of the inputs */
     int32_t last_direct;   /* 1 + the last op that reads rows of X in place, or 0: none does */
     int32_t row_block;     /* a worker carries at most this many rows at once through a run of rows ops */
     int64_t capacity;      /* rows the buffers hold */

@@ -8,6 +8,7 @@
 #include <math.h>
 
 #define SERIAL_STEP 4e5 /* floating-point operations of a step: ~10 us on one core, below which a barrier costs more */
+#define PART_ROWS 8     /* of the batch: a tile or two, so that the second worker need not wait long */
 #define SERIAL_RUN 4e6  /* of a run: ~100 us, below which starting a worker costs more */
 
 struct job {
@@ -98,6 +99,17 @@ static void run_rows(const struct worker *w, const fm_step *step, int first, int
     }
 }
 
+/* A sum over all inputs, of which two workers each have half: the first hands its rows over block by block, the second goes
+ * on from there. So neither reads weights that the other moves, and both are busy but for the first and the last block. */
+static void run_part(const struct worker *w, const fm_step *step, int i)
+{
+    for (int64_t r = 0; r < step->rows; r += PART_ROWS) {
+        if (w->me) fm_take_over(w->team);
+        w->plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, r, r + PART_ROWS < step->rows ? r + PART_ROWS : step->rows);
+        if (!w->me) fm_hand_over(w->team);
+    }
+}
+
 static void run_params(const struct worker *w, const fm_step *step, int i)
 {
     const int64_t span = w->plan->span[i], own = is_own(w, i);
@@ -131,6 +143,10 @@ static void run_together(const struct worker *w, const fm_step *step, double *lo
             run_params(w, step, i);
             continue;
         }
+        if (w->ops[i].partial) {
+            run_part(w, step, i);
+            continue;
+        }
         const int own = is_own(w, i);
         while (next < w->last_op && !splits_params(&w->ops[next]) && !w->sync[next] && is_own(w, next) == own) next++;
         run_rows(w, step, i, next, own ? 0 : begin, own ? step->rows : end);
@@ -156,6 +172,7 @@ static void run_steps(void *context, fm_team *team, int me, int n)
     const fm_run_args *args = job->args;
     const struct worker w = worker_of(job, team, me, n);
     const int direct = job->plan->last_direct && args->first_op == 0 && args->last_op >= job->plan->last_direct;
+    const int parts = w.own && job->plan->parts;
     const void *at[FM_DIRECT_ROWS];
     for (int64_t s = 0; s < args->n_steps; s++) {
         const int64_t first = args->offsets[s];
@@ -169,9 +186,9 @@ static void run_steps(void *context, fm_team *team, int me, int n)
             step.at = at;
         }
         if (args->order && s + 1 < args->n_steps) {
-            const int64_t rows = args->offsets[s + 2] - args->offsets[s + 1], begin = share_begin(rows, me, n);
+            const int64_t rows = args->offsets[s + 2] - args->offsets[s + 1], begin = parts ? 0 : share_begin(rows, me, n);
             step.coming = args->order + args->offsets[s + 1] + begin;
-            step.coming_rows = share_begin(rows, me + 1, n) - begin;
+            step.coming_rows = (parts ? rows : share_begin(rows, me + 1, n)) - begin;
         }
         step.inverse_weight = inverse_weight(&step);
         if (job->plan->adam) {

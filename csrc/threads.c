@@ -26,6 +26,8 @@ struct fm_team {
     atomic_int sleepers;
     pthread_mutex_t lock;
     pthread_cond_t woken;
+    _Alignas(128) atomic_long handed; /* by worker 0 to worker 1 */
+    _Alignas(128) long taken;         /* by worker 1, who alone sees it */
 };
 
 struct seat {
@@ -70,6 +72,15 @@ void fm_barrier(fm_team *team)
         pthread_cond_broadcast(&team->woken);
         pthread_mutex_unlock(&team->lock);
     }
+}
+
+void fm_hand_over(fm_team *team) { atomic_fetch_add_explicit(&team->handed, 1, memory_order_release); }
+
+void fm_take_over(fm_team *team)
+{
+    for (int i = 0; atomic_load_explicit(&team->handed, memory_order_acquire) <= team->taken; i++)
+        i < SPINS ? relax() : (void)sched_yield();
+    team->taken++;
 }
 
 static void *worker(void *argument)

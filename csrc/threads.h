@@ -14,4 +14,8 @@ void fm_team_run(int n_threads, fm_work *work, void *context);
 /* Wait until all workers of the team have come here. */
 void fm_barrier(fm_team *team);
 
+/* From worker 0 to worker 1, which is told as often as it asks. */
+void fm_hand_over(fm_team *team);
+void fm_take_over(fm_team *team);
+
 #endif

@@ -166,9 +166,10 @@ def test_activations_are_those_of_every_layer(backend, blobs):
 
 PLAN = """\
 plan of MLP(784 -> 16 -> 10), float32, batch 32, 2 workers                    split
-gather                 data[n, 784] -> x[32, 784]                             copies
+gather                 data[n, 784] -> x[32, 784]                             inputs
 ----------------------------------------------------------------------------- barrier
-linear                 x[32, 784] w[784, 16] b[16] -> y[32, 16]  relu         rows
+linear                 x[32, 784] w[784, 16] b[16] -> y[32, 16]  relu         inputs
+----------------------------------------------------------------------------- barrier
 linear                 x[32, 16] w[16, 10] b[10] -> y[32, 10]  identity       rows
 gather                 labels[n] -> t[32]                                     rows
 softmax_cross_entropy  y[32, 10] t[32] -> dy[32, 10] loss                     rows

@@ -65,8 +65,29 @@ def test_two_workers_share_a_wide_first_layer_by_columns(threads):
 
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
-def test_two_workers_have_copies_of_the_inputs_of_a_narrow_first_layer(threads):
-    assert splits(wide_plan(20, 16, 3)) == ["copies", "barrier", "rows", *BACKWARD, "params", "params"]
+def test_two_workers_share_a_long_first_layer_by_inputs(threads):
+    # The first may not begin the sums of a step before both have read those of the step before.
+    expected = ["inputs", "barrier", "inputs", "barrier", *BACKWARD, "params", "params"]
+    assert splits(wide_plan(40, 16, 3)) == splits(wide_plan(300, 100, 3)) == expected
+    assert splits(wide_plan(20, 16, 3)) == ["rows", "rows", *BACKWARD, "params", "params"]
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_the_workers_parts_are_the_inputs_whose_weights_they_move(threads):
+    gather, linear = wide_plan(41, 16, 3).ops[:2]
+    begin = 0
+    for me in range(threads):
+        read, add = gather.of_worker(me, threads), linear.of_worker(me, threads)
+        end = min((linear.n_in + 1) * (me + 1) // threads, linear.n_in)  # as plan.c splits the rows of parameters
+        assert (read.first_in, read.n_in) == (add.first_in, add.n_in) == (begin, end - begin)
+        assert np.shares_memory(read.x, add.x) and read.x.shape == add.x.shape == (1000, end - begin)
+        add.w[:], add.x[:] = me, me
+        begin = end
+    assert (linear.w[:-1, 0] == np.repeat([0, 1], [21, 20])).all()
+    assert (linear.x[0] == np.repeat([0, 1], [21, 20])).all()
+    first, second = (linear.of_worker(me, threads) for me in range(threads))
+    assert first.kind == "identity" and np.shares_memory(first.init, linear.w[-1:])
+    assert second.kind == linear.kind and second.init is linear.y
 
 
 @pytest.mark.parametrize("threads", [3], indirect=True)
@@ -88,13 +109,14 @@ def test_more_workers_share_by_columns_only_where_there_are_some_for_all(threads
     ],
     ids=str,
 )
-def test_what_goes_along_the_rows_of_the_first_weights_is_not_shared_by_columns(threads, options):
-    plan = wide_plan(20, 100, 3, **options)
-    assert not any(plan.own) and all(op.copies is None for op in plan.ops)
+def test_what_reads_or_moves_the_first_weights_as_well_has_them_shared_by_rows(threads, options):
+    for n_in in (20, 300):
+        plan = wide_plan(n_in, 100, 3, **options)
+        assert not any(plan.own) and all(op.copies is None for op in plan.ops)
 
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
-def test_weights_that_no_core_can_keep_are_not_shared_by_columns(threads):
+def test_weights_that_no_core_can_keep_are_shared_by_rows(threads):
     assert not any(wide_plan(300, 500, 3).own) and any(wide_plan(200, 500, 3).own)
 
 

@@ -29,12 +29,13 @@ static inline const real *const *rows_in_place(const fm_op *op, const fm_step *s
 
 static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    if (is_small(op, end - begin)) {
+    if (is_small(op, end - begin) && !op->partial) {
         small_linear(op, begin, end);
         return;
     }
     const int64_t rows = end - begin, vectors = vectors_of(op->n_out), ldw = op->w.ld, ldy = op->y.ld;
-    const real *x = (const real *)op->x.p + begin * op->x.ld, *w = op->w.p, *bias = w + op->n_in * ldw;
+    const real *x = (const real *)op->x.p + begin * op->x.ld, *w = op->w.p;
+    const real *init = op->partial ? (const real *)op->init.p + begin * op->init.ld : w + op->n_in * ldw; /* the bias */
     const real *const *at = rows_in_place(op, step, begin);
     real *y = (real *)op->y.p + begin * ldy, *z = op->z.p ? (real *)op->z.p + begin * op->z.ld : 0;
     const int far = op->n_in * ldw * (int64_t)sizeof(real) > FAR;
@@ -48,8 +49,9 @@ static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
             log2 = panel_log2(rows, vectors - v);
             if (far) next_panel(op, k, v, (int)log2, y, rows, ahead);
             struct product p = {
-                .k = run, .a = x + k, .lda = op->x.ld, .at = at, .skip = k, .b = w + k * ldw + j, .ldb = ldw, .c = y + j, .ldc = ldy,
-                .init = k ? y + j : bias + j, .ldi = k ? ldy : 0, .relu = last && op->kind == FM_ACT_relu,
+                .k = run, .a = x + k, .lda = op->x.ld, .at = at, .skip = op->first_in + k, .b = w + k * ldw + j, .ldb = ldw,
+                .c = y + j, .ldc = ldy, .init = k ? y + j : init + j, .ldi = k ? ldy : op->init.ld,
+                .relu = last && op->kind == FM_ACT_relu,
                 .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
             panel(&p, rows, log2);
@@ -178,13 +180,15 @@ static int next_parameters(const fm_op *op, int64_t i, int64_t rows, int64_t j, 
 struct fetch {
     const fm_op *op;
     const fm_step *step;
-    int64_t bytes, pace; /* of a row; lines a tile */
+    int64_t first, bytes, pace; /* of a row; lines a tile */
     int64_t row, at;     /* the next line */
 };
 
-static inline struct fetch fetch_of(const fm_op *op, const fm_step *step, int64_t tiles)
+static inline struct fetch fetch_of(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t tiles)
 {
-    struct fetch f = {.op = op, .step = step, .bytes = op->n_in * op->data_column};
+    struct fetch f = {.op = op, .step = step};
+    const int64_t first = op->partial ? begin : 0, last = op->partial ? end : op->n_in;
+    f.first = first * op->data_column, f.bytes = (last - first) * op->data_column;
     if (!op->data || !step->coming || f.bytes < 256 || op->data_column > 8) return f; /* the cache has small ones anyway */
     f.pace = parts_of(step->coming_rows * ((f.bytes + LINE - 1) / LINE), tiles);
     return f;
@@ -193,7 +197,7 @@ static inline struct fetch fetch_of(const fm_op *op, const fm_step *step, int64_
 static inline void fetch_some(struct fetch *f)
 {
     for (int64_t n = f->pace; n > 0 && f->row < f->step->coming_rows; n--) {
-        __builtin_prefetch(f->op->data + f->step->coming[f->row] * f->op->data_row + f->at, 0, 2);
+        __builtin_prefetch(f->op->data + f->step->coming[f->row] * f->op->data_row + f->first + f->at, 0, 2);
         f->at += LINE;
         if (f->at >= f->bytes) f->at = 0, f->row++;
     }
@@ -212,7 +216,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const real *const *at = rows_in_place(op, step, first);
     real packed[PACKED] __attribute__((aligned(64))), tile[TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int64_t block = far && packs ? PACKED / rows / (2 * LANES) * 2 : 1; /* vectors; at least a panel */
-    struct fetch fetch = fetch_of(op, step, tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2));
+    struct fetch fetch = fetch_of(op, step, begin, end, tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2));
 
     for (int64_t v0 = 0, v1; v0 < vectors; v0 = v1) {
         v1 = at_most(vectors, v0 + block);
@@ -256,7 +260,7 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int go_on = !mover && (first || op->accumulate);
     real across[PANEL_VECTORS * LANES * LANES / NARROW] __attribute__((aligned(64)));
     real tile[PANEL_VECTORS * LANES * LANES] __attribute__((aligned(64)));
-    struct fetch fetch = fetch_of(op, step, (vectors_of(end - start) + PANEL_VECTORS - 1) / PANEL_VECTORS);
+    struct fetch fetch = fetch_of(op, step, begin, end, (vectors_of(end - start) + PANEL_VECTORS - 1) / PANEL_VECTORS);
 
     memset(tile, 0, sizeof tile);
     for (int64_t i = start, width; i < end; i += width) {

@@ -87,7 +87,7 @@ typedef void tile_fn(const struct product *p);
 #define EACH_ACC(rows, nv)                                                                                             \
     UNROLL for (int r = 0; r < rows; r++)                                                                              \
         UNROLL for (int v = 0; v < nv; v++)
-#define TILE(form, rows, nv, ROWS, AT, A)                                                                                       \
+#define TILE(form, rows, nv, ROWS, AT, A)                                                                              \
     static void tile_##form##_##rows##x##nv(const struct product *p)                                                   \
     {                                                                                                                  \
         vf acc[rows][nv];                                                                                              \

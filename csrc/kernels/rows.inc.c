@@ -12,9 +12,9 @@ static inline int64_t data_row(const fm_step *step, int64_t r) { return step->in
 #define READ_ROWS(name, type, COLUMNS)                                                                                 \
     static void name(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                                 \
     {                                                                                                                  \
-        const int64_t n = op->n_in, stride = op->data_column;                                                          \
+        const int64_t n = op->n_in, stride = op->data_column, skip = op->first_in * stride;                            \
         for (int64_t r = begin; r < end; r++) {                                                                        \
-            const char *from = op->data + data_row(step, r) * op->data_row;                                            \
+            const char *from = op->data + data_row(step, r) * op->data_row + skip;                                     \
             real *to = (real *)op->x.p + r * op->x.ld;                                                                 \
             type value;                                                                                                \
             COLUMNS                                                                                                    \

@@ -22,9 +22,9 @@ cdef extern from "fastmlp.h" nogil:
         int32_t nesterov, decay_bias
         double momentum, alpha, beta1, beta2, eps, l1, l2, decay, lr_weight, lr_bias, clip_value, clip_norm
     ctypedef struct fm_op:
-        int32_t opcode, kind, labels, bias, accumulate, smooth_clip, direct
-        int64_t n_in, n_out
-        fm_mat x, w, y, z, dy, dx, t, g, s1, s2, part, aux
+        int32_t opcode, kind, labels, bias, accumulate, smooth_clip, direct, partial
+        int64_t n_in, n_out, first_in
+        fm_mat x, w, init, y, z, dy, dx, t, g, s1, s2, part, aux
         double *row_loss
         const char *data
         int64_t data_row, data_column
@@ -42,7 +42,7 @@ cdef extern from "fastmlp.h" nogil:
     ctypedef struct fm_plan:
         fm_sharing any, team
         const int64_t *span
-        int32_t n_ops, n_workers, barriers, last_direct, row_block
+        int32_t n_ops, n_workers, barriers, parts, last_direct, row_block
         int64_t capacity
         const double *row_loss
         const fm_rule *adam
@@ -212,6 +212,7 @@ cdef class Engine:
         for i in range(n):
             for k in range(self._n_lists):
                 self._set(&self._ops[k * n + i], plan.ops[i] if k == 0 else plan.ops[i].of_worker(k - 1, plan.n_threads))
+                self._ops[k * n + i].partial = k > 0 and plan.ops[i].parts and plan.ops[i].opcode != "gather"
             self._span[i] = plan.spans[i]
             self._sync[i], self._sync[n + i], self._sync[2 * n + i] = plan.syncs[i], plan.team_syncs[i], plan.own[i]
         self._fetching = [i for i in range(n) if plan.ops[i].fetch]
@@ -227,6 +228,7 @@ cdef class Engine:
         self._plan.any.ops, self._plan.any.sync, self._plan.any.own = self._ops, self._sync, NULL
         if self._n_lists > 1:
             self._plan.n_workers = plan.n_threads
+            self._plan.parts = plan.ops[0].parts
             self._plan.team.ops = self._ops + n
             self._plan.team.sync, self._plan.team.own = self._sync + n, self._sync + 2 * n
         self._plan.span = self._span
@@ -252,10 +254,14 @@ cdef class Engine:
         c.kind = KINDS[op.opcode].index(op.kind) if op.kind and op.opcode in KINDS else 0
         c.labels, c.bias, c.accumulate, c.smooth_clip, c.direct = op.labels, op.bias, op.accumulate, op.smooth_clip, op.direct
         c.n_in, c.n_out, c.param, c.seed = op.n_in, op.n_out, op.param, op.seed
+        c.first_in = op.first_in
         dtype = self.plan.dtype
         c.x, c.w, c.y, c.z = matrix(op.x, dtype), matrix(op.w, dtype), matrix(op.y, dtype), matrix(op.z, dtype)
         c.dy, c.dx, c.g = matrix(op.dy, dtype), matrix(op.dx, dtype), matrix(op.g, dtype)
         c.s1, c.s2, c.aux = matrix(op.s1, dtype), matrix(op.s2, dtype), matrix(op.aux, dtype)
+        c.init = matrix(op.init, dtype)
+        if op.init is not None and len(op.init) == 1:  # a bias is the same for all rows
+            c.init.ld = 0
         c.t = matrix(op.t, None if op.labels else dtype)
         c.part = matrix(op.part, np.dtype(np.float64))
         if op.part is not None:

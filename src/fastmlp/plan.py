@@ -125,9 +125,12 @@ class Op:
     direct: bool = False  # x may be read in the data itself, if that is of the plan's type: then a gather does nothing
     fetch: bool = False  # linear_grad, linear_update: bring rows of the next batch into the cache meanwhile
     columns: bool = False  # a team shares the columns of the result, not rows
+    parts: bool = False  # two workers share the inputs: the second goes on with the sums of the first
+    first_in: int = 0  # gather, linear: the first of these columns of X
     copies: list[Array] | None = None  # x of every worker of a team; a gather fills each worker's own
     x: Array | None = None
     w: Array | None = None
+    init: Array | None = None
     y: Array | None = None
     z: Array | None = None
     dy: Array | None = None
@@ -161,10 +164,24 @@ class Op:
     @property
     def own(self) -> bool:
         """Whether each worker of a team has an op of its own here, on all rows; see `of_worker`."""
-        return self.columns or (self.opcode == "gather" and self.copies is not None)
+        return self.share in ("inputs", "columns", "copies")
+
+    @property
+    def share(self) -> str:
+        """How a team shares this op, as the listing says: `split`, or what each worker has of its own."""
+        if self.parts and self.split == "rows":
+            return "inputs"
+        if self.columns:
+            return "columns"
+        return "copies" if self.opcode == "gather" and self.copies is not None else self.split
 
     def of_worker(self, me: int, n_workers: int) -> Op:
-        """This op as worker `me` of a team sees it: its copy of x, its columns of everything else."""
+        """This op as worker `me` of a team sees it.
+
+        By columns: its copy of x, its columns of everything else. By parts: its columns of x and rows of the weights.
+        """
+        if self.share == "inputs":
+            return self._part(me, n_workers)
         if self.copies is None:
             return self
         x = self.copies[me]
@@ -174,6 +191,16 @@ class Op:
         mine = {name: getattr(self, name) for name in ("w", "y", "z", "dy", "s1", "s2")}
         mine = {name: None if array is None else array[:, begin:end] for name, array in mine.items()}
         return replace(self, x=x, n_out=end - begin, **mine)
+
+    def _part(self, me: int, n_workers: int) -> Op:
+        """The inputs whose weights the worker moves in `linear_update`, which splits their rows and the bias."""
+        begin, end = ((self.n_in + 1) * w // n_workers for w in (me, me + 1))
+        end = min(end, self.n_in)
+        part = replace(self, n_in=end - begin, first_in=begin, x=self.x[:, begin:end])  # type: ignore[index]
+        if self.opcode == "gather":
+            return replace(part, w=None if self.w is None else self.w[:, begin:end])
+        part = replace(part, w=self.w[begin:end], init=self.w[self.n_in :] if me == 0 else self.y)  # type: ignore[index]
+        return part if me == n_workers - 1 else replace(part, kind="identity", z=None)
 
     @property
     def flops(self) -> float:
@@ -272,7 +299,7 @@ class Plan:
         for i, op in enumerate(self.ops):
             if syncs[i] and i:
                 lines.append(("-", ""))
-            lines.append((self._line(i), "columns" if op.columns else "copies" if op.own else op.split))
+            lines.append((self._line(i), op.share))
         width = max(len(text) for text, _ in lines) + 4
         return "\n".join(
             "-" * (width - 1) + " barrier" if text == "-" else f"{text:<{width}}{split}" for text, split in lines

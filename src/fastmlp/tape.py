@@ -24,7 +24,7 @@ SERIAL_STEP = 4e5  # operations of a step, below which one worker does it alone:
 DIRECT_ROWS = 1024  # the largest batch that is read in place: as in csrc/fastmlp.h
 LONG_ROW = 256  # bytes of a row of inputs, from which it is worth reading in place
 FEW = 4  # outputs: a layer with no more takes its gradient along the inputs, as in csrc/kernels/linear.inc.c
-DIRECT_COLUMNS = 64  # of a gradient, up to which reading in place pays
+DIRECT_COLUMNS = 128  # of a gradient, up to which reading in place pays
 PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
 
 
@@ -216,21 +216,22 @@ class Tape:
     def part_workers(self, n_workers: int) -> None:
         """Let the workers of a team meet less in the first layer, which has most to read and no gradient to pass on.
 
-        A cache line that one core has read must be fetched back before another can write it. So each worker has a copy
-        of the inputs, and columns of the first layer's weights that nobody else reads or writes, where there are enough
-        for all. Many copies for little arithmetic would not pay, nor would it where the weights do not stay in a core's
-        own cache.
+        A cache line that one core has read must be fetched back before another can write it. So no worker reads weights
+        of the first layer that another moves. Two workers with many inputs have half of these each: the second goes on
+        with the sums of the first. Else each has columns, where there are enough for all, and a copy of the inputs.
+        Neither would pay for little arithmetic, nor where the weights do not stay in a core's own cache.
         """
         gather, linear, update = self.ops[0], self.ops[1], self.ops[-1]
         if n_workers < 2 or linear.opcode != "linear" or update.opcode != "linear_update":
             return
         if self.net.matrices[0].nbytes > NEAR or sum(op.flops for op in self.ops) < SERIAL_STEP:
             return
-        columns = all(np.diff(column_share(linear.n_out, self.net.dtype, me, n_workers)) for me in range(n_workers))
-        if columns or n_workers == 2:
+        if n_workers == 2 and linear.n_in >= 2 * linear.n_out:
+            gather.parts = linear.parts = update.parts = True
+        elif all(np.diff(column_share(linear.n_out, self.net.dtype, me, n_workers)) for me in range(n_workers)):
             copies = [self.inputs[0], *(self.matrix(gather.n_in) for _ in range(n_workers - 1))]
             gather.copies = linear.copies = update.copies = copies
-            linear.columns = update.columns = columns
+            linear.columns = update.columns = True
 
     def read_in_place(self) -> None:
         """Let the first layer read the caller's rows where they lie, should they be of the network's type.
