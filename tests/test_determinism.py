@@ -276,3 +276,16 @@ def test_every_fma_target_gives_the_same_bits(monkeypatch, data, dtype, name, pa
         assert getattr(used, "engine", used).target == target
         found.append(bits(net, history, data[0]))
     assert found[0] == found[1]
+
+
+def test_a_network_that_fits_short_vectors_is_run_on_them(monkeypatch, dtype):
+    monkeypatch.setenv("FASTMLP_TARGET", "")
+    best = fastmlp.targets()[0]
+    columns = 32 // np.dtype(dtype).itemsize
+
+    def target(n):
+        return executor(prediction_plan(MLP([2, n, 1], loss="mse", dtype=dtype), 4), "engine").target
+
+    assert (target(columns), target(columns + 1)) == ("avx2" if best == "avx512" else best, best)
+    monkeypatch.setenv("FASTMLP_TARGET", "generic")
+    assert target(columns) == "generic"

@@ -1,6 +1,5 @@
 """Epochs are cut into runs, and run in groups, as the clock has it: that must not show in any number."""
 
-
 import numpy as np
 import pytest
 

@@ -121,6 +121,7 @@ KINDS = {
 # Positions in SOURCES by dtype.str, which NumPy has ready where dtype.name is put together at each call.
 SOURCE_CODES = {np.dtype(name).str: i for i, name in enumerate(SOURCES)}
 cdef int PAGE = 4096, LINE = 64  # bytes: addresses a page apart share a set of the first-level cache
+cdef int AVX2_BYTES = 32  # of a vector
 cdef int FULL_WAYS = 6  # of the eight lines a set holds: more would drive each other out
 cdef object ndarray = np.ndarray, empty = np.empty
 cdef int SINGLE = SOURCES.index("float32"), DOUBLE = SOURCES.index("float64")
@@ -169,6 +170,12 @@ cdef fm_mat matrix(array, dtype) except *:
     return m
 
 
+def suited(plan, known):
+    """The best of the targets for a plan: long vectors take longer than short ones that hold all columns as well."""
+    widest = max(max(op.n_in, op.n_out) for op in plan.ops) * plan.dtype.itemsize
+    return "avx2" if known[0] == "avx512" and "avx2" in known and widest <= AVX2_BYTES else known[0]
+
+
 cdef class Engine:
     """Runs a :class:`fastmlp.plan.Plan` with compiled kernels.
 
@@ -178,7 +185,7 @@ cdef class Engine:
         Its buffers are bound for good; only gather sources and scatter destinations may be replaced, by `bind`. Where
         the plan allows it and X is of the plan's type, whole runs read the rows of X in place: no copy of them is made.
     target : str, optional
-        One of `targets()`; default the best.
+        One of `targets()`; default the best for this plan. The bits do not depend on it, but for ``"generic"``.
     """
     cdef fm_plan _plan
     cdef fm_op *_ops  # a list for any number of workers; then, where they have ops of their own, a list for each of them
@@ -203,7 +210,7 @@ cdef class Engine:
 
     def __init__(self, plan, target=None):
         known = targets()
-        self.target = known[0] if target is None else target
+        self.target = suited(plan, known) if target is None else target
         if self.target not in known:
             raise ValueError(f"target must be one of {', '.join(known)} on this CPU, got {target!r}")
         self.plan = plan

@@ -72,7 +72,7 @@ def executor(plan: Plan, backend: str | None = None) -> Executor:
         return ReferenceExecutor(plan)
     if os.environ.get("FASTMLP_CHECK", "0") not in ("", "0"):
         return LockStepExecutor(plan, _engine.Engine(plan, target()))
-    return _engine.Engine(plan, target())
+    return _engine.Engine(plan, target() if os.environ.get("FASTMLP_TARGET") else None)
 
 
 def row_predictor(predictor: Executor) -> Callable[[object], NDArray[Any] | None] | None:
@@ -112,7 +112,7 @@ def targets() -> tuple[str, ...]:
 
 
 def target() -> str | None:
-    """The target in use: FASTMLP_TARGET or the best; ValueError if that one is unknown or not supported here."""
+    """FASTMLP_TARGET or the best target here, which tiny networks may do without; ValueError for one that cannot run."""
     if _engine is None:
         return None
     name = os.environ.get("FASTMLP_TARGET") or targets()[0]
