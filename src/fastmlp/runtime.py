@@ -112,7 +112,7 @@ def targets() -> tuple[str, ...]:
 
 
 def target() -> str | None:
-    """FASTMLP_TARGET or the best target here, which tiny networks may do without; ValueError for one that cannot run."""
+    """FASTMLP_TARGET, or the best target here (tiny networks may do without); ValueError for one that cannot run."""
     if _engine is None:
         return None
     name = os.environ.get("FASTMLP_TARGET") or targets()[0]
