@@ -444,3 +444,24 @@ def test_threads_that_predict_at_once_do_not_disturb_each_other():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.targets
+def test_single_rows_on_the_short_way_and_on_the_long_one_do_not_disturb_each_other():
+    net = MLP([784, 512, 10], seed=1)
+    rows = [np.random.default_rng(i).standard_normal((1, 784)).astype([np.float32, np.float64][i % 2]) for i in range(4)]
+    expected = [net.predict_proba(row).tobytes() for row in rows]  # float64 has to be converted
+    wrong, start = [], threading.Barrier(4)
+
+    def predict(i):
+        start.wait()
+        for _ in range(500):
+            if net.predict_proba(rows[i]).tobytes() != expected[i]:
+                wrong.append(i)
+
+    threads = [threading.Thread(target=predict, args=[i]) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -56,7 +56,8 @@ class Prediction(Network):
         if key not in self._predictors:
             self._predictors[key] = self._new_predictor(rows, n_threads)
             if rows == 1 and self.n_parameters <= ROW_PARAMETERS:
-                self._row_predictor = row_predictor(self._predictors[key][0])
+                # With buffers of its own: it takes no lock, and the other one runs without the GIL.
+                self._row_predictor = row_predictor(self._new_predictor(rows, n_threads)[0])
         return self._predictors[key]
 
     def _new_predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:
