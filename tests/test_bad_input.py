@@ -449,8 +449,9 @@ def test_threads_that_predict_at_once_do_not_disturb_each_other():
 @pytest.mark.targets
 def test_single_rows_on_the_short_way_and_on_the_long_one_do_not_disturb_each_other():
     net = MLP([784, 512, 10], seed=1)
-    rows = [np.random.default_rng(i).standard_normal((1, 784)).astype([np.float32, np.float64][i % 2]) for i in range(4)]
-    expected = [net.predict_proba(row).tobytes() for row in rows]  # float64 has to be converted
+    rows = list(np.random.default_rng(1).standard_normal((4, 1, 784)))  # float64: to be converted
+    rows[::2] = [row.astype(np.float32) for row in rows[::2]]
+    expected = [net.predict_proba(row).tobytes() for row in rows]
     wrong, start = [], threading.Barrier(4)
 
     def predict(i):
