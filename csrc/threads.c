@@ -76,6 +76,7 @@ void fm_barrier(fm_team *team)
 
 void fm_hand_over(fm_team *team) { atomic_fetch_add_explicit(&team->handed, 1, memory_order_release); }
 
+/* Without sleeping: worker 0 is on its way through the same rows. */
 void fm_take_over(fm_team *team)
 {
     for (int i = 0; atomic_load_explicit(&team->handed, memory_order_acquire) <= team->taken; i++)

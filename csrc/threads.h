@@ -14,7 +14,7 @@ void fm_team_run(int n_threads, fm_work *work, void *context);
 /* Wait until all workers of the team have come here. */
 void fm_barrier(fm_team *team);
 
-/* From worker 0 to worker 1, which is told as often as it asks. */
+/* From worker 0 to worker 1, who waits until it has been handed over once more than it has taken over. */
 void fm_hand_over(fm_team *team);
 void fm_take_over(fm_team *team);
 

@@ -425,44 +425,33 @@ def test_a_callback_that_trains_the_network_is_refused():
     net.fit(X, LABELS, epochs=1)
 
 
-@pytest.mark.targets
-def test_threads_that_predict_at_once_do_not_disturb_each_other():
-    net = MLP([30, 64, 5], seed=1)
-    data = [np.random.default_rng(i).standard_normal((700 + i, 30)) for i in range(4)]
+def predicted_wrongly(net, data, times):
+    """Numbers of those that get other bits when as many threads predict them at once, so many times."""
     expected = [net.predict_proba(X).tobytes() for X in data]
-    wrong, start = [], threading.Barrier(4)
+    wrong, start = [], threading.Barrier(len(data))
 
     def predict(i):
         start.wait()
-        for _ in range(30):
+        for _ in range(times):
             if net.predict_proba(data[i]).tobytes() != expected[i]:
                 wrong.append(i)
 
-    threads = [threading.Thread(target=predict, args=[i]) for i in range(4)]
+    threads = [threading.Thread(target=predict, args=[i]) for i in range(len(data))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong
+    return wrong
 
 
 @pytest.mark.targets
-def test_single_rows_on_the_short_way_and_on_the_long_one_do_not_disturb_each_other():
-    net = MLP([784, 512, 10], seed=1)
-    rows = list(np.random.default_rng(1).standard_normal((4, 1, 784)))  # float64: to be converted
+def test_threads_that_predict_at_once_do_not_disturb_each_other(rng):
+    data = [rng.standard_normal((700 + i, 30)) for i in range(4)]
+    assert not predicted_wrongly(MLP([30, 64, 5], seed=1), data, 30)
+
+
+@pytest.mark.targets
+def test_single_rows_on_the_short_way_and_on_the_long_one_do_not_disturb_each_other(rng):
+    rows = list(rng.standard_normal((4, 1, 784)))  # float64: to be converted
     rows[::2] = [row.astype(np.float32) for row in rows[::2]]
-    expected = [net.predict_proba(row).tobytes() for row in rows]
-    wrong, start = [], threading.Barrier(4)
-
-    def predict(i):
-        start.wait()
-        for _ in range(500):
-            if net.predict_proba(rows[i]).tobytes() != expected[i]:
-                wrong.append(i)
-
-    threads = [threading.Thread(target=predict, args=[i]) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert not predicted_wrongly(MLP([784, 512, 10], seed=1), rows, 500)

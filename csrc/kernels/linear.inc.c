@@ -180,8 +180,9 @@ static int next_parameters(const fm_op *op, int64_t i, int64_t rows, int64_t j, 
 struct fetch {
     const fm_op *op;
     const fm_step *step;
-    int64_t first, bytes, pace; /* of a row; lines a tile */
-    int64_t row, at;     /* the next line */
+    int64_t first, bytes; /* of each row */
+    int64_t pace;         /* lines a tile */
+    int64_t row, at;      /* the next line */
 };
 
 static inline struct fetch fetch_of(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t tiles)

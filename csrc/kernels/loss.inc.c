@@ -31,7 +31,7 @@ static inline vf sigmoid_cross_entropy(vf y, vf t, vf p, vf *slope)
 }
 
 /* The loss of one output, and its derivative by y. a: scale or delta; q: quantile or positive weight. */
-static inline __attribute__((always_inline)) vf element(int kind, vf y, vf t, vf a, vf q, vf *slope)
+INLINE vf element(int kind, vf y, vf t, vf a, vf q, vf *slope)
 {
     const vf e = y - t, size = vf_abs(e), zero = vf_set1(0), one = vf_set1(1), half = vf_set1((real)0.5);
     switch (kind) {
@@ -48,8 +48,7 @@ static inline __attribute__((always_inline)) vf element(int kind, vf y, vf t, vf
     }
 }
 
-static inline __attribute__((always_inline)) void mean_loss(int kind, const fm_op *op, const fm_step *step,
-                                                            int64_t begin, int64_t end)
+INLINE void mean_loss(int kind, const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int64_t n = op->n_out;
     const vf a = vf_set1((real)op->param);

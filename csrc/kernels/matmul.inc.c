@@ -57,7 +57,7 @@ static inline struct ahead ahead_of(const void *at, int64_t ld, int64_t rows, in
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-static inline __attribute__((always_inline)) void look_ahead(struct ahead *ahead, int n_ahead, int bytes)
+INLINE void look_ahead(struct ahead *ahead, int n_ahead, int bytes)
 {
     for (; n_ahead > 0; n_ahead--, ahead++) {
         int64_t n = at_most(ahead->pace, ahead->rows);

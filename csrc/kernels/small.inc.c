@@ -11,16 +11,6 @@ static inline int is_small(const fm_op *op, int64_t rows)
     return op->n_out <= 2 * LANES && op->n_in <= 2 * LANES && rows <= SMALL_ROWS;
 }
 
-/* dx *= act' for a block of rows and vectors, by the output of the layer below. */
-static void through_activation(const fm_op *op, int64_t r, int64_t j, int64_t rows, int64_t vectors)
-{
-    const real *y = (const real *)op->y.p + r * op->y.ld + j, *z = op->z.p ? (const real *)op->z.p + r * op->z.ld + j : y;
-    real *dx = (real *)op->dx.p + r * op->dx.ld + j;
-    activation_backward(op->kind, (real)op->param, y, op->y.ld, z, op->z.ld, dx, op->dx.ld, rows, vectors);
-}
-
-#define INLINE static inline __attribute__((always_inline))
-
 /* nn, for so many rows, nv vectors wide; all start from the same vectors. */
 INLINE void small_product_of(int nv, const struct product *p, int64_t rows)
 {
@@ -97,7 +87,8 @@ struct small_move {
     int bias;
 };
 
-INLINE void small_update_of(int nv, int kind, int momentum, int plain, const fm_op *op, const fm_step *step, const struct small_move *what)
+INLINE void small_update_of(int nv, int kind, int momentum, int plain, const fm_op *op, const fm_step *step,
+                            const struct small_move *what)
 {
     const struct mover by = *what->by; /* a copy that no store can reach: it stays in registers */
     const int64_t ldx = op->x.ld, ldy = op->dy.ld, ldw = op->w.ld;

@@ -61,7 +61,7 @@ static inline vf sign(vf a)
 }
 
 /* How far w moves, in units of -lr, given the gradient: s1 and s2 are read and written in place. */
-static inline __attribute__((always_inline)) vf direction(const struct mover *m, int kind, int momentum, vf g, real *s1, real *s2)
+INLINE vf direction(const struct mover *m, int kind, int momentum, vf g, real *s1, real *s2)
 {
     vf a, b;
     switch (kind) {
@@ -85,8 +85,7 @@ static inline __attribute__((always_inline)) vf direction(const struct mover *m,
 }
 
 /* w after the penalties and the step, given its gradient. */
-static inline __attribute__((always_inline)) vf moved(const struct mover *m, int kind, int momentum, int plain,
-                                                      vf w, vf g, real *s1, real *s2)
+INLINE vf moved(const struct mover *m, int kind, int momentum, int plain, vf w, vf g, real *s1, real *s2)
 {
     if (!plain) {
         g = vf_min(vf_set1(m->clip), vf_max(-vf_set1(m->clip), g * vf_set1(m->scale)));
@@ -107,9 +106,8 @@ static inline __attribute__((always_inline)) vf moved(const struct mover *m, int
 #define AS_PLAIN(m, as, kind, momentum) ((m)->plain ? as(kind, momentum, 1) : as(kind, momentum, 0))
 
 /* A block of rows (ldw apart in w and the states, ldg in g) and vectors. */
-static inline __attribute__((always_inline)) void move_as(const struct mover *given, int kind, int momentum, int plain, real *w,
-                                                          real *s1, real *s2, int64_t ldw, const real *g, int64_t ldg,
-                                                          int64_t rows, int64_t vectors)
+INLINE void move_as(const struct mover *given, int kind, int momentum, int plain, real *w, real *s1, real *s2, int64_t ldw,
+                    const real *g, int64_t ldg, int64_t rows, int64_t vectors)
 {
     const struct mover m = *given; /* a copy that no store can reach: it stays in registers */
     for (int64_t r = 0; r < rows; r++, w += ldw, s1 += ldw, s2 += ldw, g += ldg)

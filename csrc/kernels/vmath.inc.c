@@ -71,7 +71,7 @@ static inline vf minus_abs(vf x) { return (vf)((vi)x | sign_bit()); }
 static inline vf with_sign_of(vf sign, vf x) { return (vf)((vi)vf_abs(x) | ((vi)sign & sign_bit())); }
 
 /* c[0] + c[1] x + c[2] x^2 + ... */
-static inline __attribute__((always_inline)) vf polynomial(vf x, const real *c, int n)
+INLINE vf polynomial(vf x, const real *c, int n)
 {
     vf sum = vf_set1(c[n - 1]);
 #ifndef __clang__

@@ -22,6 +22,8 @@ typedef ireal vi __attribute__((vector_size(FM_BYTES)));
 typedef uint64_t vw __attribute__((vector_size(FM_BYTES))); /* for random numbers */
 typedef real vf_unaligned __attribute__((vector_size(FM_BYTES), aligned(sizeof(real)), may_alias));
 
+#define INLINE static inline __attribute__((always_inline)) /* for what is made for constant arguments */
+
 #define LANES ((int)(FM_BYTES / sizeof(real)))
 #define BLOCK ((int)(64 / sizeof(real)))
 #define NB (64 / FM_BYTES)
