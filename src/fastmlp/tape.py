@@ -24,7 +24,7 @@ SERIAL_STEP = 4e5  # operations of a step, below which one worker does it alone:
 DIRECT_ROWS = 1024  # the largest batch that is read in place: as in csrc/fastmlp.h
 LONG_ROW = 256  # bytes of a row of inputs, from which it is worth reading in place
 FEW = 4  # outputs: a layer with no more takes its gradient along the inputs, as in csrc/kernels/linear.inc.c
-DIRECT_COLUMNS = 128  # of a gradient, up to which reading in place pays
+DIRECT_COLUMNS = 64  # of a gradient, up to which reading in place pays; twice as many where workers share the inputs
 PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
 
 
@@ -244,8 +244,9 @@ class Tape:
         readers = [op for op in self.ops if op.x is self.inputs[0] and op.opcode.startswith("linear")]
         if gather.w is not None or linear not in readers or self.rows > DIRECT_ROWS:
             return
-        narrow = linear.n_out // len(linear.copies) if linear.columns and linear.copies else linear.n_out
-        if linear.n_in * self.net.dtype.itemsize >= LONG_ROW and (len(readers) == 1 or FEW < narrow <= DIRECT_COLUMNS):
+        columns = linear.n_out // len(linear.copies) if linear.columns and linear.copies else linear.n_out
+        most = 2 * DIRECT_COLUMNS if linear.parts else DIRECT_COLUMNS
+        if linear.n_in * self.net.dtype.itemsize >= LONG_ROW and (len(readers) == 1 or FEW < columns <= most):
             for op in (gather, *readers):
                 op.direct = True
 
