@@ -10,15 +10,17 @@
 #define NARROW 4         /* times as many lanes as columns: not worth a vector across */
 #define RUN_ROWS 512     /* of the batch at a time in linear_grad: x and dy of so many stay in the second-level cache */
 
-/* What the panel of `linear` reads that follows the one at row k and vector v of w, and what it writes. */
-static void next_panel(const fm_op *op, int64_t k, int64_t v, int log2, const real *y, int64_t rows, struct ahead ahead[2])
+/* What the panel of `linear` reads that follows the one at row k and vector v of w, and what it writes. Returns how many
+ * terms of its sums there are from one look to the next. */
+static int64_t next_panel(const fm_op *op, int64_t k, int64_t v, int log2, const real *y, int64_t rows, struct ahead ahead[2])
 {
-    const int64_t n = tiles_in(rows, log2) * looks(at_most(op->n_in - k, RUN_K));
+    const int64_t run = at_most(op->n_in - k, RUN_K);
     v += 1 << log2;
     if (v >= vectors_of(op->n_out)) k += RUN_K, v = 0;
-    const int64_t run = k < op->n_in ? at_most(op->n_in - k, RUN_K) : 0;
-    ahead[0] = ahead_of((const real *)op->w.p + k * op->w.ld + v * LANES, op->w.ld, run, n);
-    ahead[1] = ahead_of(y + v * LANES, op->y.ld, run ? rows : 0, n);
+    const int64_t next = k < op->n_in ? at_most(op->n_in - k, RUN_K) : 0;
+    ahead[0] = ahead_of((const real *)op->w.p + k * op->w.ld + v * LANES, op->w.ld, next);
+    ahead[1] = ahead_of(y + v * LANES, op->y.ld, next ? rows : 0);
+    return look_every(run, tiles_in(rows, log2), next ? larger_of(next, rows) : 0);
 }
 
 /* Rows of x from row `first` of the batch on, where they are to be read in place; else null. */
@@ -47,12 +49,12 @@ static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
             const int64_t j = v * LANES;
             struct ahead ahead[2];
             log2 = panel_log2(rows, vectors - v);
-            if (far) next_panel(op, k, v, (int)log2, y, rows, ahead);
+            const int64_t look = far ? next_panel(op, k, v, (int)log2, y, rows, ahead) : 0;
             struct product p = {
                 .k = run, .a = x + k, .lda = op->x.ld, .at = at, .skip = op->first_in + k, .b = w + k * ldw + j, .ldb = ldw,
                 .c = y + j, .ldc = ldy, .init = k ? y + j : init + j, .ldi = k ? ldy : op->init.ld,
                 .relu = last && op->kind == FM_ACT_relu,
-                .ahead = ahead, .n_ahead = far ? 2 : 0,
+                .ahead = ahead, .n_ahead = far ? 2 : 0, .look = look,
             };
             panel(&p, rows, log2);
             if (last && op->kind != FM_ACT_relu)
@@ -74,18 +76,17 @@ static void back_by_columns(const fm_op *op, int64_t begin, int64_t end)
 
     for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
         const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = vectors - v >= 2);
-        const int64_t n = tiles_in(rows, (int)log2) * looks(op->n_out), left = op->n_in - j - width;
-        struct ahead ahead[2]; /* the rows of w that the next panel is made of, one piece of memory; and its dx */
-        if (far) {
-            ahead[0] = ahead_of(w + (j + width) * ldw, width, left > 0 ? at_most(left, width) * ldw / width : 0, n);
-            ahead[1] = ahead_of(dx + j + width, ldx, left > 0 ? rows : 0, n);
-        }
+        const int64_t left = op->n_in - j - width, next = left > 0 ? at_most(left, width) * ldw / width : 0;
+        const int64_t look = look_every(op->n_out, tiles_in(rows, (int)log2), next ? larger_of(next, rows) : 0);
+        struct ahead ahead[2] = { /* the rows of w that the next panel is made of, one piece of memory; and its dx */
+            ahead_of(w + (j + width) * ldw, width, next), ahead_of(dx + j + width, ldx, next ? rows : 0),
+        };
         for (int64_t k = 0, run; k < op->n_out; k += run) {
             run = at_most(op->n_out - k, RUN_K);
             transpose(w + j * ldw + k, ldw, at_most(op->n_in - j, width), run, wt, width, width);
             struct product p = {
                 .k = run, .a = dy + k, .lda = op->dy.ld, .b = wt, .ldb = width, .c = dx + j, .ldc = ldx,
-                .init = k ? dx + j : zeros, .ldi = k ? ldx : 0, .ahead = ahead, .n_ahead = far ? 2 : 0,
+                .init = k ? dx + j : zeros, .ldi = k ? ldx : 0, .ahead = ahead, .n_ahead = far ? 2 : 0, .look = look,
             };
             panel(&p, rows, log2);
         }
@@ -166,12 +167,12 @@ static void pack_panels(const real *dy, int64_t ldy, int64_t rows, int64_t span,
 }
 
 /* The parameters of a tile to come, which will move them. */
-static int next_parameters(const fm_op *op, int64_t i, int64_t rows, int64_t j, int64_t k, struct ahead ahead[3])
+static int next_parameters(const fm_op *op, int64_t i, int64_t rows, int64_t j, struct ahead ahead[3])
 {
     const fm_mat of[3] = {op->w, op->s1, op->s2};
     int n = 0;
     for (int m = 0; m < 3; m++)
-        if (of[m].p) ahead[n++] = ahead_of((const real *)of[m].p + i * of[m].ld + j, of[m].ld, rows, looks(k));
+        if (of[m].p) ahead[n++] = ahead_of((const real *)of[m].p + i * of[m].ld + j, of[m].ld, rows);
     return n;
 }
 
@@ -225,6 +226,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
         if (packs) pack_panels(dy + v0 * LANES, ldy, rows, span, v1 - v0, packed);
         for (int64_t i = begin, left = tiles_in(span, panel_log2(span, v1 - v0)), m; i < end; i += m, left--) {
             m = left == 1 ? end - i : (end - i + left - 1) / left;
+            const int64_t look = look_every(rows, 1, m);
             const real *b = packed;
             for (int64_t v = v0, log2; v < v1; v += 1 << log2) {
                 const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = panel_log2(span, v1 - v));
@@ -232,11 +234,11 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
                 struct ahead ahead[3];
                 int n_ahead = 0;
                 fetch_some(&fetch);
-                if (far && v + (1 << log2) < v1) n_ahead = next_parameters(op, i, m, j + width, rows, ahead);
-                else if (far) n_ahead = next_parameters(op, i + m, at_most(m, end - i - m), v0 * LANES, rows, ahead);
+                if (far && v + (1 << log2) < v1) n_ahead = next_parameters(op, i, m, j + width, ahead);
+                else if (far) n_ahead = next_parameters(op, i + m, at_most(m, end - i - m), v0 * LANES, ahead);
                 const struct product p = {
                     .k = rows, .a = x + i, .lda = ldx, .at = at, .skip = i, .b = packs ? b : dy + j, .ldb = packs ? width : ldy, .c = g,
-                    .ldc = mover ? width : ldg, .init = go_on ? g : zeros, .ldi = go_on ? ldg : 0, .ahead = ahead, .n_ahead = n_ahead,
+                    .ldc = mover ? width : ldg, .init = go_on ? g : zeros, .ldi = go_on ? ldg : 0, .ahead = ahead, .n_ahead = n_ahead, .look = look,
                 };
                 tiles[at ? TI : TN][log2][m - 1](&p);
                 if (mover) move(mover, op, i * op->w.ld + j, tile, width, m, 1 << log2);

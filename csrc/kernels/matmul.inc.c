@@ -28,26 +28,32 @@ static const int tile_rows[4] = {8, 4, 2, 1};
 
 static inline int64_t vectors_of(int64_t columns) { return (columns + LANES - 1) / LANES; }
 static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* How many parts of at most so many; in small networks most things are one part, and a division takes as long as a tile. */
 static inline int64_t parts_of(int64_t whole, int64_t most) { return whole <= most ? 1 : (whole + most - 1) / most; }
 
 /* ---- looking ahead -------------------------------------------------------------------------------------------- */
 
-#define LINE 64                  /* bytes */
-#define LOOK_K (2048 / FM_BYTES) /* of k between two looks: some hundred cycles, so that the loop does not feel them */
+#define LINE 64 /* bytes */
 
 /* Rows that will be used soon, as wide as the panel at hand. They come from the outer caches, from memory or from another
- * core's cache, up to a thousand cycles away: asked for a few at a time while a product runs, they hold nobody up. */
+ * core's cache, up to a thousand cycles away: asked for one at a time while a product runs, they hold nobody up. */
 struct ahead {
-    const char *at;     /* the next row */
-    int64_t ld;         /* bytes to the one after it */
-    int64_t rows, pace; /* left; rows a look */
+    const char *at, *last; /* the next row, and the one to stop at */
+    int64_t ld;            /* bytes from one to the next */
 };
 
-static inline struct ahead ahead_of(const void *at, int64_t ld, int64_t rows, int64_t looks)
+static inline struct ahead ahead_of(const void *at, int64_t ld, int64_t rows)
 {
-    return (struct ahead){at, ld * (int64_t)sizeof(real), rows, (rows + looks - 1) / looks};
+    ld *= (int64_t)sizeof(real);
+    return (struct ahead){at, (const char *)at + (rows > 0 ? rows - 1 : 0) * ld, ld};
+}
+
+/* Of k between two looks, if so many products have to ask for so many rows. */
+static inline int64_t look_every(int64_t k, int64_t products, int64_t rows)
+{
+    return rows <= products ? k : larger_of(k * products / rows, 1);
 }
 
 /* gcc keeps acc in memory, ten times slower, unless the constant loops are unrolled by name. */
@@ -57,14 +63,13 @@ static inline struct ahead ahead_of(const void *at, int64_t ld, int64_t rows, in
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* Without a branch that is hard to foresee: the multiply-adds would run dry. */
 INLINE void look_ahead(struct ahead *ahead, int n_ahead, int bytes)
 {
     for (; n_ahead > 0; n_ahead--, ahead++) {
-        int64_t n = at_most(ahead->pace, ahead->rows);
         const char *at = ahead->at;
-        ahead->rows -= n;
-        ahead->at = at + n * ahead->ld;
-        for (; n > 0; n--, at += ahead->ld) UNROLL for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(at + i);
+        UNROLL for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(at + i);
+        ahead->at = at == ahead->last ? at : at + ahead->ld;
     }
 }
 
@@ -80,6 +85,7 @@ struct product {
     int64_t lda, ldb, ldi, ldc;
     struct ahead *ahead;
     int n_ahead;
+    int64_t look; /* of k from one look to the next */
     int relu; /* a common end that costs nothing here */
 };
 typedef void tile_fn(const struct product *p);
@@ -97,7 +103,7 @@ typedef void tile_fn(const struct product *p);
         ROWS                                                                                                           \
         EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
         for (int64_t i = 0; i < k;) {                                                                                  \
-            const int64_t stop = nv > 2 || !p->n_ahead || k - i < LOOK_K ? k : i + LOOK_K;                             \
+            const int64_t stop = nv > 2 || !p->n_ahead || k - i < p->look ? k : i + p->look;                           \
             if (nv <= 2) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES); /* wider ones have too few rows for it */    \
             for (; i < stop; i++, b += ldb) {                                                                          \
                 vf bv[nv];                                                                                             \
@@ -170,9 +176,8 @@ static inline int panel_log2(int64_t rows, int64_t vectors)
     return vectors >= 4 && rows <= tile_rows[2] ? 2 : 1;
 }
 
-/* Tiles in so many rows of a panel, and how often they look ahead over k terms. */
+/* Tiles in so many rows of a panel. */
 static inline int64_t tiles_in(int64_t rows, int log2) { return parts_of(rows, tile_rows[log2]); }
-static inline int64_t looks(int64_t k) { return (k + LOOK_K - 1) / LOOK_K; }
 
 /* One panel of nn, c[rows, 1 << log2 vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not
  * 6+6+6+6+6+2). p is moved along. */
