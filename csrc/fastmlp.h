@@ -96,7 +96,7 @@ typedef struct fm_mat {
 /* How a parameter moves. The gradient the optimizer sees is G = clip(scale g) + l2 w + l1 sign(w); decoupled decay is
  * w -= lr decay w before it. The bias row takes part in l1, l2 and decay only where decay_bias is set. */
 typedef struct fm_rule {
-    int32_t nesterov, decay_bias;
+    int32_t nesterov, decay_bias, plain; /* plain: neither clipping nor penalties */
     double momentum, alpha, beta1, beta2, eps; /* alpha: rmsprop */
     double l1, l2, decay;
     double lr_weight, lr_bias; /* factors on the step's rate */

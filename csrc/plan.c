@@ -121,10 +121,10 @@ static void run_params(const struct worker *w, const fm_step *step, int i)
 static void run_alone(const struct worker *w, const fm_step *step, double *loss)
 {
     const fm_plan *plan = w->plan;
-    for (int i = w->first_op; i < w->last_op; i++) {
-        const fm_op *op = &w->ops[i];
-        plan->kernels->run[op->opcode](op, step, 0, splits_params(op) ? plan->span[i] : step->rows);
-    }
+    fm_kernel *const *run = plan->kernels->run;
+    const int64_t *span = plan->span + w->first_op;
+    for (const fm_op *op = w->ops + w->first_op; op < w->ops + w->last_op; op++, span++)
+        run[op->opcode](op, step, 0, *span ? *span : step->rows);
     if (loss) *loss = mean_loss(plan->row_loss, step);
 }
 

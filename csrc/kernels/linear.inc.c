@@ -23,18 +23,8 @@ static int64_t next_panel(const fm_op *op, int64_t k, int64_t v, int log2, const
     return look_every(run, tiles_in(rows, log2), next ? larger_of(next, rows) : 0);
 }
 
-/* Rows of x from row `first` of the batch on, where they are to be read in place; else null. */
-static inline const real *const *rows_in_place(const fm_op *op, const fm_step *step, int64_t first)
+NOINLINE void wide_linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    return op->direct && step->at ? (const real *const *)step->at + first : 0;
-}
-
-static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
-{
-    if (is_small(op, end - begin) && !op->partial) {
-        small_linear(op, begin, end);
-        return;
-    }
     const int64_t rows = end - begin, vectors = vectors_of(op->n_out), ldw = op->w.ld, ldy = op->y.ld;
     const real *x = (const real *)op->x.p + begin * op->x.ld, *w = op->w.p;
     const real *init = op->partial ? (const real *)op->init.p + begin * op->init.ld : w + op->n_in * ldw; /* the bias */
@@ -61,6 +51,12 @@ static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
                 activation_forward(op->kind, (real)op->param, y + j, ldy, z ? z + j : 0, op->z.ld, rows, 1 << log2);
         }
     }
+}
+
+static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    if (!is_small(op, end - begin) || op->partial) wide_linear(op, step, begin, end);
+    else (op->n_out <= LANES ? small_linear_1 : small_linear_2)(op, step, begin, end);
 }
 
 /* ---- gradient by the input --------------------------------------------------------------------------------- */
@@ -132,7 +128,7 @@ static int rows_are_cheaper(const fm_op *op, int64_t rows)
 static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (void)step;
-    if (is_small(op, end - begin)) small_back(op, begin, end);
+    if (is_small(op, end - begin)) (op->n_in <= LANES ? small_back_1 : small_back_2)(op, begin, end);
     else if (rows_are_cheaper(op, end - begin)) back_by_rows(op, begin, end);
     else back_by_columns(op, begin, end);
 }
@@ -307,21 +303,22 @@ static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int
     }
 }
 
-static void linear_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+NOINLINE void wide_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    if (is_small(op, step->rows)) {
-        small_update(op, step, begin, end);
-        return;
-    }
     const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, ldw = op->w.ld;
     const struct mover mover = mover_of(op, step, 0);
     if (begin < last) gradient(op, step, begin, last, 0, step->rows, &mover);
     if (!op->bias || end <= op->n_in) return;
-    const struct mover bias_mover = bias_differs(op, &mover) ? mover_of(op, step, 1) : mover;
+    const struct mover bias_mover = bias_differs(op) ? mover_of(op, step, 1) : mover;
     real g[PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     for (int64_t v = 0, n; v < vectors_of(op->n_out); v += n) {
         n = at_most(PANEL_VECTORS, vectors_of(op->n_out) - v);
         bias_gradient((const real *)op->dy.p + v * LANES, ldy, step->rows, n, 0, g);
         move(&bias_mover, op, op->n_in * ldw + v * LANES, g, n * LANES, 1, n);
     }
+}
+
+static void linear_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    (is_small(op, step->rows) ? small_update : wide_update)(op, step, begin, end);
 }

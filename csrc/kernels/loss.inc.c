@@ -74,31 +74,42 @@ INLINE void mean_loss(int kind, const fm_op *op, const fm_step *step, int64_t be
 }
 
 /* Not inlined: a loop would load all constants of all kinds before it begins, for what is mostly one vector. */
-static __attribute__((noinline)) vf one_vector(int kind, vf y, vf t, vf a, vf q, vf *slope)
+NOINLINE vf one_vector(int kind, vf y, vf t, vf a, vf q, vf *slope)
 {
     return element(kind, y, t, a, q, slope);
 }
 
-/* The same for a single output: a vector of rows instead of a row of one column. */
-static void single_loss(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+/* A row's target where there is a single output. */
+static inline real single_target(const fm_op *op, int64_t r)
+{
+    return op->labels ? (real)((const int32_t *)op->t.p)[r] : ((const real *)op->t.p)[r * op->t.ld];
+}
+
+/* The same for a single output: a vector of rows instead of a row of one column. Not inlined, for the sake of its frame. */
+NOINLINE void single_loss(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const vf a = vf_set1((real)op->param), q = vf_set1(op->aux.p ? *(const real *)op->aux.p : 1);
+    real values[LANES] __attribute__((aligned(64))), slopes[LANES] __attribute__((aligned(64)));
     for (int64_t r = begin; r < end; r += LANES) {
         const int64_t rows = at_most(end - r, LANES);
+        const real *from = (const real *)op->y.p + r * op->y.ld;
         vf y = vf_set1(0), t = y, share = vf_set1((real)step->inverse_weight), slope;
-        for (int64_t l = 0; l < rows; l++) {
-            y = with_lane(y, l, vf_set1(((const real *)op->y.p)[(r + l) * op->y.ld]));
-            t = with_lane(t, l, vf_set1(target(op, r + l, 0)[0]));
-            if (step->weight) share = with_lane(share, l, vf_set1((real)row_share(step, r + l)));
+        vi place = lane_numbers();
+        for (int64_t l = 0; l < rows; l++, from += op->y.ld, place -= 1) { /* lane l is where place is 0 */
+            NOT_VECTORISED;
+            y = vf_select(place == 0, vf_set1(*from), y), t = vf_select(place == 0, vf_set1(single_target(op, r + l)), t);
+            if (step->weight) share = vf_select(place == 0, vf_set1((real)row_share(step, r + l)), share);
         }
-        const vf value = one_vector(op->kind, y, t, a, q, &slope);
-        slope *= share;
-        for (int64_t l = 0; l < rows; l++) op->row_loss[r + l] = (double)value[l];
-        if (!op->dy.p) continue;
+        vf_store(values, one_vector(op->kind, y, t, a, q, &slope));
+        vf_store(slopes, slope * share);
+        real *dy = (real *)op->dy.p + (op->dy.p ? r * op->dy.ld : 0);
         for (int64_t l = 0; l < rows; l++) {
-            real *dy = (real *)op->dy.p + (r + l) * op->dy.ld;
-            vf_store(dy, (vf){slope[l]});
+            NOT_VECTORISED;
+            op->row_loss[r + l] = (double)values[l];
+            if (!op->dy.p) continue;
+            vf_store(dy, (vf){slopes[l]});
             for (int c = LANES; c < BLOCK; c += LANES) vf_store(dy + c, vf_set1(0));
+            dy += op->dy.ld;
         }
     }
 }

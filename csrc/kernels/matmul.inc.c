@@ -179,6 +179,12 @@ static inline int panel_log2(int64_t rows, int64_t vectors)
 /* Tiles in so many rows of a panel. */
 static inline int64_t tiles_in(int64_t rows, int log2) { return parts_of(rows, tile_rows[log2]); }
 
+/* Rows of x from row `first` of the batch on, where they are to be read in place; else null. */
+static inline const real *const *rows_in_place(const fm_op *op, const fm_step *step, int64_t first)
+{
+    return op->direct && step->at ? (const real *const *)step->at + first : 0;
+}
+
 /* One panel of nn, c[rows, 1 << log2 vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not
  * 6+6+6+6+6+2). p is moved along. */
 static void panel(struct product *p, int64_t rows, int log2)

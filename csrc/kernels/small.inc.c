@@ -14,12 +14,20 @@ static inline int is_small(const fm_op *op, int64_t rows)
 /* nn, for so many rows, nv vectors wide; all start from the same vectors. */
 INLINE void small_product_of(int nv, const struct product *p, int64_t rows)
 {
-    for (int64_t r = 0; r < rows; r += GROUP) {
-        const real *row[GROUP], *b = p->b;
+    const int64_t lda = p->lda, ldb = p->ldb, ldc = p->ldc, k = p->k;
+    const real *a = p->a, *const *at = p->at;
+    real *c = p->c;
+    for (int64_t left = rows; left > 0; left -= GROUP, a += GROUP * lda, c += GROUP * ldc) {
+        const real *row[GROUP] = {a}, *b = p->b;
+        real *to[GROUP] = {c};
         vf acc[GROUP][2];
-        UNROLL for (int i = 0; i < GROUP; i++) row[i] = p->a + at_most(r + i, rows - 1) * p->lda;
+        UNROLL for (int i = 1; i < GROUP; i++) row[i] = row[i - 1] + (i < left ? lda : 0), to[i] = to[i - 1] + (i < left ? ldc : 0);
+        if (at) {
+            UNROLL for (int i = 0; i < GROUP; i++) row[i] = at[i < left ? i : left - 1];
+            at += GROUP;
+        }
         EACH_ACC(GROUP, nv) acc[r][v] = vf_load(p->init + v * LANES);
-        for (int64_t n = 0; n < p->k; n++, b += p->ldb) {
+        for (int64_t n = 0; n < k; n++, b += ldb) {
             vf bv[2];
             UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load(b + v * LANES);
             UNROLL for (int i = 0; i < GROUP; i++) {
@@ -31,27 +39,30 @@ INLINE void small_product_of(int nv, const struct product *p, int64_t rows)
             EACH_ACC(GROUP, nv) acc[r][v] = vf_max(vf_set1(0), acc[r][v]);
         }
         UNROLL for (int i = 0; i < GROUP; i++)
-            UNROLL for (int v = 0; v < nv; v++) vf_store(p->c + at_most(r + i, rows - 1) * p->ldc + v * LANES, acc[i][v]);
+            UNROLL for (int v = 0; v < nv; v++) vf_store(to[i] + v * LANES, acc[i][v]);
     }
 }
 
-INLINE void small_product(const struct product *p, int64_t rows, int64_t vectors)
+INLINE void small_linear_of(int nv, const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    vectors == 1 ? small_product_of(1, p, rows) : small_product_of(2, p, rows);
-}
-
-static void small_linear(const fm_op *op, int64_t begin, int64_t end)
-{
-    const int64_t rows = end - begin, vectors = vectors_of(op->n_out), ldw = op->w.ld;
-    const real *x = (const real *)op->x.p + begin * op->x.ld, *w = op->w.p;
+    const int64_t rows = end - begin, ldw = op->w.ld;
+    const real *w = op->w.p;
     real *y = (real *)op->y.p + begin * op->y.ld, *z = op->z.p ? (real *)op->z.p + begin * op->z.ld : 0;
     const struct product p = {
-        .k = op->n_in, .a = x, .lda = op->x.ld, .b = w, .ldb = ldw, .init = w + op->n_in * ldw, .c = y, .ldc = op->y.ld,
-        .relu = op->kind == FM_ACT_relu,
+        .k = op->n_in, .a = (const real *)op->x.p + begin * op->x.ld, .lda = op->x.ld, .at = rows_in_place(op, step, begin),
+        .b = w, .ldb = ldw, .init = w + op->n_in * ldw, .c = y, .ldc = op->y.ld, .relu = op->kind == FM_ACT_relu,
     };
-    small_product(&p, rows, vectors);
+    small_product_of(nv, &p, rows);
     if (op->kind == FM_ACT_relu || op->kind == FM_ACT_identity) return;
-    activation_forward(op->kind, (real)op->param, y, op->y.ld, z, op->z.ld, rows, vectors);
+    activation_forward(op->kind, (real)op->param, y, op->y.ld, z, op->z.ld, rows, nv);
+}
+NOINLINE void small_linear_1(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    small_linear_of(1, op, step, begin, end);
+}
+NOINLINE void small_linear_2(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    small_linear_of(2, op, step, begin, end);
 }
 
 /* t[columns, LANES] = m[rows, columns] transposed, for fewer rows than lanes. */
@@ -64,9 +75,9 @@ static inline void small_transpose(const real *m, int64_t ldm, int64_t rows, int
     }
 }
 
-static void small_back(const fm_op *op, int64_t begin, int64_t end)
+INLINE void small_back_of(int nv, const fm_op *op, int64_t begin, int64_t end)
 {
-    const int64_t vectors = vectors_of(op->n_in), width = vectors * LANES;
+    const int64_t width = nv * LANES;
     real wt[4 * LANES * LANES] __attribute__((aligned(64)));
     if (op->n_in < LANES) small_transpose(op->w.p, op->w.ld, op->n_in, op->n_out, wt);
     else transpose(op->w.p, op->w.ld, op->n_in, op->n_out, wt, width, width);
@@ -74,70 +85,89 @@ static void small_back(const fm_op *op, int64_t begin, int64_t end)
         .k = op->n_out, .a = (const real *)op->dy.p + begin * op->dy.ld, .lda = op->dy.ld, .b = wt, .ldb = width, .init = zeros,
         .c = (real *)op->dx.p + begin * op->dx.ld, .ldc = op->dx.ld,
     };
-    small_product(&p, end - begin, vectors);
-    through_activation(op, begin, 0, end - begin, vectors);
+    small_product_of(nv, &p, end - begin);
+    through_activation(op, begin, 0, end - begin, nv);
 }
+NOINLINE void small_back_1(const fm_op *op, int64_t begin, int64_t end) { small_back_of(1, op, begin, end); }
+NOINLINE void small_back_2(const fm_op *op, int64_t begin, int64_t end) { small_back_of(2, op, begin, end); }
 
 /* ---- update --------------------------------------------------------------------------------------------------- */
 
-/* Which parameters of an op to move, and by what. */
-struct small_move {
-    const struct mover *by;
-    int64_t begin, end; /* rows of the weights */
-    int bias;
-};
-
-INLINE void small_update_of(int nv, int kind, int momentum, int plain, const fm_op *op, const fm_step *step,
-                            const struct small_move *what)
+/* Rows begin .. end - 1 of the weights, of which row n_in is the bias, whose input is always 1. A plain rule's movers are
+ * made here, where it is known what they need. */
+INLINE void small_update_of(int nv, int kind, int momentum, int plain, const fm_op *op, const fm_step *step, int64_t begin,
+                            int64_t end, const struct mover *given)
 {
-    const struct mover by = *what->by; /* a copy that no store can reach: it stays in registers */
-    const int64_t ldx = op->x.ld, ldy = op->dy.ld, ldw = op->w.ld;
+    const struct mover by = plain ? mover_as(kind, 1, op, step, 0, 1) : *given; /* a copy that no store can reach */
+    const struct mover bias_by = plain ? mover_as(kind, 1, op, step, 1, 1) : *given;
+    const real *const *at = rows_in_place(op, step, 0);
+    const int64_t ldx = op->x.ld, ldy = op->dy.ld, ldw = op->w.ld, last = at_most(end, op->n_in), rows = step->rows;
     real *w = op->w.p, *s1 = op->s1.p ? op->s1.p : w, *s2 = op->s2.p ? op->s2.p : w;
-#define SMALL_MOVE(at, g) vf_store(w + (at), moved(&by, kind, momentum, plain, vf_load(w + (at)), g, s1 + (at), s2 + (at)))
-    for (int64_t k = what->begin; k < what->end; k += GROUP) {
+    int64_t place = begin * ldw;
+#define SMALL_MOVE(by, at, g) vf_store(w + (at), moved(by, kind, momentum, plain, vf_load(w + (at)), g, s1 + (at), s2 + (at)))
+    for (int64_t k = begin; k < end; k += GROUP) {
         const real *x = op->x.p, *dy = op->dy.p;
         int64_t column[GROUP];
-        vf g[GROUP][2];
-        UNROLL for (int i = 0; i < GROUP; i++) column[i] = at_most(k + i, what->end - 1);
+        vf g[GROUP][2], g_bias[2];
+        UNROLL for (int i = 0; i < GROUP; i++) column[i] = at_most(k + i, op->n_in - 1);
         EACH_ACC(GROUP, nv) g[r][v] = vf_set1(0);
-        for (int64_t n = step->rows; n > 0; n--, x += ldx, dy += ldy) {
+        UNROLL for (int v = 0; v < nv; v++) g_bias[v] = vf_set1(0);
+        for (int64_t n = rows; n > 0; n--, x += ldx, dy += ldy) {
+            const real *line = at ? at[rows - n] : x;
             vf d[2];
-            UNROLL for (int v = 0; v < nv; v++) d[v] = vf_load(dy + v * LANES);
+            UNROLL for (int v = 0; v < nv; v++) g_bias[v] += d[v] = vf_load(dy + v * LANES);
             UNROLL for (int i = 0; i < GROUP; i++) {
-                const vf xi = vf_set1(x[column[i]]);
+                const vf xi = vf_set1(line[column[i]]);
                 UNROLL for (int v = 0; v < nv; v++) g[i][v] = vf_fma(xi, d[v], g[i][v]);
             }
         }
-        UNROLL for (int i = 0; i < GROUP; i++)
-            if (k + i < what->end) {
-                UNROLL for (int v = 0; v < nv; v++) SMALL_MOVE((k + i) * ldw + v * LANES, g[i][v]);
-            }
-    }
-    if (!what->bias) return;
-    UNROLL for (int v = 0; v < nv; v++) {
-        const real *dy = (const real *)op->dy.p + v * LANES;
-        vf g = vf_set1(0);
-        for (int64_t n = step->rows; n > 0; n--, dy += ldy) g += vf_load(dy);
-        SMALL_MOVE(op->n_in * ldw + v * LANES, g);
+        UNROLL for (int i = 0; i < GROUP; i++, place += ldw) {
+            if (k + i >= last) break;
+            UNROLL for (int v = 0; v < nv; v++) SMALL_MOVE(&by, place + v * LANES, g[i][v]);
+        }
+        if (end <= op->n_in || k + GROUP < op->n_in) continue;
+        UNROLL for (int v = 0; v < nv; v++) SMALL_MOVE(&bias_by, place + v * LANES, g_bias[v]);
+        return;
     }
 #undef SMALL_MOVE
 }
 
-static void small_move(const fm_op *op, const fm_step *step, const struct small_move *what)
+/* A function for each combination of constants, or all would share one set of registers. */
+typedef void small_move_fn(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, const struct mover *given);
+#define SMALL_UPDATE(nv, kind, momentum, plain)                                                                        \
+    NOINLINE void small_##kind##_##nv##momentum##plain(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, \
+                                                       const struct mover *given)                                      \
+    {                                                                                                                  \
+        small_update_of(nv, FM_OPT_##kind, momentum, plain, op, step, begin, end, given);                              \
+    }
+#define X(kind)                                                                                                        \
+    SMALL_UPDATE(1, kind, 0, 0) SMALL_UPDATE(1, kind, 0, 1) SMALL_UPDATE(1, kind, 1, 0) SMALL_UPDATE(1, kind, 1, 1)    \
+    SMALL_UPDATE(2, kind, 0, 0) SMALL_UPDATE(2, kind, 0, 1) SMALL_UPDATE(2, kind, 1, 0) SMALL_UPDATE(2, kind, 1, 1)
+FM_OPTIMIZERS(X)
+#undef X
+#define X(kind)                                                                                                        \
+    {{{small_##kind##_100, small_##kind##_101}, {small_##kind##_110, small_##kind##_111}},                             \
+     {{small_##kind##_200, small_##kind##_201}, {small_##kind##_210, small_##kind##_211}}},
+static small_move_fn *const small_moves[FM_N_OPTIMIZERS][2][2][2] = {FM_OPTIMIZERS(X)}; /* [kind][two vectors][momentum][plain] */
+#undef X
+
+static inline void small_move(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int plain, const struct mover *given)
 {
-#define MOVE(kind, momentum, plain)                                                                                    \
-    (op->n_out <= LANES ? small_update_of(1, kind, momentum, plain, op, step, what)                                    \
-                        : small_update_of(2, kind, momentum, plain, op, step, what))
-    AS_OPTIMIZER(what->by, op, MOVE)
-#undef MOVE
+    const int momentum = op->kind == FM_OPT_sgd ? op->s1.p != 0 : op->kind == FM_OPT_rmsprop && op->s2.p;
+    small_moves[op->kind][op->n_out > LANES][momentum][plain](op, step, begin, end, given);
 }
 
-static void small_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+/* With clipping or penalties, which are not the same for the bias. */
+NOINLINE void small_update_not_plain(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    const struct mover mover = mover_of(op, step, 0);
-    const int bias = op->bias && end > op->n_in, differs = bias && bias_differs(op, &mover);
-    small_move(op, step, &(struct small_move){&mover, begin, at_most(end, op->n_in), bias && !differs});
-    if (!differs) return;
-    const struct mover bias_mover = mover_of(op, step, 1);
-    small_move(op, step, &(struct small_move){&bias_mover, 0, 0, 1});
+    const struct mover mover = mover_of(op, step, 0), bias_mover = mover_of(op, step, 1);
+    if (begin < op->n_in) small_move(op, step, begin, at_most(end, op->n_in), mover.plain, &mover);
+    if (end > op->n_in) small_move(op, step, op->n_in, end, bias_mover.plain, &bias_mover);
+}
+
+static inline void small_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    if (!op->bias) end = at_most(end, op->n_in);
+    if (op->rule.plain) small_move(op, step, begin, end, 1, 0);
+    else small_update_not_plain(op, step, begin, end);
 }

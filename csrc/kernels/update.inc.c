@@ -21,37 +21,38 @@ static double norm_scale(const fm_op *op)
     return norm > op->rule.clip_norm ? op->rule.clip_norm / norm : 1;
 }
 
+/* The rule of the weights, or of the bias, in the network's type. With constant `kind` and `plain` only what is going to be
+ * read is made: for a tiny network that is done anew for every few vectors. scale: of the gradient. */
+INLINE struct mover mover_as(int kind, int plain, const fm_op *op, const fm_step *step, int bias, double scale)
+{
+    const fm_rule *rule = &op->rule;
+    const int decays = !plain && (!bias || rule->decay_bias);
+    const double lr = step->lr * (bias ? rule->lr_bias : rule->lr_weight);
+    return (struct mover){
+        .kind = kind, .nesterov = rule->nesterov, .plain = plain,
+        .scale = (real)scale, .clip = rule->clip_value > 0 ? (real)rule->clip_value : (real)INFINITY,
+        .l1 = decays ? (real)rule->l1 : 0, .l2 = decays ? (real)rule->l2 : 0, .shrink = decays ? (real)(1 - lr * rule->decay) : 1,
+        /* adam's fraction is extended by root2: one division less an element */
+        .lr = (real)-(kind == FM_OPT_adam ? lr * step->root2 / step->unbias1 : lr), .momentum = (real)rule->momentum,
+        .alpha = (real)rule->alpha, .rest_alpha = (real)(1 - rule->alpha),
+        .beta1 = (real)rule->beta1, .rest_beta1 = (real)(1 - rule->beta1),
+        .beta2 = (real)rule->beta2, .rest_beta2 = (real)(1 - rule->beta2),
+        .eps = (real)(kind == FM_OPT_adam ? rule->eps * step->root2 : rule->eps),
+    };
+}
+
 static struct mover mover_of(const fm_op *op, const fm_step *step, int bias)
 {
     const fm_rule *rule = &op->rule;
     const int decays = (!bias || rule->decay_bias) && (rule->l1 != 0 || rule->l2 != 0 || rule->decay != 0);
-    const double scale = norm_scale(op), lr = step->lr * (bias ? rule->lr_bias : rule->lr_weight);
-    struct mover m; /* of a tiny network it is made anew for every few vectors: only what is going to be read */
-    m.kind = op->kind, m.nesterov = rule->nesterov;
-    m.plain = scale == 1 && rule->clip_value <= 0 && !decays;
-    m.lr = (real)-lr, m.momentum = (real)rule->momentum;
-    if (!m.plain) {
-        m.scale = (real)scale, m.clip = rule->clip_value > 0 ? (real)rule->clip_value : (real)INFINITY;
-        m.l1 = decays ? (real)rule->l1 : 0, m.l2 = decays ? (real)rule->l2 : 0;
-        m.shrink = decays ? (real)(1 - lr * rule->decay) : 1;
-    }
-    if (op->kind != FM_OPT_sgd) {
-        m.alpha = (real)rule->alpha, m.rest_alpha = (real)(1 - rule->alpha);
-        m.beta1 = (real)rule->beta1, m.rest_beta1 = (real)(1 - rule->beta1);
-        m.beta2 = (real)rule->beta2, m.rest_beta2 = (real)(1 - rule->beta2);
-        m.eps = (real)rule->eps;
-    }
-    if (op->kind == FM_OPT_adam) { /* its fraction is extended by root2: one division less an element */
-        m.lr = (real)-(lr * step->root2 / step->unbias1);
-        m.eps = (real)(rule->eps * step->root2);
-    }
-    return m;
+    const double scale = norm_scale(op);
+    return mover_as(op->kind, !decays && rule->clip_value <= 0 && scale == 1, op, step, bias, scale);
 }
 
 /* Whether the bias moves by another rule than the weights. */
-static inline int bias_differs(const fm_op *op, const struct mover *m)
+static inline int bias_differs(const fm_op *op)
 {
-    return op->rule.lr_bias != op->rule.lr_weight || (!m->plain && !op->rule.decay_bias);
+    return op->rule.lr_bias != op->rule.lr_weight || (!op->rule.plain && !op->rule.decay_bias);
 }
 
 static inline vf sign(vf a)
@@ -96,14 +97,16 @@ INLINE vf moved(const struct mover *m, int kind, int momentum, int plain, vf w, 
 }
 
 /* Calls as(kind, momentum, plain), all three constants. */
-#define AS_OPTIMIZER(m, op, as)                                                                                        \
-    switch ((m)->kind) {                                                                                               \
-    case FM_OPT_sgd: (op)->s1.p ? AS_PLAIN(m, as, FM_OPT_sgd, 1) : AS_PLAIN(m, as, FM_OPT_sgd, 0); break;              \
-    case FM_OPT_rmsprop: (op)->s2.p ? AS_PLAIN(m, as, FM_OPT_rmsprop, 1) : AS_PLAIN(m, as, FM_OPT_rmsprop, 0); break;  \
-    case FM_OPT_adagrad: AS_PLAIN(m, as, FM_OPT_adagrad, 0); break;                                                    \
-    case FM_OPT_adam: AS_PLAIN(m, as, FM_OPT_adam, 0); break;                                                          \
+#define AS_OPTIMIZER(op, plain, as)                                                                                    \
+    switch ((op)->kind) {                                                                                              \
+    case FM_OPT_sgd: (op)->s1.p ? AS_PLAIN(plain, as, FM_OPT_sgd, 1) : AS_PLAIN(plain, as, FM_OPT_sgd, 0); break;      \
+    case FM_OPT_rmsprop:                                                                                               \
+        (op)->s2.p ? AS_PLAIN(plain, as, FM_OPT_rmsprop, 1) : AS_PLAIN(plain, as, FM_OPT_rmsprop, 0);                  \
+        break;                                                                                                         \
+    case FM_OPT_adagrad: AS_PLAIN(plain, as, FM_OPT_adagrad, 0); break;                                                \
+    case FM_OPT_adam: AS_PLAIN(plain, as, FM_OPT_adam, 0); break;                                                      \
     }
-#define AS_PLAIN(m, as, kind, momentum) ((m)->plain ? as(kind, momentum, 1) : as(kind, momentum, 0))
+#define AS_PLAIN(plain, as, kind, momentum) ((plain) ? as(kind, momentum, 1) : as(kind, momentum, 0))
 
 /* A block of rows (ldw apart in w and the states, ldg in g) and vectors. */
 INLINE void move_as(const struct mover *given, int kind, int momentum, int plain, real *w, real *s1, real *s2, int64_t ldw,
@@ -121,7 +124,7 @@ static void move(const struct mover *m, const fm_op *op, int64_t at, const real 
     const int64_t ldw = op->w.ld;
     real *w = (real *)op->w.p + at, *s1 = op->s1.p ? (real *)op->s1.p + at : w, *s2 = op->s2.p ? (real *)op->s2.p + at : w;
 #define MOVE(kind, momentum, plain) move_as(m, kind, momentum, plain, w, s1, s2, ldw, g, ldg, rows, vectors)
-    AS_OPTIMIZER(m, op, MOVE)
+    AS_OPTIMIZER(op, m->plain, MOVE)
 #undef MOVE
 }
 

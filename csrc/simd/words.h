@@ -23,6 +23,7 @@ typedef uint64_t vw __attribute__((vector_size(FM_BYTES))); /* for random number
 typedef real vf_unaligned __attribute__((vector_size(FM_BYTES), aligned(sizeof(real)), may_alias));
 
 #define INLINE static inline __attribute__((always_inline)) /* for what is made for constant arguments */
+#define NOINLINE static __attribute__((noinline)) /* for what should not share its caller's frame and registers */
 
 #define LANES ((int)(FM_BYTES / sizeof(real)))
 #define BLOCK ((int)(64 / sizeof(real)))

@@ -19,7 +19,7 @@ cdef extern from "fastmlp.h" nogil:
         void *p
         int64_t ld
     ctypedef struct fm_rule:
-        int32_t nesterov, decay_bias
+        int32_t nesterov, decay_bias, plain
         double momentum, alpha, beta1, beta2, eps, l1, l2, decay, lr_weight, lr_bias, clip_value, clip_norm
     ctypedef struct fm_op:
         int32_t opcode, kind, labels, bias, accumulate, smooth_clip, direct, partial
@@ -275,7 +275,7 @@ cdef class Engine:
             c.part.ld = op.part.shape[1]
         c.row_loss = <double *>address(op.row_loss)
         rule = op.rule
-        c.rule.nesterov, c.rule.decay_bias = rule.nesterov, rule.decay_bias
+        c.rule.nesterov, c.rule.decay_bias, c.rule.plain = rule.nesterov, rule.decay_bias, rule.plain
         c.rule.momentum, c.rule.alpha, c.rule.eps = rule.momentum, rule.alpha, rule.eps
         c.rule.beta1, c.rule.beta2 = rule.beta1, rule.beta2
         c.rule.l1, c.rule.l2, c.rule.decay = rule.l1, rule.l2, rule.decay

@@ -106,6 +106,11 @@ class Rule:
     clip_value: float = 0.0
     clip_norm: float = 0.0
 
+    @property
+    def plain(self) -> bool:
+        """Whether there is neither clipping nor a penalty."""
+        return not (self.l1 or self.l2 or self.decay or self.clip_value > 0 or self.clip_norm > 0)
+
 
 @dataclass(slots=True)
 class Op:

@@ -23,6 +23,7 @@ NEAR = 1 << 19  # bytes of weights that, with their optimizer state, stay in a c
 SERIAL_STEP = 4e5  # operations of a step, below which one worker does it alone: as in csrc/plan.c
 DIRECT_ROWS = 1024  # the largest batch that is read in place: as in csrc/fastmlp.h
 LONG_ROW = 256  # bytes of a row of inputs, from which it is worth reading in place
+SMALL_ROWS, SMALL_BYTES = 64, 64  # of a batch; of a layer's inputs and outputs: tiny ones read no vectors of X
 FEW = 4  # outputs: a layer with no more takes its gradient along the inputs, as in csrc/kernels/linear.inc.c
 DIRECT_COLUMNS = 64  # of a gradient, up to which reading in place pays; twice as many where workers share the inputs
 PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
@@ -236,8 +237,8 @@ class Tape:
     def read_in_place(self) -> None:
         """Let the first layer read the caller's rows where they lie, should they be of the network's type.
 
-        Not where a copy is needed anyway (standardised inputs, dropout) or costs nothing (short rows). Nor where a
-        gradient is taken and a worker has many columns of it, since each block of them reads all inputs again: then a
+        Not where a copy is needed anyway (standardised inputs, dropout) or costs little (short rows, but for tiny layers,
+        where nothing is little). Nor where a gradient is taken and a worker has many columns of it, since each block of them reads all inputs again: then a
         copy pays, whose rows lie close together; or so few that it goes along vectors of inputs.
         """
         gather, linear = self.ops[:2]
@@ -246,7 +247,9 @@ class Tape:
             return
         columns = linear.n_out // len(linear.copies) if linear.columns and linear.copies else linear.n_out
         most = 2 * DIRECT_COLUMNS if linear.parts else DIRECT_COLUMNS
-        if linear.n_in * self.net.dtype.itemsize >= LONG_ROW and (len(readers) == 1 or FEW < columns <= most):
+        size = self.net.dtype.itemsize
+        tiny = self.rows <= SMALL_ROWS and max(linear.n_in, linear.n_out) * size <= SMALL_BYTES
+        if tiny or (linear.n_in * size >= LONG_ROW and (len(readers) == 1 or FEW < columns <= most)):
             for op in (gather, *readers):
                 op.direct = True
 
