@@ -96,6 +96,9 @@ class EpochLoop:
         self.shuffle = shuffle and self.batch < self.n
         self.offsets = batches(self.n, self.batch)
         self.sizes = batch_weights(None, self.offsets)
+        self.order: tuple[NDArray[np.int64] | None, NDArray[np.int64]] = (None, self.offsets)  # of the last group ...
+        self.orders: NDArray[np.int64] | None = None  # ... epoch by epoch ...
+        self.ordered = 0  # ... of so many epochs
 
     def _begin(self, trainer: Trainer, epochs: int, evaluator: Evaluator | None, callbacks: Iterable[Any]) -> None:
         """What every kind of training has: `stream` and `lbfgs` have others than this one."""
@@ -232,12 +235,9 @@ class EpochLoop:
         share = self._share()
         epochs = len(losses)
         # A sum along rows: unlike a matrix product, it has the same bits in groups of any size.
-        self.history.extend(
-            loss=((losses * share).sum(axis=1) / share.sum(axis=-1)).tolist(),
-            learning_rate=[float(lr[0, -1])] * epochs if (lr == lr[0, -1]).all() else lr[:, -1].tolist(),
-            seconds=[seconds] * epochs,
-            samples_per_second=[self.n / seconds] * epochs,
-        )
+        loss = (losses * share).sum(axis=1) / share.sum(axis=-1)
+        rate = float(lr[0, -1]) if (lr == lr[0, -1]).all() else lr[:, -1].copy()
+        self.history.extend(epochs, loss=loss, learning_rate=rate, seconds=seconds, samples_per_second=self.n / seconds)
 
     def _share(self) -> NDArray[np.float64]:
         """The weight of each batch in its epoch's loss: one row for all epochs, or one for each."""
@@ -277,12 +277,15 @@ class EpochLoop:
 
     def _order(self, epochs: int) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
         """Row numbers of some epochs, one after the other, and where their batches begin."""
-        self.orders: NDArray[np.int64] | None = None
+        if not self.shuffle and epochs == self.ordered:
+            return self.order
+        self.orders, self.ordered, self.order = None, epochs, (None, self.offsets)
         if epochs == 1 and not self.shuffle and self.data.rows is None:
-            return None, self.offsets
+            return self.order
         rows = np.arange(self.n) if self.data.rows is None else self.data.rows
         every = np.broadcast_to(rows, (epochs, self.n))
         generator = self.trainer.net.shuffle_rng
         self.orders = generator.permuted(every, axis=1) if self.shuffle else np.ascontiguousarray(every)
         starts = self.offsets[:-1] + np.arange(epochs)[:, None] * self.n
-        return self.orders.reshape(-1), np.append(starts.reshape(-1), epochs * self.n)
+        self.order = self.orders.reshape(-1), np.append(starts.reshape(-1), epochs * self.n)
+        return self.order

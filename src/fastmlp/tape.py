@@ -237,9 +237,10 @@ class Tape:
     def read_in_place(self) -> None:
         """Let the first layer read the caller's rows where they lie, should they be of the network's type.
 
-        Not where a copy is needed anyway (standardised inputs, dropout) or costs little (short rows, but for tiny layers,
-        where nothing is little). Nor where a gradient is taken and a worker has many columns of it, since each block of them reads all inputs again: then a
-        copy pays, whose rows lie close together; or so few that it goes along vectors of inputs.
+        Not where a copy is needed anyway (standardised inputs, dropout) or costs little (short rows; but for tiny
+        layers, where nothing is little). Nor where a gradient is taken and a worker has many columns of it, since each
+        block of them reads all inputs again: then a copy pays, whose rows lie close together; or so few that it goes
+        along vectors of inputs.
         """
         gather, linear = self.ops[:2]
         readers = [op for op in self.ops if op.x is self.inputs[0] and op.opcode.startswith("linear")]
