@@ -6,9 +6,8 @@ static inline int64_t data_row(const fm_step *step, int64_t r) { return step->in
 
 #define FEW 4 /* columns, for which a vectorised loop would take longer to set up than to run */
 
-
-/* Readers for each source type: rows of the data, converted, into x; rows of few columns; and labels. Values land where they
- * are used as reals; a label that was checked fits an int32. */
+/* Readers for each source type: rows of the data, converted, into x; rows of few columns and of one; and labels. Values land
+ * where they are used as reals; a label that was checked fits an int32. */
 #define READ_ROWS(name, type, COLUMNS)                                                                                 \
     static void name(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                                 \
     {                                                                                                                  \
@@ -34,9 +33,14 @@ static inline int64_t data_row(const fm_step *step, int64_t r) { return step->in
         memcpy(&value, from, sizeof value);                                                                            \
         to[c] = (real)value;                                                                                           \
     }
+#define READ_ONE                                                                                                       \
+    (void)n, (void)stride;                                                                                             \
+    memcpy(&value, from, sizeof value);                                                                                \
+    *to = (real)value;
 #define X(name, type)                                                                                                  \
     READ_ROWS(read_##name, type, READ_MANY)                                                                            \
     READ_ROWS(read_few_##name, type, READ_FEW)                                                                         \
+    READ_ROWS(read_one_##name, type, READ_ONE)                                                                         \
     static void label_##name(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                         \
     {                                                                                                                  \
         type value;                                                                                                    \
@@ -47,14 +51,14 @@ static inline int64_t data_row(const fm_step *step, int64_t r) { return step->in
     }
 FM_SOURCES(X)
 #undef X
-#define X(name, type) {read_##name, read_few_##name, label_##name},
-static fm_kernel *const readers[FM_N_SOURCES][3] = {FM_SOURCES(X)};
+#define X(name, type) {read_##name, read_few_##name, read_one_##name, label_##name},
+static fm_kernel *const readers[FM_N_SOURCES][4] = {FM_SOURCES(X)};
 #undef X
 
 static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     if (op->direct && step->at) return;
-    fm_kernel *const read = readers[op->kind][op->labels ? 2 : op->n_in <= FEW];
+    fm_kernel *const read = readers[op->kind][op->labels ? 3 : op->n_in == 1 ? 2 : op->n_in <= FEW];
     const real *shift = op->w.p, *scale = shift + op->w.ld;
     if (!shift) {
         read(op, step, begin, end);
