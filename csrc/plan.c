@@ -175,13 +175,13 @@ static void run_steps(void *context, fm_team *team, int me, int n)
     const int direct = job->plan->last_direct && args->first_op == 0 && args->last_op >= job->plan->last_direct;
     const int parts = w.own && job->plan->parts;
     const void *at[FM_DIRECT_ROWS];
+    fm_step step = {.weight = args->weight}; /* once: clearing it takes as long as a layer of a tiny network */
     for (int64_t s = 0; s < args->n_steps; s++) {
         const int64_t first = args->offsets[s];
-        fm_step step = {
-            .rows = args->offsets[s + 1] - first, .first = first, .number = args->first_number + s,
-            .index = args->order ? args->order + first : 0, .weight = args->weight,
-            .lr = args->lr ? args->lr[s] : 0,
-        };
+        step.rows = args->offsets[s + 1] - first, step.first = first, step.number = args->first_number + s;
+        step.index = args->order ? args->order + first : 0;
+        step.lr = args->lr ? args->lr[s] : 0;
+        step.coming = 0, step.coming_rows = 0;
         if (direct) {
             find_rows(w.ops, &step, at);
             step.at = at;
