@@ -455,3 +455,28 @@ def test_single_rows_on_the_short_way_and_on_the_long_one_do_not_disturb_each_ot
     rows = list(rng.standard_normal((4, 1, 784)))  # float64: to be converted
     rows[::2] = [row.astype(np.float32) for row in rows[::2]]
     assert not predicted_wrongly(MLP([784, 512, 10], seed=1), rows, 500)
+
+
+@pytest.mark.targets
+@pytest.mark.parametrize("columns", [1, 3, 4, 15, 33, 64, 77, 131])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_prediction_finds_what_is_not_finite_wherever_it_is(columns, dtype):
+    # X is looked at while it is read: in place or gathered, one row (the short way) or more than two workers carry.
+    net = MLP([columns, 20, 3], dtype=dtype, seed=1)
+    for rows, data in ((1, dtype), (1, "float64"), (5, dtype), (5, "float64"), (700, dtype)):
+        X = np.random.default_rng(2).standard_normal((rows, columns)).astype(data)
+        expected = net.predict_proba(X)
+        for value in (np.nan, np.inf, -np.inf):
+            for at in {(0, 0), (rows - 1, columns - 1), (rows // 2, columns // 2)}:
+                spoilt = X.copy()
+                spoilt[at] = value
+                with pytest.raises(ValueError, match=rf"X must be finite.*{value} at X\[{at[0]}, {at[1]}\]"):
+                    net.predict_proba(spoilt)
+                np.testing.assert_array_equal(net.predict_proba(X), expected)
+
+
+@pytest.mark.targets
+def test_a_prediction_of_values_too_large_for_the_network():
+    net = MLP([3, 2])
+    with pytest.raises(ValueError, match=r"fit float32, got 1e\+39 at X\[1, 2\]"):
+        net.predict_proba([[0, 0, 0], [0, 0, 1e39]])

@@ -26,6 +26,7 @@ cdef extern from "fastmlp.h" nogil:
         int64_t n_in, n_out, first_in
         fm_mat x, w, init, y, z, dy, dx, t, g, s1, s2, part, aux
         double *row_loss
+        uint8_t *odd
         const char *data
         int64_t data_row, data_column
         double param
@@ -274,6 +275,7 @@ cdef class Engine:
         if op.part is not None:
             c.part.ld = op.part.shape[1]
         c.row_loss = <double *>address(op.row_loss)
+        c.odd = <uint8_t *>address(op.odd)
         rule = op.rule
         c.rule.nesterov, c.rule.decay_bias, c.rule.plain = rule.nesterov, rule.decay_bias, rule.plain
         c.rule.momentum, c.rule.alpha, c.rule.eps = rule.momentum, rule.alpha, rule.eps
@@ -422,8 +424,8 @@ cdef class RowPredictor:
 
     def __init__(self, Engine engine):
         first, last = engine.plan.ops[0], engine.plan.ops[len(engine.plan.ops) - 1]
-        if (first.opcode, last.opcode, engine.plan.capacity) != ("gather", "scatter", 1):
-            raise ValueError("the plan must predict one row: gather, ..., scatter")
+        if (first.opcode, last.opcode, engine.plan.capacity) != ("gather", "scatter", 1) or first.odd is None:
+            raise ValueError("the plan must predict one row: gather with odd, ..., scatter")
         self._engine, self._n_in = engine, first.n_in
         self._shape, self._dtype = (1, last.n_out), engine.plan.dtype
         self._format = b"f" if self._dtype == np.float32 else b"d"
@@ -431,6 +433,7 @@ cdef class RowPredictor:
     def __call__(self, x):
         """Outputs (1, n_out) for an array x (1, n_in) of the network's type and finite; None if x is anything else."""
         cdef Py_buffer view
+        cdef int odd
         if type(x) is not ndarray:
             return None
         out = empty(self._shape, self._dtype)
@@ -439,12 +442,10 @@ cdef class RowPredictor:
             if (view.ndim != 2 or view.shape[0] != 1 or view.shape[1] != self._n_in or view.format[1] != 0
                     or view.format[0] != self._format or view.strides[1] != view.itemsize):
                 return None
-            if not fm_all_finite(view.buf, self._n_in, view.itemsize, 1):
-                return None
-            self._run(&view, out)
+            odd = self._run(&view, out)
         finally:
             PyBuffer_Release(&view)
-        return out
+        return None if odd else out
 
     cdef int _run(self, Py_buffer *x, out) except -1:
         cdef Py_buffer to
@@ -465,4 +466,6 @@ cdef class RowPredictor:
         fm_run(&self._engine._plan, &args)
         gather.data = scatter.data = NULL
         PyBuffer_Release(&to)
-        return 0
+        cdef int odd = gather.odd[0]
+        gather.odd[0] = 0
+        return odd

@@ -118,6 +118,13 @@ def finite(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
 
 def inputs(value: ArrayLike, columns: int, dtype: np.dtype[Any], name: str = "X") -> NDArray[Any]:
     """X: finite numbers, at least one row, and the network's number of columns."""
+    array = shaped(value, columns, name)
+    finite(name, array, dtype)
+    return array
+
+
+def shaped(value: ArrayLike, columns: int, name: str = "X") -> NDArray[Any]:
+    """X: numbers that may not be finite, at least one row, and the network's number of columns."""
     array = numeric(name, value)
     if array.ndim != 2:
         hint = "; for one sample use X[None, :]" if array.ndim == 1 else ""
@@ -126,7 +133,6 @@ def inputs(value: ArrayLike, columns: int, dtype: np.dtype[Any], name: str = "X"
         raise ValueError(f"{name} must have {columns} columns, the network's inputs, got shape {array.shape}")
     if not len(array):
         raise ValueError(f"{name} must have at least 1 row, got shape {array.shape}")
-    finite(name, array, dtype)
     return array
 
 

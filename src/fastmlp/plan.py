@@ -147,6 +147,7 @@ class Op:
     part: Array | None = None
     aux: Array | None = None
     row_loss: Array | None = None
+    odd: Array | None = None  # gather: one uint8, set to 1 where a value is not finite
     data: Array | None = None
     param: float = 0.0
     seed: int = 0
@@ -291,6 +292,15 @@ class Plan:
             array = getattr(self.ops[i], name)
             if array is not None:
                 yield name, array
+
+    def was_odd(self) -> bool:
+        """Whether a gather that looks for it has read a value that is not finite, since this was asked last."""
+        found = False
+        for i in self.gathers:
+            odd = self.ops[i].odd
+            if odd is not None and odd[0]:
+                found, odd[0] = True, 0
+        return found
 
     def bind(self, X: Array, y: Array) -> None:
         """The caller's data, for the gathers; before an executor is made of the plan."""

@@ -34,7 +34,8 @@ class Prediction(Network):
         return self.restored(out)
 
     def _checked_outputs(self, X: ArrayLike) -> NDArray[Any]:
-        X = checks.inputs(X, self.sizes[0], self.dtype)
+        """The outputs of rows that are looked at while they are read: from memory they come only once."""
+        X = checks.shaped(X, self.sizes[0])
         out = np.empty((len(X), self.sizes[-1]), self.dtype)
         n_threads = get_num_threads()
         rows = 1 if len(X) == 1 else PREDICTION_ROWS * n_threads
@@ -47,8 +48,11 @@ class Prediction(Network):
             predictor.bind(len(predictor.plan.ops) - 1, out)
             offsets = np.minimum(np.arange(-(-len(X) // rows) + 1, dtype=np.int64) * rows, len(X))
             predictor.run(None, offsets, n_threads=n_threads)
+            odd = predictor.plan.was_odd()
         finally:
             lock.release()
+        if odd:
+            checks.finite("X", X, self.dtype)
         return out
 
     def _predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:

@@ -309,9 +309,10 @@ def evaluation_plan(net: Network, rows: int, labels: bool, n_threads: int = 1) -
 
 
 def prediction_plan(net: Network, rows: int, n_threads: int = 1) -> Plan:
-    """Outputs of rows."""
+    """Outputs of rows; `Plan.was_odd` tells whether a value of them was not finite."""
     tape = Tape(net, rows)
     tape.gather()
+    tape.ops[0].odd = np.zeros(1, np.uint8)
     tape.forward(fused_output=False, keep_pre=False)
     tape.scatter()
     tape.read_in_place()
