@@ -93,8 +93,8 @@ def numeric(name: str, value: ArrayLike) -> NDArray[Any]:
 
 
 def all_finite(vector: NDArray[Any]) -> bool:
-    """Whether a vector holds neither NaN nor infinity, found a chunk at a time."""
-    return all(np.isfinite(vector[i : i + CHUNK]).all() for i in range(0, len(vector), CHUNK))
+    """Whether a vector holds neither NaN nor infinity: by the engine's workers, or a chunk at a time."""
+    return surely_finite(vector) or all(np.isfinite(vector[i : i + CHUNK]).all() for i in range(0, len(vector), CHUNK))
 
 
 def finite(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
