@@ -82,6 +82,13 @@ static inline vf mish_derivative(vf z)
 
 /* ---- panels ------------------------------------------------------------------------------------------------- */
 
+static inline vf relu(vf z) { return vf_max(vf_set1(0), z); } /* this way round, NaN stays NaN */
+
+/* d act'(z), by y = act(z). */
+static inline vf sigmoid_back(vf d, vf y) { return d * (y * (vf_set1(1) - y)); }
+static inline vf tanh_back(vf d, vf y) { return d * vf_fma(-y, y, vf_set1(1)); }
+static inline vf relu_back(vf d, vf y) { return vf_keep(y > vf_set1(0), d); }
+
 #define EACH_VECTOR                                                                                                    \
     for (int64_t r = 0; r < rows; r++)                                                                                 \
         for (int64_t c = 0; c < vectors * LANES; c += LANES)
@@ -103,7 +110,7 @@ static void activation_forward(int kind, real param, real *y_panel, int64_t ldy,
     switch (kind) {
         FORWARD(sigmoid, vf_sigmoid(z))
         FORWARD(tanh, vf_tanh(z))
-        FORWARD(relu, vf_max(zero, z))
+        FORWARD(relu, relu(z))
         FORWARD(leaky_relu, vf_select(z > zero, z, a * z))
         FORWARD(elu, elu(z, a))
         FORWARD(selu, vf_set1((real)SELU_SCALE) * elu(z, vf_set1((real)SELU_ALPHA)))
@@ -133,9 +140,9 @@ static void activation_backward(int kind, real param, const real *y_panel, int64
 {
     const vf a = vf_set1(param), zero = vf_set1(0), one = vf_set1(1);
     switch (kind) {
-        BACKWARD(sigmoid, d * (y * (one - y)))
-        BACKWARD(tanh, d * vf_fma(-y, y, one))
-        BACKWARD(relu, vf_keep(y > zero, d))
+        BACKWARD(sigmoid, sigmoid_back(d, y))
+        BACKWARD(tanh, tanh_back(d, y))
+        BACKWARD(relu, relu_back(d, y))
         BACKWARD(leaky_relu, vf_select(y > zero, d, d * a))
         BACKWARD(elu, vf_select(y > zero, d, d * (y + a)))
         BACKWARD(selu, d * vf_select(y > zero, vf_set1((real)SELU_SCALE), y + vf_set1((real)(SELU_SCALE * SELU_ALPHA))))

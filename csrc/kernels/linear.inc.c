@@ -56,7 +56,7 @@ NOINLINE void wide_linear(const fm_op *op, const fm_step *step, int64_t begin, i
 static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     if (!is_small(op, end - begin) || op->partial) wide_linear(op, step, begin, end);
-    else (op->n_out <= LANES ? small_linear_1 : small_linear_2)(op, step, begin, end);
+    else small_linears[op->n_out > LANES][small_activation(op->kind)](op, step, begin, end);
 }
 
 /* ---- gradient by the input --------------------------------------------------------------------------------- */
@@ -127,8 +127,7 @@ static int rows_are_cheaper(const fm_op *op, int64_t rows)
 
 static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    (void)step;
-    if (is_small(op, end - begin)) (op->n_in <= LANES ? small_back_1 : small_back_2)(op, begin, end);
+    if (is_small(op, end - begin)) small_backs[op->n_in > LANES][small_activation(op->kind)](op, step, begin, end);
     else if (rows_are_cheaper(op, end - begin)) back_by_rows(op, begin, end);
     else back_by_columns(op, begin, end);
 }

@@ -11,17 +11,24 @@ static inline int is_small(const fm_op *op, int64_t rows)
     return op->n_out <= 2 * LANES && op->n_in <= 2 * LANES && rows <= SMALL_ROWS;
 }
 
-/* nn, for so many rows, nv vectors wide; all start from the same vectors. */
-INLINE void small_product_of(int nv, const struct product *p, int64_t rows)
+/* The activations of most tiny networks; others come after the product. */
+enum { OTHER, RELU, SIGMOID, TANH };
+
+static inline int small_activation(int kind)
+{
+    return kind == FM_ACT_relu ? RELU : kind == FM_ACT_sigmoid ? SIGMOID : kind == FM_ACT_tanh ? TANH : OTHER;
+}
+
+/* A product of the layer: y = act(x w + b), or dx = (dy w^T) act'(y), whichever is given the output of the layer below. */
+INLINE void small_product_of(int nv, int act, const struct product *p, int64_t rows, const real *below, int64_t ld_below)
 {
     const int64_t lda = p->lda, ldb = p->ldb, ldc = p->ldc, k = p->k;
     const real *a = p->a, *const *at = p->at;
     real *c = p->c;
-    for (int64_t left = rows; left > 0; left -= GROUP, a += GROUP * lda, c += GROUP * ldc) {
+    for (int64_t left = rows; left > 0; left -= GROUP, a += GROUP * lda) {
         const real *row[GROUP] = {a}, *b = p->b;
-        real *to[GROUP] = {c};
         vf acc[GROUP][2];
-        UNROLL for (int i = 1; i < GROUP; i++) row[i] = row[i - 1] + (i < left ? lda : 0), to[i] = to[i - 1] + (i < left ? ldc : 0);
+        UNROLL for (int i = 1; i < GROUP; i++) row[i] = row[i - 1] + (i < left ? lda : 0);
         if (at) {
             UNROLL for (int i = 0; i < GROUP; i++) row[i] = at[i < left ? i : left - 1];
             at += GROUP;
@@ -35,34 +42,32 @@ INLINE void small_product_of(int nv, const struct product *p, int64_t rows)
                 UNROLL for (int v = 0; v < nv; v++) acc[i][v] = vf_fma(ai, bv[v], acc[i][v]);
             }
         }
-        if (p->relu) {
-            EACH_ACC(GROUP, nv) acc[r][v] = vf_max(vf_set1(0), acc[r][v]);
+        UNROLL for (int i = 0; i < GROUP; i++, c += ldc) {
+            if (i >= left) break;
+            UNROLL for (int v = 0; v < nv; v++) {
+                const vf sum = acc[i][v], y = below && act != OTHER ? vf_load(below + v * LANES) : vf_set1(0);
+                vf_store(c + v * LANES, act == RELU      ? below ? relu_back(sum, y) : relu(sum)
+                                        : act == SIGMOID ? below ? sigmoid_back(sum, y) : vf_sigmoid(sum)
+                                        : act == TANH    ? below ? tanh_back(sum, y) : vf_tanh(sum)
+                                                         : sum);
+            }
+            if (below) below += ld_below;
         }
-        UNROLL for (int i = 0; i < GROUP; i++)
-            UNROLL for (int v = 0; v < nv; v++) vf_store(to[i] + v * LANES, acc[i][v]);
     }
 }
 
-INLINE void small_linear_of(int nv, const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+INLINE void small_linear_of(int nv, int act, const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int64_t rows = end - begin, ldw = op->w.ld;
     const real *w = op->w.p;
     real *y = (real *)op->y.p + begin * op->y.ld, *z = op->z.p ? (real *)op->z.p + begin * op->z.ld : 0;
     const struct product p = {
         .k = op->n_in, .a = (const real *)op->x.p + begin * op->x.ld, .lda = op->x.ld, .at = rows_in_place(op, step, begin),
-        .b = w, .ldb = ldw, .init = w + op->n_in * ldw, .c = y, .ldc = op->y.ld, .relu = op->kind == FM_ACT_relu,
+        .b = w, .ldb = ldw, .init = w + op->n_in * ldw, .c = y, .ldc = op->y.ld,
     };
-    small_product_of(nv, &p, rows);
-    if (op->kind == FM_ACT_relu || op->kind == FM_ACT_identity) return;
-    activation_forward(op->kind, (real)op->param, y, op->y.ld, z, op->z.ld, rows, nv);
-}
-NOINLINE void small_linear_1(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
-{
-    small_linear_of(1, op, step, begin, end);
-}
-NOINLINE void small_linear_2(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
-{
-    small_linear_of(2, op, step, begin, end);
+    small_product_of(nv, act, &p, rows, 0, 0);
+    if (act == OTHER && op->kind != FM_ACT_identity)
+        activation_forward(op->kind, (real)op->param, y, op->y.ld, z, op->z.ld, rows, nv);
 }
 
 /* t[columns, LANES] = m[rows, columns] transposed, for fewer rows than lanes. */
@@ -75,9 +80,10 @@ static inline void small_transpose(const real *m, int64_t ldm, int64_t rows, int
     }
 }
 
-INLINE void small_back_of(int nv, const fm_op *op, int64_t begin, int64_t end)
+INLINE void small_back_of(int nv, int act, const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    const int64_t width = nv * LANES;
+    (void)step;
+    const int64_t width = nv * LANES, rows = end - begin;
     real wt[4 * LANES * LANES] __attribute__((aligned(64)));
     if (op->n_in < LANES) small_transpose(op->w.p, op->w.ld, op->n_in, op->n_out, wt);
     else transpose(op->w.p, op->w.ld, op->n_in, op->n_out, wt, width, width);
@@ -85,11 +91,23 @@ INLINE void small_back_of(int nv, const fm_op *op, int64_t begin, int64_t end)
         .k = op->n_out, .a = (const real *)op->dy.p + begin * op->dy.ld, .lda = op->dy.ld, .b = wt, .ldb = width, .init = zeros,
         .c = (real *)op->dx.p + begin * op->dx.ld, .ldc = op->dx.ld,
     };
-    small_product_of(nv, &p, end - begin);
-    through_activation(op, begin, 0, end - begin, nv);
+    small_product_of(nv, act, &p, rows, act == OTHER ? 0 : (const real *)op->y.p + begin * op->y.ld, op->y.ld);
+    if (act == OTHER) through_activation(op, begin, 0, rows, nv);
 }
-NOINLINE void small_back_1(const fm_op *op, int64_t begin, int64_t end) { small_back_of(1, op, begin, end); }
-NOINLINE void small_back_2(const fm_op *op, int64_t begin, int64_t end) { small_back_of(2, op, begin, end); }
+
+/* A function for each combination of constants: each has all registers. */
+#define SMALL(what, nv, act)                                                                                           \
+    NOINLINE void what##_##nv##act(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                   \
+    {                                                                                                                  \
+        what##_of(nv, act, op, step, begin, end);                                                                      \
+    }
+#define SMALL_TABLE(what)                                                                                              \
+    SMALL(what, 1, OTHER) SMALL(what, 1, RELU) SMALL(what, 1, SIGMOID) SMALL(what, 1, TANH)                            \
+    SMALL(what, 2, OTHER) SMALL(what, 2, RELU) SMALL(what, 2, SIGMOID) SMALL(what, 2, TANH)                            \
+    static fm_kernel *const what##s[2][4] = {{what##_1OTHER, what##_1RELU, what##_1SIGMOID, what##_1TANH},             \
+                                             {what##_2OTHER, what##_2RELU, what##_2SIGMOID, what##_2TANH}};
+SMALL_TABLE(small_linear)
+SMALL_TABLE(small_back)
 
 /* ---- update --------------------------------------------------------------------------------------------------- */
 
