@@ -12,6 +12,8 @@ import fastmlp
 from fastmlp import MLP, SGD, AdaGrad, Adam, AdamW, DivergenceError, RMSprop, Trainer, losses
 from fastmlp.activations import ELU, LeakyReLU
 from fastmlp.epochs import EpochLoop
+from fastmlp.runtime import executor
+from fastmlp.tape import prediction_plan
 
 ROWS = 24
 X = np.random.default_rng(0).standard_normal((ROWS, 4))
@@ -480,3 +482,18 @@ def test_a_prediction_of_values_too_large_for_the_network():
     net = MLP([3, 2])
     with pytest.raises(ValueError, match=r"fit float32, got 1e\+39 at X\[1, 2\]"):
         net.predict_proba([[0, 0, 0], [0, 0, 1e39]])
+
+
+@needs_engine
+def test_what_is_not_finite_is_forgotten_once_it_is_reported():
+    net, row = MLP([20, 6, 3], seed=1), np.zeros((1, 20), np.float32)
+    net.predict_proba(row)
+    with pytest.raises(ValueError, match="X must be finite"):
+        net.predict_proba(np.full((1, 20), np.nan, np.float32))
+    assert net._row_predictor(row) is not None, "single rows have lost their short way"
+    plan = prediction_plan(net, 4)
+    runner = executor(plan, "engine")
+    runner.bind(0, np.full((4, 20), np.inf, np.float32))
+    runner.bind(len(plan.ops) - 1, np.empty((4, 3), np.float32))
+    runner.run(None, np.array([0, 4]))
+    assert plan.was_odd() and not plan.was_odd()
