@@ -1,7 +1,7 @@
 /* The dense layer where its matrices are a vector or two wide: the same chains as in linear.inc.c, so the same bits, without
  * what large layers need (panels, runs of k, look-ahead), which would take longer to set up than the arithmetic takes.
  *
- * Four rows at a time. Where fewer are left the last one is computed again and stored to the same place, or not at all. */
+ * Four rows at a time. Where fewer are left the last one is computed again and not stored. */
 
 #define SMALL_ROWS 64 /* of the batch: beyond, taller tiles pay */
 #define GROUP 4
@@ -17,6 +17,16 @@ enum { OTHER, RELU, SIGMOID, TANH };
 static inline int small_activation(int kind)
 {
     return kind == FM_ACT_relu ? RELU : kind == FM_ACT_sigmoid ? SIGMOID : kind == FM_ACT_tanh ? TANH : OTHER;
+}
+
+INLINE vf small_forward(int act, vf z)
+{
+    return act == RELU ? relu(z) : act == SIGMOID ? vf_sigmoid(z) : act == TANH ? vf_tanh(z) : z;
+}
+
+INLINE vf small_backward(int act, vf d, const real *y)
+{
+    return act == RELU ? relu_back(d, vf_load(y)) : act == SIGMOID ? sigmoid_back(d, vf_load(y)) : tanh_back(d, vf_load(y));
 }
 
 /* A product of the layer: y = act(x w + b), or dx = (dy w^T) act'(y), whichever is given the output of the layer below. */
@@ -44,13 +54,8 @@ INLINE void small_product_of(int nv, int act, const struct product *p, int64_t r
         }
         UNROLL for (int i = 0; i < GROUP; i++, c += ldc) {
             if (i >= left) break;
-            UNROLL for (int v = 0; v < nv; v++) {
-                const vf sum = acc[i][v], y = below && act != OTHER ? vf_load(below + v * LANES) : vf_set1(0);
-                vf_store(c + v * LANES, act == RELU      ? below ? relu_back(sum, y) : relu(sum)
-                                        : act == SIGMOID ? below ? sigmoid_back(sum, y) : vf_sigmoid(sum)
-                                        : act == TANH    ? below ? tanh_back(sum, y) : vf_tanh(sum)
-                                                         : sum);
-            }
+            UNROLL for (int v = 0; v < nv; v++)
+                vf_store(c + v * LANES, below ? small_backward(act, acc[i][v], below + v * LANES) : small_forward(act, acc[i][v]));
             if (below) below += ld_below;
         }
     }
