@@ -17,9 +17,9 @@ NAMES = {
 
 
 def time_text(seconds):
-    """Three digits, in microseconds or milliseconds."""
+    """Three digits (two below 1), in microseconds or milliseconds."""
     value, unit = (seconds * 1e6, "us") if seconds < 9.995e-3 else (seconds * 1e3, "ms")
-    return f"{value:.{max(0, 2 - len(str(int(value))) + (value >= 1))}f} {unit}"
+    return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
 
 
 def cell(row, who, missing):

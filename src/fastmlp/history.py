@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -76,6 +77,14 @@ for _name in (
     *("pop", "popitem", "setdefault", "update", "values"),
 ):
     setattr(History, _name, _reading_first(getattr(dict, _name)))
+
+
+def _renew_lock() -> None:
+    History._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # in a child, whoever held it is not there to let it go
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class DivergenceError(ArithmeticError):
