@@ -1,0 +1,59 @@
+# The contract with the kernels as Cython sees it; what it means stands in csrc/fastmlp.h. Read together with _engine.pyx.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+
+cdef extern from "fastmlp.h" nogil:
+    ctypedef struct fm_mat:
+        void *p
+        int64_t ld
+    ctypedef struct fm_rule:
+        int32_t nesterov, decay_bias, plain
+        double momentum, alpha, beta1, beta2, eps, l1, l2, decay, lr_weight, lr_bias, clip_value, clip_norm
+    ctypedef struct fm_op:
+        int32_t opcode, kind, labels, bias, accumulate, smooth_clip, direct, partial
+        int64_t n_in, n_out, first_in
+        fm_mat x, w, init, y, z, dy, dx, t, g, s1, s2, part, aux
+        double *row_loss
+        uint8_t *odd
+        const char *data
+        int64_t data_row, data_column
+        double param
+        uint64_t seed
+        fm_rule rule
+    ctypedef struct fm_kernels:
+        const char *target
+    ctypedef struct fm_sharing:
+        const fm_op *ops
+        const uint8_t *sync
+        const uint8_t *own
+    enum:
+        FM_DIRECT_ROWS
+    ctypedef struct fm_plan:
+        fm_sharing any, team
+        const int64_t *span
+        int32_t n_ops, n_workers, barriers, parts, last_direct, row_block
+        int64_t capacity
+        const double *row_loss
+        const fm_rule *adam
+        double work
+        const fm_kernels *kernels
+    ctypedef struct fm_run_args:
+        const int64_t *order
+        const int64_t *offsets
+        const double *lr
+        const double *weight
+        double *losses
+        int64_t n_steps, first_number
+        int32_t first_op, last_op, n_threads
+    ctypedef struct fm_target:
+        const char *name
+        int (*supported)()
+        const fm_kernels *kernels[2]
+    void fm_run(const fm_plan *plan, const fm_run_args *args)
+    const fm_target fm_targets[]
+    int FM_N_OPCODES, FM_N_ACTIVATIONS, FM_N_LOSSES, FM_N_OPTIMIZERS, FM_N_SOURCES
+    int FM_gather, FM_scatter
+    int FM_BARRIERS_NONE, FM_BARRIERS_FOR_LOSS, FM_BARRIERS_BY_SYNC
+
+cdef extern from "finite.h" nogil:
+    int fm_all_finite(const void *x, int64_t n, int64_t itemsize, int n_threads)
