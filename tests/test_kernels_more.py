@@ -36,6 +36,20 @@ def test_workers_share_a_layer(rng, dtype, target, kind):
     run_checked(Op("activate_back", kind, n_in, n_in, dy=y, y=y, z=z, dx=dx), rows, dtype, target, n_threads=WORKERS)
 
 
+def test_backward_through_weights_that_come_from_memory(rng, dtype, target):
+    # All rows are enough to go several panels at a time; a worker's share is not. The last panel is not full.
+    rows, n_in, n_out = 79, 1500, 1499
+    fields = layer(rng, dtype, rows, n_in, n_out)
+    del fields["x"]
+    assert n_in * fields["w"].strides[0] > 8 << 20
+    dx = guarded(rows, n_in, dtype, 7.0)
+    op = Op("linear_back", "tanh", y=normal(rng, dtype, rows, n_in), dx=dx, **fields)
+    run_checked(op, rows, dtype, target)
+    alone = dx.copy()
+    run_checked(op, rows, dtype, target, n_threads=WORKERS)
+    assert dx.tobytes() == alone.tobytes() and padding_is_zero(dx)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [6, 700])
 def test_workers_share_a_gradient(rng, dtype, target, bias, rows):
