@@ -145,14 +145,14 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("hidden", [60, 20])  # two workers share these by columns, and by inputs
-def test_rows_read_in_place_give_the_bits_of_rows_that_were_gathered(dtype, hidden, layout, threads, rng):
+@pytest.mark.parametrize(("inputs", "hidden"), [(90, 60), (90, 20), (5, 6)])  # by columns; by inputs; a tiny layer
+def test_rows_read_in_place_give_the_bits_of_rows_that_were_gathered(dtype, inputs, hidden, layout, threads, rng):
     arrange, in_place = LAYOUTS[layout]
-    X, y = rng.standard_normal((300, 90)).astype(np.float32).astype(dtype), rng.integers(0, 7, 300)
+    X, y = rng.standard_normal((300, inputs)).astype(np.float32).astype(dtype), rng.integers(0, 7, 300)
     fastmlp.set_num_threads(threads)
 
     def run(X):
-        net = MLP([90, hidden, 7], "tanh", seed=4, dtype=dtype, backend="engine")
+        net = MLP([inputs, hidden, 7], "tanh", seed=4, dtype=dtype, backend="engine")
         trainer = Trainer(net, SGD(0.1, momentum=0.9))
         trainer.fit(X, y, epochs=3, batch_size=64)
         engine = next(iter(trainer._plans.values()))

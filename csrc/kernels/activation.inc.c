@@ -80,14 +80,14 @@ static inline vf mish_derivative(vf z)
     return vf_fma(n, n2, vf_set1(4) * x * (w * (w + vf_set1(1)))) / (n2 * n2);
 }
 
-/* ---- panels ------------------------------------------------------------------------------------------------- */
-
 static inline vf relu(vf z) { return vf_max(vf_set1(0), z); } /* this way round, NaN stays NaN */
 
 /* d act'(z), by y = act(z). */
 static inline vf sigmoid_back(vf d, vf y) { return d * (y * (vf_set1(1) - y)); }
 static inline vf tanh_back(vf d, vf y) { return d * vf_fma(-y, y, vf_set1(1)); }
 static inline vf relu_back(vf d, vf y) { return vf_keep(y > vf_set1(0), d); }
+
+/* ---- panels ------------------------------------------------------------------------------------------------- */
 
 #define EACH_VECTOR                                                                                                    \
     for (int64_t r = 0; r < rows; r++)                                                                                 \

@@ -6,6 +6,7 @@
 #include "update.inc.c"
 #include "small.inc.c"
 #include "linear.inc.c"
+#include "linear_back.inc.c"
 #include "rows.inc.c"
 #include "loss.inc.c"
 

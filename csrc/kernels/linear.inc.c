@@ -1,11 +1,10 @@
-/* The dense layer: forward, gradient by its input, gradient by its weights, and the update fused into the last.
+/* The dense layer: forward, gradient by its weights, and the update fused into that. (By its input: linear_back.inc.c.)
  *
  * A panel of the result is finished (activation, its derivative, the optimizer) while it is still in the first-level
  * cache; the weight gradient of a fused update lives in a tile of scratch and never reaches memory. */
 
 #define NEAR (512 << 10) /* bytes of weights that, moved along with their state, stay in the second-level cache */
 #define FAR (1536 << 10) /* bytes of weights that, only read, come late even where the hardware guesses the next line */
-#define DISTANT (8 << 20) /* bytes of weights that come from memory each time */
 #define PACKED ((128 << 10) / (int64_t)sizeof(real)) /* of dy, packed: an eighth of the second-level cache */
 #define PACKED_SPAN 64   /* rows of w from which packing pays */
 #define NARROW 4         /* times as many lanes as columns: not worth a vector across */
@@ -58,113 +57,6 @@ static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
 {
     if (!is_small(op, end - begin) || op->partial) wide_linear(op, step, begin, end);
     else small_linears[op->n_out > LANES][small_activation(op->kind)](op, step, begin, end);
-}
-
-/* ---- gradient by the input --------------------------------------------------------------------------------- */
-
-/* dx = dy w^T by columns of dx: a panel of them from as many rows of w, transposed for all rows of the batch. */
-static void back_by_columns(const fm_op *op, int64_t begin, int64_t end)
-{
-    const int64_t rows = end - begin, vectors = vectors_of(op->n_in), ldx = op->dx.ld, ldw = op->w.ld;
-    const real *dy = (const real *)op->dy.p + begin * op->dy.ld, *w = op->w.p;
-    real *dx = (real *)op->dx.p + begin * ldx;
-    real wt[RUN_K * 2 * LANES] __attribute__((aligned(64)));
-    const int far = op->n_in * ldw * (int64_t)sizeof(real) > FAR;
-
-    for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
-        const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = vectors - v >= 2);
-        const int64_t left = op->n_in - j - width, next = left > 0 ? at_most(left, width) * ldw / width : 0;
-        const int64_t look = look_every(op->n_out, tiles_in(rows, (int)log2), next ? larger_of(next, rows) : 0);
-        struct ahead ahead[2] = { /* the rows of w that the next panel is made of, one piece of memory; and its dx */
-            ahead_of(w + (j + width) * ldw, width, next), ahead_of(dx + j + width, ldx, next ? rows : 0),
-        };
-        for (int64_t k = 0, run; k < op->n_out; k += run) {
-            run = at_most(op->n_out - k, RUN_K);
-            transpose(w + j * ldw + k, ldw, at_most(op->n_in - j, width), run, wt, width, width);
-            struct product p = {
-                .k = run, .a = dy + k, .lda = op->dy.ld, .b = wt, .ldb = width, .c = dx + j, .ldc = ldx,
-                .init = k ? dx + j : zeros, .ldi = k ? ldx : 0, .ahead = ahead, .n_ahead = far ? 2 : 0, .look = look,
-            };
-            panel(&p, rows, log2);
-        }
-        through_activation(op, begin, j, rows, (int64_t)1 << log2);
-    }
-}
-
-/* Rows of the batch that lie across: their dy for a run of columns, and their dx for as many rows of w. */
-struct back_panel {
-    real dyt[RUN_K * 2 * LANES], dxt[RUN_K * 2 * LANES];
-    int64_t first, rows, width;
-    int log2;
-} __attribute__((aligned(64)));
-
-/* dxt += w dyt for rows i .. i + height - 1 of w and columns k .. k + run - 1: each tile of w goes through all panels. */
-static void back_through_panels(const fm_op *op, struct back_panel *panels, int n, int64_t i, int64_t height, int64_t k, int64_t run)
-{
-    for (struct back_panel *a = panels; a < panels + n; a++)
-        transpose((const real *)op->dy.p + a->first * op->dy.ld + k, op->dy.ld, a->rows, run, a->dyt, a->width, a->width);
-    for (int64_t t = 0, left = tiles_in(height, panels->log2), m; left > 0; t += m, left--) {
-        m = (height - t + left - 1) / left;
-        for (struct back_panel *a = panels; a < panels + n; a++) {
-            real *c = a->dxt + t * a->width;
-            const struct product p = {
-                .k = run, .a = (const real *)op->w.p + (i + t) * op->w.ld + k, .lda = op->w.ld, .b = a->dyt, .ldb = a->width,
-                .c = c, .ldc = a->width, .init = k ? c : zeros, .ldi = k ? a->width : 0,
-            };
-            tiles[NN][a->log2][m - 1](&p);
-        }
-    }
-}
-
-/* dx^T = w dy^T by rows of the batch: panels of them, transposed before and after, for all rows of w as they lie. */
-static void back_by_panels(const fm_op *op, struct back_panel *panels, int most, int64_t begin, int64_t end)
-{
-    while (begin < end) {
-        int n = 0;
-        for (; begin < end && n < most; begin += panels[n++].rows) {
-            struct back_panel *a = &panels[n];
-            a->log2 = end - begin > LANES, a->width = (int64_t)LANES << a->log2;
-            a->first = begin, a->rows = at_most(end - begin, a->width);
-        }
-        for (int64_t i = 0, height; i < op->n_in; i += height) {
-            height = at_most(op->n_in - i, RUN_K);
-            for (int64_t k = 0; k < op->n_out; k += RUN_K)
-                back_through_panels(op, panels, n, i, height, k, at_most(op->n_out - k, RUN_K));
-            for (struct back_panel *a = panels; a < panels + n; a++) {
-                real *dx = (real *)op->dx.p + a->first * op->dx.ld + i;
-                transpose(a->dxt, a->width, height, a->rows, dx, op->dx.ld, vectors_of(height) * LANES);
-                through_activation(op, a->first, i, a->rows, vectors_of(height));
-            }
-        }
-    }
-}
-
-NOINLINE void back_by_rows(const fm_op *op, int64_t begin, int64_t end)
-{
-    struct back_panel panel;
-    back_by_panels(op, &panel, 1, begin, end);
-}
-
-/* Several panels at once, in half of the second-level cache: what comes from memory comes once for all of them. */
-NOINLINE void back_by_rows_from_memory(const fm_op *op, int64_t begin, int64_t end)
-{
-    struct back_panel panels[4];
-    back_by_panels(op, panels, 4, begin, end);
-}
-
-/* Both give the same bits. What they differ in: how many squares are transposed, and the lanes that stay empty. */
-static int rows_are_cheaper(const fm_op *op, int64_t rows)
-{
-    const int64_t vx = vectors_of(op->n_in), vy = vectors_of(op->n_out), vr = vectors_of(rows), square = 8 * LANES;
-    const int64_t by_columns = rows * vx * op->n_out + vx * vy * square;
-    return vr * op->n_in * op->n_out + vr * (vy * parts_of(op->n_in, RUN_K) + vx) * square < by_columns;
-}
-
-static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
-{
-    if (is_small(op, end - begin)) small_backs[op->n_in > LANES][small_activation(op->kind)](op, step, begin, end);
-    else if (!rows_are_cheaper(op, end - begin)) back_by_columns(op, begin, end);
-    else (op->n_in * op->w.ld * (int64_t)sizeof(real) > DISTANT ? back_by_rows_from_memory : back_by_rows)(op, begin, end);
 }
 
 /* ---- gradient by the weights ------------------------------------------------------------------------------- */

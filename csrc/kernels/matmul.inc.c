@@ -116,7 +116,7 @@ typedef void tile_fn(const struct product *p);
             }                                                                                                          \
         }                                                                                                              \
         if (p->relu) {                                                                                                 \
-            EACH_ACC(rows, nv) acc[r][v] = vf_max(vf_set1(0), acc[r][v]); /* this way round, NaN stays NaN */          \
+            EACH_ACC(rows, nv) acc[r][v] = relu(acc[r][v]);                                                            \
         }                                                                                                              \
         EACH_ACC(rows, nv) vf_store(c + r * ldc + v * LANES, acc[r][v]);                                               \
     }

@@ -156,28 +156,26 @@ INLINE void small_update_of(int nv, int kind, int momentum, int plain, const fm_
 }
 
 /* A function for each combination of constants, or all would share one set of registers. */
-typedef void small_move_fn(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, const struct mover *given);
-#define SMALL_UPDATE(nv, kind, momentum, plain)                                                                        \
+#define SMALL_UPDATE(kind, nv, momentum, plain)                                                                        \
     NOINLINE void small_##kind##_##nv##momentum##plain(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, \
                                                        const struct mover *given)                                      \
     {                                                                                                                  \
-        small_update_of(nv, FM_OPT_##kind, momentum, plain, op, step, begin, end, given);                              \
+        small_update_of(nv, kind, momentum, plain, op, step, begin, end, given);                                       \
     }
-#define X(kind)                                                                                                        \
-    SMALL_UPDATE(1, kind, 0, 0) SMALL_UPDATE(1, kind, 0, 1) SMALL_UPDATE(1, kind, 1, 0) SMALL_UPDATE(1, kind, 1, 1)    \
-    SMALL_UPDATE(2, kind, 0, 0) SMALL_UPDATE(2, kind, 0, 1) SMALL_UPDATE(2, kind, 1, 0) SMALL_UPDATE(2, kind, 1, 1)
-FM_OPTIMIZERS(X)
-#undef X
-#define X(kind)                                                                                                        \
-    {{{small_##kind##_100, small_##kind##_101}, {small_##kind##_110, small_##kind##_111}},                             \
-     {{small_##kind##_200, small_##kind##_201}, {small_##kind##_210, small_##kind##_211}}},
-static small_move_fn *const small_moves[FM_N_OPTIMIZERS][2][2][2] = {FM_OPTIMIZERS(X)}; /* [kind][two vectors][momentum][plain] */
-#undef X
+#define SMALL_UPDATES(kind, momentum)                                                                                  \
+    SMALL_UPDATE(kind, 1, momentum, 0) SMALL_UPDATE(kind, 1, momentum, 1)                                              \
+    SMALL_UPDATE(kind, 2, momentum, 0) SMALL_UPDATE(kind, 2, momentum, 1)
+SMALL_UPDATES(FM_OPT_sgd, 0) SMALL_UPDATES(FM_OPT_sgd, 1)
+SMALL_UPDATES(FM_OPT_rmsprop, 0) SMALL_UPDATES(FM_OPT_rmsprop, 1)
+SMALL_UPDATES(FM_OPT_adagrad, 0) SMALL_UPDATES(FM_OPT_adam, 0)
 
-static inline void small_move(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int plain, const struct mover *given)
+static inline void small_move(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int is_plain,
+                              const struct mover *given)
 {
-    const int momentum = op->kind == FM_OPT_sgd ? op->s1.p != 0 : op->kind == FM_OPT_rmsprop && op->s2.p;
-    small_moves[op->kind][op->n_out > LANES][momentum][plain](op, step, begin, end, given);
+#define MOVE(kind, momentum, plain)                                                                                    \
+    (op->n_out <= LANES ? small_##kind##_1##momentum##plain : small_##kind##_2##momentum##plain)(op, step, begin, end, given)
+    AS_OPTIMIZER(op, is_plain, MOVE)
+#undef MOVE
 }
 
 /* With clipping or penalties, which are not the same for the bias. */
