@@ -157,6 +157,7 @@ typedef void fm_kernel(const fm_op *op, const fm_step *step, int64_t begin, int6
 typedef struct fm_kernels {
     const char *target;
     fm_kernel *run[FM_N_OPCODES];
+    int (*all_finite)(const void *x, int64_t n); /* n numbers of this type, aligned or not */
 } fm_kernels;
 
 enum fm_barriers {

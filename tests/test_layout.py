@@ -55,22 +55,28 @@ def test_a_network_on_huge_pages_survives_its_copies():
 
 @needs_engine
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_all_finite_finds_one_odd_number_anywhere(dtype, bad):
-    for size in (1, 2, 3, 7, 16, 33, 70):
-        array = np.full(size, np.finfo(dtype).max, dtype)
-        array[::2] = 0
-        assert _engine.all_finite(array)
+@pytest.mark.parametrize("target", _engine.targets() if _engine else [])
+@pytest.mark.parametrize("offset", [0, 1, 4])
+def test_all_finite_finds_one_odd_number_anywhere(dtype, bad, target, offset):
+    itemsize = np.dtype(dtype).itemsize
+    for size in (1, 2, 3, 7, 16, 33, 70, 150):
+        memory = np.zeros(size * itemsize + offset, np.uint8)
+        array = memory[offset:].view(dtype)  # at any address
+        array[1::2] = np.finfo(dtype).max
+        array[2::4] = np.finfo(dtype).smallest_subnormal
+        assert _engine.all_finite(array, target=target)
         for i in range(size):
-            odd = array.copy()
-            odd[i] = bad
-            odd.flags.writeable = False
-            assert not _engine.all_finite(odd), i
+            kept, array[i] = array[i], bad
+            memory.flags.writeable = False
+            assert not _engine.all_finite(array, target=target), i
+            memory.flags.writeable = True
+            array[i] = kept
 
 
 @needs_engine
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 1000])
 def test_all_finite_looks_everywhere_with_any_number_of_workers(dtype, n_threads):
-    size = 5_000_011 // np.dtype(dtype).itemsize  # enough for several
+    size = 9_000_011 // np.dtype(dtype).itemsize  # enough for several
     array = np.zeros(size, dtype)
     assert _engine.all_finite(array, n_threads)
     for i in (0, size // 3, size // 2, 2 * size // 3, size - 1):

@@ -7,9 +7,10 @@
 #include "small.inc.c"
 #include "linear.inc.c"
 #include "linear_back.inc.c"
+#include "finite.inc.c"
 #include "rows.inc.c"
 #include "loss.inc.c"
 
 #define X(name, split) [FM_##name] = name,
-const fm_kernels FM_KERNELS = {FM_TARGET, {FM_OPCODES(X)}};
+const fm_kernels FM_KERNELS = {FM_TARGET, {FM_OPCODES(X)}, all_finite};
 #undef X

@@ -55,22 +55,6 @@ FM_SOURCES(X)
 static fm_kernel *const readers[FM_N_SOURCES][4] = {FM_SOURCES(X)};
 #undef X
 
-/* Whether these numbers are finite: 0 times any other is NaN, and a sum stays it. */
-static int all_finite(const real *x, int64_t n)
-{
-    const vf zero = vf_set1(0);
-    vf sum[4] = {{0}};
-    int64_t c = 0;
-    for (; c + 4 * LANES <= n; c += 4 * LANES)
-        UNROLL for (int i = 0; i < 4; i++) sum[i] = vf_fma(vf_load(x + c + i * LANES), zero, sum[i]);
-    for (; c + LANES <= n; c += LANES) sum[0] = vf_fma(vf_load(x + c), zero, sum[0]);
-    real rest = 0, all[LANES];
-    for (; c < n; c++) rest += x[c] * 0;
-    vf_store(all, (sum[0] + sum[1]) + (sum[2] + sum[3]));
-    for (int l = 0; l < LANES; l++) rest += all[l];
-    return rest == 0;
-}
-
 static void look_for_odd(const fm_op *op, const real *x)
 {
     if (!all_finite(x, op->n_in)) __atomic_store_n(op->odd, 1, __ATOMIC_RELAXED);

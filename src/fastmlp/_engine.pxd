@@ -56,4 +56,4 @@ cdef extern from "fastmlp.h" nogil:
     int FM_BARRIERS_NONE, FM_BARRIERS_FOR_LOSS, FM_BARRIERS_BY_SYNC
 
 cdef extern from "finite.h" nogil:
-    int fm_all_finite(const void *x, int64_t n, int64_t itemsize, int n_threads)
+    int fm_all_finite(const fm_kernels *kernels, const void *x, int64_t n, int64_t itemsize, int n_threads)

@@ -83,15 +83,24 @@ def targets(supported=True):
     return tuple(found)
 
 
-def all_finite(array, int n_threads=1):
+cdef const fm_kernels *kernels_of(target, int dtype):
+    """The best target's kernels, or those of the one so named (which there must be)."""
+    cdef int i = 0
+    while fm_targets[i].name.decode() != target if target else not fm_targets[i].supported():
+        i += 1
+    return fm_targets[i].kernels[dtype]
+
+
+def all_finite(array, int n_threads=1, target=None):
     """Whether a C-contiguous array of float32 or float64 holds neither NaN nor infinity."""
     cdef Py_buffer view
     cdef int finite
     if array.dtype != np.float32 and array.dtype != np.float64:
         raise TypeError(f"array must be float32 or float64, got {array.dtype}")
+    cdef const fm_kernels *kernels = kernels_of(target, array.itemsize == sizeof(double))
     PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
     with nogil:
-        finite = fm_all_finite(view.buf, view.len // view.itemsize, view.itemsize, n_threads)
+        finite = fm_all_finite(kernels, view.buf, view.len // view.itemsize, view.itemsize, n_threads)
     PyBuffer_Release(&view)
     return bool(finite)
 
@@ -160,7 +169,7 @@ cdef class Engine:
             raise ValueError(f"target must be one of {', '.join(known)} on this CPU, got {target!r}")
         self.plan = plan
         self._lock = threading.Lock()
-        cdef int i, k, n = len(plan.ops), single = plan.dtype == np.float64
+        cdef int i, k, n = len(plan.ops)
         for i in range(n):
             for k in range(self._n_lists):
                 self._set(&self._ops[k * n + i], plan.ops[i] if k == 0 else plan.ops[i].of_worker(k - 1, plan.n_threads))
@@ -173,10 +182,7 @@ cdef class Engine:
         for i in range(n):
             if plan.ops[i].data is not None:
                 self._point(i)
-        i = 0
-        while fm_targets[i].name.decode() != self.target:
-            i += 1
-        self._plan.kernels = fm_targets[i].kernels[single]
+        self._plan.kernels = kernels_of(self.target, plan.dtype == np.float64)
         self._plan.any.ops, self._plan.any.sync, self._plan.any.own = self._ops, self._sync, NULL
         if self._n_lists > 1:
             self._plan.n_workers = plan.n_threads
