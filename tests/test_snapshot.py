@@ -1,11 +1,21 @@
 """The parameters kept for the case of divergence: in memory and in a file."""
 
+import os
+
 import numpy as np
 import pytest
 
 import fastmlp
 from fastmlp import epochs, layout
+from fastmlp import snapshot as module
 from fastmlp.snapshot import Snapshot
+
+
+@pytest.fixture
+def no_spare_files():
+    module.close_spare_files()
+    yield
+    module.close_spare_files()
 
 
 @pytest.mark.parametrize("in_memory", [0, 1 << 20])
@@ -21,19 +31,12 @@ def test_what_was_taken_last_comes_back(rng, in_memory):
     assert vector.tobytes() == before.tobytes()
 
 
-def test_without_room_for_a_file_memory_serves(rng, monkeypatch):
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a file that is always full")
+def test_without_room_for_a_file_memory_serves(rng, no_spare_files):
     vector = rng.standard_normal(1000)
     snapshot = Snapshot(vector, 0)
-
-    def full(data):
-        raise OSError("no space left on device")
-
-    class FullFile:
-        seek = close = staticmethod(lambda *_: None)
-        write = staticmethod(full)
-
-    snapshot._file.close()
-    snapshot._file = FullFile()
+    os.close(snapshot._file)
+    snapshot._file = os.open("/dev/full", os.O_RDWR)
     snapshot.take(vector)
     before = vector.copy()
     vector[:] = 0
@@ -41,8 +44,8 @@ def test_without_room_for_a_file_memory_serves(rng, monkeypatch):
     assert (vector == before).all()
 
 
-def test_without_a_place_for_a_file_memory_serves(rng, monkeypatch):
-    def nowhere():
+def test_without_a_place_for_a_file_memory_serves(rng, no_spare_files, monkeypatch):
+    def nowhere(**options):
         raise FileNotFoundError("No usable temporary directory found")
 
     monkeypatch.setattr("tempfile.TemporaryFile", nowhere)
@@ -63,3 +66,47 @@ def test_a_large_network_that_diverges_is_restored_from_its_file(rng, monkeypatc
     with pytest.raises(fastmlp.DivergenceError):
         net.fit(X, y, epochs=1, optimizer=fastmlp.SGD(1e20))
     assert net.parameters.tobytes() == before
+
+
+def test_a_file_serves_one_snapshot_after_another(rng, no_spare_files):
+    vector = rng.standard_normal(1000)
+    first = Snapshot(vector, 0)
+    first.take(vector)
+    file = first._file
+    assert file is not None
+    del first
+    second, third = Snapshot(vector[:500], 0), Snapshot(vector, 0)
+    assert second._file == file
+    assert third._file != file
+    before = vector.copy()
+    second.take(vector[:500])
+    third.take(vector)
+    vector[:] = 0
+    second.restore(vector[:500])
+    assert (vector[:500] == before[:500]).all()
+    assert (vector[500:] == 0).all()
+    third.restore(vector)
+    assert (vector == before).all()
+
+
+def test_few_files_are_kept_and_no_large_one(no_spare_files, monkeypatch):
+    monkeypatch.setattr(module, "SPARE_BYTES", 8000)
+    for size, kept in ((1001, 0), (1000, module.SPARE_FILES)):
+        snapshots = [Snapshot(np.zeros(size), 0) for _ in range(module.SPARE_FILES + 2)]
+        snapshots.clear()
+        assert len(module._spare) == kept
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_process_has_files_of_its_own(no_spare_files):
+    vector = np.zeros(1000)
+    spare, used = Snapshot(vector, 0), Snapshot(vector, 0)
+    del spare
+    assert module._spare
+    child = os.fork()
+    if not child:
+        emptied = not module._spare
+        del used  # the parent goes on with it
+        os._exit(0 if emptied and not module._spare else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert module._spare
