@@ -58,7 +58,7 @@ def peak(dtype="float32", threads=1, tries=TRIES):
 
 def bandwidth(size, threads=1, kind="read", tries=TRIES):
     """GB/s between the cores and `size` bytes for each thread; kind "read" or "triad" (two reads and a write)."""
-    run, triad, memory = library().gbytes, int(kind == "triad"), np.zeros(size * threads + 64, np.uint8)
+    run, triad, memory = library().gbytes, int(kind == "triad"), np.ones(size * threads + 64, np.uint8)
     start = memory.ctypes.data + -memory.ctypes.data % 64
     rate = max(run(triad, threads, start, size, 1), 1e-3)
     repeats = max(1, int(SECONDS * rate * 1e9 / (size * threads)))
