@@ -147,6 +147,7 @@ typedef struct fm_step {
     const void *const *at;       /* [rows] where the rows of X lie, to be read in place; null: they are gathered */
     const double *weight;        /* by row of the data, or null for all ones */
     double inverse_weight;       /* 1 / sum of the batch's weights; 0 if they are all zero */
+    int far_apart;               /* the workers' cores share no cache: taking back a line that another has read takes long */
     double lr;
     double unbias1, root2;       /* adam: 1 - beta1^t and sqrt(1 - beta2^t), t = number + 1 */
 } fm_step;
@@ -192,6 +193,9 @@ typedef struct fm_plan {
     const fm_kernels *kernels;
 } fm_plan;
 
+/* How far the workers' cores are from one another: to be measured, or (to test either way) as if it had been. */
+enum fm_apart { FM_APART_MEASURED, FM_APART_NEAR, FM_APART_FAR };
+
 /* Steps s = 0 .. n_steps-1: step s trains on rows order[offsets[s] .. offsets[s+1]) at rate lr[s]. */
 typedef struct fm_run_args {
     const int64_t *order;      /* null: row numbers are positions */
@@ -202,6 +206,7 @@ typedef struct fm_run_args {
     int64_t n_steps, first_number;
     int32_t first_op, last_op; /* run ops [first_op, last_op): all of them, or one for a lock-step check */
     int32_t n_threads;
+    int32_t apart;             /* fm_apart */
 } fm_run_args;
 
 void fm_run(const fm_plan *plan, const fm_run_args *args);

@@ -167,6 +167,11 @@ static void find_rows(const fm_op *gather, const fm_step *step, const void **at)
         at[r] = gather->data + (step->index ? step->index[r] : step->first + r) * gather->data_row;
 }
 
+static int are_far_apart(const fm_run_args *args, fm_team *team, int me)
+{
+    return args->apart == FM_APART_MEASURED ? fm_far_apart(team, me) : args->apart == FM_APART_FAR;
+}
+
 static void run_steps(void *context, fm_team *team, int me, int n)
 {
     const struct job *job = context;
@@ -176,6 +181,7 @@ static void run_steps(void *context, fm_team *team, int me, int n)
     const int parts = w.own && job->plan->parts;
     const void *at[FM_DIRECT_ROWS];
     fm_step step = {.weight = args->weight}; /* once: clearing it takes as long as a layer of a tiny network */
+    step.far_apart = n > 1 && job->plan->barriers == FM_BARRIERS_BY_SYNC && are_far_apart(args, team, me);
     for (int64_t s = 0; s < args->n_steps; s++) {
         const int64_t first = args->offsets[s];
         step.rows = args->offsets[s + 1] - first, step.first = first, step.number = args->first_number + s;

@@ -11,9 +11,13 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
 #define SPINS 1000            /* ~15 us: about as long as evenly loaded workers wait for one another */
+#define TRIPS 8               /* between two cores: from 50 ns within a complex of cores to 300 between two */
+#define FAR_APART 150e-9      /* seconds, there and back */
+#define ANSWERS 20000         /* looks for one, ~10 us, before the other is thought to be elsewhere */
 #define YIELDS 200            /* then offer the core to whoever else wants it, and then sleep */
 
 struct fm_team {
@@ -28,6 +32,8 @@ struct fm_team {
     pthread_cond_t woken;
     _Alignas(128) atomic_long handed; /* by worker 0 to worker 1 */
     _Alignas(128) long taken;         /* by worker 1, who alone sees it */
+    _Alignas(128) atomic_int ball;    /* which they throw to one another */
+    _Alignas(128) atomic_int far_apart;
 };
 
 struct seat {
@@ -82,6 +88,49 @@ void fm_take_over(fm_team *team)
     for (int i = 0; atomic_load_explicit(&team->handed, memory_order_acquire) <= team->taken; i++)
         i < SPINS ? relax() : (void)sched_yield();
     team->taken++;
+}
+
+static int answered(fm_team *team, int ball)
+{
+    for (int i = 0; i < ANSWERS; i++)
+        if (atomic_load_explicit(&team->ball, memory_order_acquire) == ball) return 1;
+    return 0;
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Seconds of so many trips, or a long time. */
+static double throw_and_catch(fm_team *team, int ball, int trips)
+{
+    const double start = seconds();
+    for (int i = 0; i < trips; i++, ball += 2) {
+        atomic_store_explicit(&team->ball, ball + 1, memory_order_release);
+        if (!answered(team, ball + 2)) return 1;
+    }
+    return seconds() - start;
+}
+
+int fm_far_apart(fm_team *team, int me)
+{
+    if (team->n == 1) return 0;
+    fm_barrier(team);
+    if (me == 0) { /* the first trips wake the line up; whatever comes between makes the others longer, not shorter */
+        double best = throw_and_catch(team, 0, TRIPS);
+        for (int i = 1; i < 3 && best < 1; i++) {
+            const double again = throw_and_catch(team, 2 * TRIPS * i, TRIPS);
+            best = again < best ? again : best;
+        }
+        atomic_store(&team->far_apart, best < 1 && best > FAR_APART * TRIPS);
+    } else if (me == 1)
+        for (int i = 0; i < 3 * TRIPS && answered(team, 2 * i + 1); i++)
+            atomic_store_explicit(&team->ball, 2 * i + 2, memory_order_release);
+    fm_barrier(team);
+    return atomic_load(&team->far_apart);
 }
 
 static void *worker(void *argument)

@@ -18,4 +18,8 @@ void fm_barrier(fm_team *team);
 void fm_hand_over(fm_team *team);
 void fm_take_over(fm_team *team);
 
+/* Whether a message takes long from worker 0's core to worker 1's and back: they share no cache. For all workers to call at
+ * the same time; takes a few microseconds. */
+int fm_far_apart(fm_team *team, int me);
+
 #endif

@@ -4,6 +4,7 @@
  * cache; the weight gradient of a fused update lives in a tile of scratch and never reaches memory. */
 
 #define NEAR (512 << 10) /* bytes of weights that, moved along with their state, stay in the second-level cache */
+#define SHARED (192 << 10) /* the same where other workers have read them */
 #define FAR (1536 << 10) /* bytes of weights that, only read, come late even where the hardware guesses the next line */
 #define PACKED ((128 << 10) / (int64_t)sizeof(real)) /* of dy, packed: an eighth of the second-level cache */
 #define PACKED_SPAN 64   /* rows of w from which packing pays */
@@ -136,7 +137,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int64_t span = end - begin, vectors = vectors_of(op->n_out), ldx = op->x.ld, ldy = op->dy.ld, ldg = op->g.ld;
     const real *x = (const real *)op->x.p + first * ldx, *dy = (const real *)op->dy.p + first * ldy;
     const int go_on = !mover && (first || op->accumulate), packs = span >= PACKED_SPAN && vectors > 2 && rows * 2 * LANES <= PACKED;
-    const int far = mover && op->w.ld * op->n_in * (int64_t)sizeof(real) > NEAR;
+    const int far = mover && (weight_bytes(op) > (is_shared(op, begin, end) ? SHARED : NEAR));
     const real *const *at = rows_in_place(op, step, first);
     real packed[PACKED] __attribute__((aligned(64))), tile[TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int64_t block = far && packs ? PACKED / rows / (2 * LANES) * 2 : 1; /* vectors; at least a panel */
@@ -232,8 +233,11 @@ static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int
 NOINLINE void wide_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, ldw = op->w.ld;
-    const struct mover mover = mover_of(op, step, 0);
+    struct mover mover = mover_of(op, step, 0);
+    mover.stream = is_streamed(op, step, begin, end);
     if (begin < last) gradient(op, step, begin, last, 0, step->rows, &mover);
+    if (mover.stream) vf_streamed();
+    mover.stream = 0;
     if (!op->bias || end <= op->n_in) return;
     const struct mover bias_mover = bias_differs(op) ? mover_of(op, step, 1) : mover;
     real g[PANEL_VECTORS * LANES] __attribute__((aligned(64)));

@@ -63,12 +63,17 @@ static inline int64_t look_every(int64_t k, int64_t products, int64_t rows)
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* Without a branch that is hard to foresee: the multiply-adds would run dry. */
-INLINE void look_ahead(struct ahead *ahead, int n_ahead, int bytes)
+/* Which products ask for rows in order to write them, and take them out of other caches: those whose results move weights. */
+#define TAKES_nn 0
+#define TAKES_tn 1
+#define TAKES_ti 1
+
+/* Without a branch that is hard to foresee: the multiply-adds would run dry. take: a constant. */
+INLINE void look_ahead(struct ahead *ahead, int n_ahead, int bytes, int take)
 {
     for (; n_ahead > 0; n_ahead--, ahead++) {
         const char *at = ahead->at;
-        UNROLL for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(at + i);
+        UNROLL for (int i = 0; i < bytes; i += LINE) take ? __builtin_prefetch(at + i, 1) : __builtin_prefetch(at + i, 0);
         ahead->at = at == ahead->last ? at : at + ahead->ld;
     }
 }
@@ -104,7 +109,7 @@ typedef void tile_fn(const struct product *p);
         EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
         for (int64_t i = 0; i < k;) {                                                                                  \
             const int64_t stop = nv > 2 || !p->n_ahead || k - i < p->look ? k : i + p->look;                           \
-            if (nv <= 2) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES); /* wider ones have too few rows for it */    \
+            if (nv <= 2) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, TAKES_##form); /* wider ones have too few rows for it */    \
             for (; i < stop; i++, b += ldb) {                                                                          \
                 vf bv[nv];                                                                                             \
                 AT                                                                                                     \

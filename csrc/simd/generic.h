@@ -13,4 +13,7 @@ static inline vf vf_sqrt(vf a)
     return a;
 }
 
+static inline void vf_stream(real *p, vf v) { vf_store(p, v); }
+static inline void vf_streamed(void) {}
+
 static inline vw vw_multiply(vw a, vw b) { return (a & UINT32_MAX) * (b & UINT32_MAX); } /* the lower halves */

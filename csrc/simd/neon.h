@@ -18,5 +18,8 @@ static inline vf vf_min(vf a, vf b) { return (vf)vbslq_f64(vcltq_f64((float64x2_
 static inline vf vf_sqrt(vf a) { return (vf)vsqrtq_f64((float64x2_t)a); }
 #endif
 
+static inline void vf_stream(real *p, vf v) { vf_store(p, v); }
+static inline void vf_streamed(void) {}
+
 /* The lower halves. */
 static inline vw vw_multiply(vw a, vw b) { return (vw)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b)); }

@@ -31,6 +31,8 @@ typedef real vf_unaligned __attribute__((vector_size(FM_BYTES), aligned(sizeof(r
 
 static inline vf vf_load(const real *p) { return *(const vf_unaligned *)p; }
 static inline void vf_store(real *p, vf v) { *(vf_unaligned *)p = v; }
+/* Each ISA header adds vf_stream, a store past the caches to an aligned address where there is one, and vf_streamed, which
+ * makes those before it visible to other workers. */
 
 /* Lane masks are all ones or all zeros, as comparisons (a > b) give them. */
 static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }

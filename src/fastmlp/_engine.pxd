@@ -44,7 +44,7 @@ cdef extern from "fastmlp.h" nogil:
         const double *weight
         double *losses
         int64_t n_steps, first_number
-        int32_t first_op, last_op, n_threads
+        int32_t first_op, last_op, n_threads, apart
     ctypedef struct fm_target:
         const char *name
         int (*supported)()
@@ -53,6 +53,7 @@ cdef extern from "fastmlp.h" nogil:
     const fm_target fm_targets[]
     int FM_N_OPCODES, FM_N_ACTIVATIONS, FM_N_LOSSES, FM_N_OPTIMIZERS, FM_N_SOURCES
     int FM_gather, FM_scatter
+    int FM_APART_MEASURED, FM_APART_NEAR, FM_APART_FAR
     int FM_BARRIERS_NONE, FM_BARRIERS_FOR_LOSS, FM_BARRIERS_BY_SYNC
 
 cdef extern from "finite.h" nogil:

@@ -37,6 +37,7 @@ class Engine:
         first_op: int = 0,
         last_op: int | None = None,
         n_threads: int = 1,
+        far_apart: bool | None = None,
     ) -> NDArray[np.float64]: ...
 
 class RowPredictor:

@@ -283,7 +283,7 @@ cdef class Engine:
         return self._plan.last_direct > 0
 
     def run(self, order, offsets, lr=None, *, weight=None, int64_t first_number=0, int first_op=0, last_op=None,
-            int n_threads=1):
+            int n_threads=1, far_apart=None):
         """Run steps: step `s` works on rows ``order[offsets[s]:offsets[s + 1]]`` at rate ``lr[s]``.
 
         Parameters
@@ -300,6 +300,8 @@ cdef class Engine:
             Run only ops ``first_op .. last_op - 1``.
         n_threads : int
             At most so many workers; the result does not depend on it.
+        far_apart : bool or None
+            Whether the workers' cores share no cache; None means to measure it. The result does not depend on it.
 
         Returns
         -------
@@ -336,6 +338,7 @@ cdef class Engine:
         args.first_op = first_op
         args.last_op = self._plan.n_ops if last_op is None else last_op
         args.n_threads = n_threads
+        args.apart = FM_APART_MEASURED if far_apart is None else FM_APART_FAR if far_apart else FM_APART_NEAR
         if not 0 <= args.first_op <= args.last_op <= self._plan.n_ops:
             raise ValueError(f"ops must lie in 0..{self._plan.n_ops}, got {first_op}..{last_op}")
         for s in range(args.first_op, args.last_op):
@@ -407,7 +410,7 @@ cdef class RowPredictor:
         args.order, args.lr, args.weight, args.losses = NULL, NULL, NULL, NULL
         args.offsets = offsets
         args.n_steps, args.first_number, args.first_op = 1, 0, 0
-        args.last_op, args.n_threads = self._engine._plan.n_ops, 1
+        args.last_op, args.n_threads, args.apart = self._engine._plan.n_ops, 1, FM_APART_NEAR
         PyObject_GetBuffer(out, &to, PyBUF_STRIDED_RO)
         gather.kind = SINGLE if self._format == b"f" else DOUBLE
         gather.data, gather.data_row, gather.data_column = <const char *>x.buf, x.strides[0], x.itemsize
