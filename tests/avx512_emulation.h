@@ -39,3 +39,5 @@ static inline __m512d emulated_set1_pd(double s) { return (__m512d){s, s, s, s, 
 #define _mm512_sqrt_ps(a) emulated_sqrt_ps(a, a, a)
 #define _mm512_sqrt_pd(a) emulated_sqrt_pd(a, a, a)
 #define _mm512_mul_epu32(a, b) emulated_mul_epu32(a, b, a)
+#define _mm512_stream_ps(p, a) (*(__m512 *)(p) = (a))
+#define _mm512_stream_pd(p, a) (*(__m512d *)(p) = (a))
