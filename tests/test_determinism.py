@@ -101,6 +101,28 @@ def test_workers_with_ops_of_their_own_have_the_same_bits(dtype, sizes, threads,
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize(
+    "optimizer", [SGD(0.01), SGD(0.01, momentum=0.9, l2=1e-3), Adam(0.01), RMSprop(0.01, clip_norm=0.5)], ids=str
+)
+@pytest.mark.parametrize("workers", [2, 3])
+def test_cores_that_are_far_apart_have_the_same_bits(dtype, optimizer, workers, rng):
+    # Of these weights some are small and some large enough to go past the caches, and to be asked for before that.
+    X, y = rng.standard_normal((ROWS, 60)), rng.integers(0, 10, ROWS)
+    found = []
+    for n, far_apart in ((1, None), (workers, False), (workers, True), (workers, None)):
+        net = MLP([60, 90, 300, 310, 10], dtype=dtype, seed=2)
+        trainer = Trainer(net, optimizer)
+        plan = trainer.plan_for(100, True)
+        assert plan.work > WORTH_A_BARRIER
+        runner = executor(plan, "engine")
+        for i, array in zip(plan.gathers, (X, y), strict=True):
+            runner.bind(i, array)
+        offsets = np.minimum(np.arange(13) * 100, ROWS)
+        losses = runner.run(None, offsets, np.full(12, 0.01), n_threads=n, far_apart=far_apart)
+        found.append((net.parameters.tobytes(), losses.tobytes(), *(s.tobytes() for s in trainer.states)))
+    assert len(set(found)) == 1
+
+
 def test_a_step_in_parts_may_change_its_workers(dtype, rng):
     fastmlp.set_num_threads(2)
     X, y = rng.standard_normal((500, 100)), rng.integers(0, 5, 500)

@@ -1,4 +1,4 @@
-"""Where the workers of a team start: not on their caller's processor, if there are enough."""
+"""Where the workers of a team start: not on their caller's processor, if there are enough. How far apart they are."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import pytest
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
 
 # Prints how many workers, in 50 runs, were allowed on all processors, how many on all but one, and whether the caller
-# may still run on all.
+# may still run on all; and how often workers disagreed on how far apart they are.
 PROGRAM = r"""
 #define _GNU_SOURCE
 #include "threads.h"
@@ -22,6 +22,7 @@ PROGRAM = r"""
 
 static cpu_set_t before;
 static int all, others; /* of the workers on these processors */
+static int disagree;    /* how often two workers had not measured the same */
 
 static void work(void *context, fm_team *team, int me, int n)
 {
@@ -33,6 +34,13 @@ static void work(void *context, fm_team *team, int me, int n)
     const int counted = CPU_EQUAL(&both, &mine) ? CPU_COUNT(&mine) : -1;
     int *const count = counted == CPU_COUNT(&before) ? &all : &others;
     if (me && counted >= CPU_COUNT(&before) - 1) __atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
+    static int far[2];
+    for (int i = 0; i < 2; i++) {
+        const int mine = fm_far_apart(team, me);
+        if (!me) far[i] = mine;
+        fm_barrier(team);
+        if (mine != far[i] || mine >> 1) __atomic_fetch_add(&disagree, 1, __ATOMIC_RELAXED);
+    }
 }
 
 int main(int argc, char **argv)
@@ -46,7 +54,7 @@ int main(int argc, char **argv)
     sched_setaffinity(0, sizeof before, &before);
     for (int i = 0; i < 50; i++) fm_team_run(workers, work, 0);
     sched_getaffinity(0, sizeof now, &now);
-    printf("%d %d %d\n", all, others, CPU_EQUAL(&now, &before));
+    printf("%d %d %d %d\n", all, others, CPU_EQUAL(&now, &before), disagree);
 }
 """
 
@@ -74,7 +82,8 @@ def test_workers_keep_off_their_callers_processor_where_there_are_enough(program
     if len(os.sched_getaffinity(0)) < cpus:
         pytest.skip(f"needs {cpus} processors")
     done = subprocess.run([program, str(workers), str(cpus)], capture_output=True, text=True, timeout=60)
-    everywhere, others, same = map(int, done.stdout.split())
+    everywhere, others, same, disagree = map(int, done.stdout.split())
     started = 50 * (workers - 1)
     assert (everywhere, others) == ((0, started) if elsewhere else (started, 0))
     assert same, "the caller may run where it could before"
+    assert not disagree
