@@ -168,6 +168,7 @@ class Contest:
         if "error" not in answer:
             answer = process.ask("time", count=1)  # what compiles on first use does it here
         for _ in range(12):
+            self.settle()  # a disturbed call would make for short turns
             answer = process.ask("time", count=count) if "error" not in answer else answer
             if "error" in answer:
                 row.notes[who] = answer["error"]

@@ -29,6 +29,7 @@ from .snapshot import Snapshot
 if TYPE_CHECKING:
     from .trainer import Trainer
 
+TRIAL = 32  # of a slice: a trial with another number of workers takes a millisecond or two
 GROUP_ROWS = 1 << 16  # epochs of a tiny data set run together up to so many rows
 
 # Ctrl-C reaches the main thread only: one that trains networks in other threads sets this event to stop them.
@@ -261,7 +262,7 @@ class EpochLoop:
             if cancel and cancel.is_set():
                 raise KeyboardInterrupt("the training was cancelled")
             trial, n_threads = self.workers.trial, self.workers.number
-            some = max(1, self.pace.steps // 8) if trial else self.pace.steps
+            some = max(1, self.pace.steps // TRIAL) if trial else self.pace.steps
             stop, start = min(done + some, len(losses)), time.perf_counter()
             with WholeSteps():
                 part, rates = offsets[done : stop + 1], lr[done:stop]

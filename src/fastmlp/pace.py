@@ -57,7 +57,7 @@ class Workers:
     1
     """
 
-    LARGE = 1e8
+    LARGE = 2e7
     SOON, LATE = 4, 32  # calls from one trial to the next: more and more, while they change nothing
     LATEST = 3
 
