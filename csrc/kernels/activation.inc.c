@@ -156,12 +156,14 @@ static void activation_backward(int kind, real param, const real *y_panel, int64
     }
 }
 
-/* dx *= act' of an op, for a block of rows and vectors, by the output of the layer below. */
-static void through_activation(const fm_op *op, int64_t r, int64_t j, int64_t rows, int64_t vectors)
+/* Row r, column j of an op's dx. */
+static real *dx_at(const fm_op *op, int64_t r, int64_t j) { return (real *)op->dx.p + r * op->dx.ld + j; }
+
+/* dx *= act' of an op, for a block of rows and vectors at (r, j), by the output of the layer below. */
+static void through_activation(const fm_op *op, int64_t r, int64_t j, int64_t rows, int64_t vectors, real *dx, int64_t ld)
 {
     const real *y = (const real *)op->y.p + r * op->y.ld + j, *z = op->z.p ? (const real *)op->z.p + r * op->z.ld + j : y;
-    real *dx = (real *)op->dx.p + r * op->dx.ld + j;
-    activation_backward(op->kind, (real)op->param, y, op->y.ld, z, op->z.ld, dx, op->dx.ld, rows, vectors);
+    activation_backward(op->kind, (real)op->param, y, op->y.ld, z, op->z.ld, dx, ld, rows, vectors);
 }
 
 /* ---- rows: the ops ------------------------------------------------------------------------------------------ */

@@ -4,33 +4,56 @@
  * rows of w. */
 
 #define DISTANT (8 << 20) /* bytes of weights that come from memory each time */
+#define HANDED_OUT 512    /* bytes of a row of dx, from which it is worth the way round */
+#define HANDED_ROWS 128   /* at most, of a plan's block of rows */
+
+/* Whether dx goes past the caches: the next op on parameters has all workers read it, and the next step takes every line
+ * back; see is_streamed. */
+static int is_handed_out(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    const int64_t rows = end - begin, bytes = op->dx.ld * (int64_t)sizeof(real);
+    const int aligned = (uintptr_t)op->dx.p % LINE == 0 && bytes % LINE == 0;
+    return step->far_apart && aligned && bytes >= HANDED_OUT && rows < step->rows && rows <= HANDED_ROWS;
+}
+
+/* A block of dx that lies in scratch: through the activation, and to (r, j) past the caches. */
+static void hand_out(const fm_op *op, int64_t r, int64_t j, int64_t rows, int64_t vectors, real *scratch, int64_t ld)
+{
+    real *dx = dx_at(op, r, j);
+    through_activation(op, r, j, rows, vectors, scratch, ld);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t v = 0; v < vectors * LANES; v += LANES) vf_stream(dx + i * op->dx.ld + v, vf_load(scratch + i * ld + v));
+}
 
 /* dx = dy w^T by columns of dx: a panel of them from as many rows of w, transposed for all rows of the batch. */
-static void back_by_columns(const fm_op *op, int64_t begin, int64_t end)
+static void back_by_columns(const fm_op *op, int64_t begin, int64_t end, int handed_out)
 {
-    const int64_t rows = end - begin, vectors = vectors_of(op->n_in), ldx = op->dx.ld, ldw = op->w.ld;
+    const int64_t rows = end - begin, vectors = vectors_of(op->n_in), ldw = op->w.ld;
     const real *dy = (const real *)op->dy.p + begin * op->dy.ld, *w = op->w.p;
-    real *dx = (real *)op->dx.p + begin * ldx;
+    real scratch[HANDED_ROWS * 2 * LANES] __attribute__((aligned(64)));
     real wt[RUN_K * 2 * LANES] __attribute__((aligned(64)));
-    const int far = op->n_in * ldw * (int64_t)sizeof(real) > FAR;
+    const int far = weight_bytes(op) > FAR;
 
     for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
         const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = vectors - v >= 2);
+        const int64_t ldx = handed_out ? width : op->dx.ld;
+        real *dx = handed_out ? scratch : dx_at(op, begin, j);
         const int64_t left = op->n_in - j - width, next = left > 0 ? at_most(left, width) * ldw / width : 0;
         const int64_t look = look_every(op->n_out, tiles_in(rows, (int)log2), next ? larger_of(next, rows) : 0);
         struct ahead ahead[2] = { /* the rows of w that the next panel is made of, one piece of memory; and its dx */
-            ahead_of(w + (j + width) * ldw, width, next), ahead_of(dx + j + width, ldx, next ? rows : 0),
+            ahead_of(w + (j + width) * ldw, width, next), ahead_of(handed_out ? dx : dx + width, ldx, next ? rows : 0),
         };
         for (int64_t k = 0, run; k < op->n_out; k += run) {
             run = at_most(op->n_out - k, RUN_K);
             transpose(w + j * ldw + k, ldw, at_most(op->n_in - j, width), run, wt, width, width);
             struct product p = {
-                .k = run, .a = dy + k, .lda = op->dy.ld, .b = wt, .ldb = width, .c = dx + j, .ldc = ldx,
-                .init = k ? dx + j : zeros, .ldi = k ? ldx : 0, .ahead = ahead, .n_ahead = far ? 2 : 0, .look = look,
+                .k = run, .a = dy + k, .lda = op->dy.ld, .b = wt, .ldb = width, .c = dx, .ldc = ldx,
+                .init = k ? dx : zeros, .ldi = k ? ldx : 0, .ahead = ahead, .n_ahead = far ? 2 : 0, .look = look,
             };
             panel(&p, rows, log2);
         }
-        through_activation(op, begin, j, rows, (int64_t)1 << log2);
+        if (handed_out) hand_out(op, begin, j, rows, (int64_t)1 << log2, dx, ldx);
+        else through_activation(op, begin, j, rows, (int64_t)1 << log2, dx, ldx);
     }
 }
 
@@ -59,8 +82,25 @@ static void back_through_panels(const fm_op *op, struct back_panel *panels, int 
     }
 }
 
+/* A panel's dx for rows i .. i + height - 1 of w, turned and finished. */
+static void finish_panel(const fm_op *op, const struct back_panel *a, int64_t i, int64_t height, int handed_out)
+{
+    real scratch[2 * LANES * 4 * LANES] __attribute__((aligned(64)));
+    if (!handed_out) {
+        real *dx = dx_at(op, a->first, i);
+        transpose(a->dxt, a->width, height, a->rows, dx, op->dx.ld, vectors_of(height) * LANES);
+        through_activation(op, a->first, i, a->rows, vectors_of(height), dx, op->dx.ld);
+        return;
+    }
+    for (int64_t t = 0, some; t < height; t += some) {
+        some = at_most(height - t, 4 * LANES);
+        transpose(a->dxt + t * a->width, a->width, some, a->rows, scratch, 4 * LANES, vectors_of(some) * LANES);
+        hand_out(op, a->first, i + t, a->rows, vectors_of(some), scratch, 4 * LANES);
+    }
+}
+
 /* dx^T = w dy^T by rows of the batch: panels of them, transposed before and after, for all rows of w as they lie. */
-static void back_by_panels(const fm_op *op, struct back_panel *panels, int most, int64_t begin, int64_t end)
+static void back_by_panels(const fm_op *op, struct back_panel *panels, int most, int64_t begin, int64_t end, int handed_out)
 {
     while (begin < end) {
         int n = 0;
@@ -73,26 +113,22 @@ static void back_by_panels(const fm_op *op, struct back_panel *panels, int most,
             height = at_most(op->n_in - i, RUN_K);
             for (int64_t k = 0; k < op->n_out; k += RUN_K)
                 back_through_panels(op, panels, n, i, height, k, at_most(op->n_out - k, RUN_K));
-            for (struct back_panel *a = panels; a < panels + n; a++) {
-                real *dx = (real *)op->dx.p + a->first * op->dx.ld + i;
-                transpose(a->dxt, a->width, height, a->rows, dx, op->dx.ld, vectors_of(height) * LANES);
-                through_activation(op, a->first, i, a->rows, vectors_of(height));
-            }
+            for (struct back_panel *a = panels; a < panels + n; a++) finish_panel(op, a, i, height, handed_out);
         }
     }
 }
 
-NOINLINE void back_by_rows(const fm_op *op, int64_t begin, int64_t end)
+NOINLINE void back_by_rows(const fm_op *op, int64_t begin, int64_t end, int handed_out)
 {
     struct back_panel panel;
-    back_by_panels(op, &panel, 1, begin, end);
+    back_by_panels(op, &panel, 1, begin, end, handed_out);
 }
 
 /* Several panels at once, in half of the second-level cache: what comes from memory comes once for all of them. */
-NOINLINE void back_by_rows_from_memory(const fm_op *op, int64_t begin, int64_t end)
+NOINLINE void back_by_rows_from_memory(const fm_op *op, int64_t begin, int64_t end, int handed_out)
 {
     struct back_panel panels[4];
-    back_by_panels(op, panels, 4, begin, end);
+    back_by_panels(op, panels, 4, begin, end, handed_out);
 }
 
 /* Both give the same bits. What they differ in: how many squares are transposed, and the lanes that stay empty. */
@@ -105,7 +141,9 @@ static int rows_are_cheaper(const fm_op *op, int64_t rows)
 
 static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
+    const int handed_out = is_handed_out(op, step, begin, end);
     if (is_small(op, end - begin)) small_backs[op->n_in > LANES][small_activation(op->kind)](op, step, begin, end);
-    else if (!rows_are_cheaper(op, end - begin)) back_by_columns(op, begin, end);
-    else (op->n_in * op->w.ld * (int64_t)sizeof(real) > DISTANT ? back_by_rows_from_memory : back_by_rows)(op, begin, end);
+    else if (!rows_are_cheaper(op, end - begin)) back_by_columns(op, begin, end, handed_out);
+    else (weight_bytes(op) > DISTANT ? back_by_rows_from_memory : back_by_rows)(op, begin, end, handed_out);
+    if (handed_out) vf_streamed();
 }

@@ -97,7 +97,7 @@ INLINE void small_back_of(int nv, int act, const fm_op *op, const fm_step *step,
         .c = (real *)op->dx.p + begin * op->dx.ld, .ldc = op->dx.ld,
     };
     small_product_of(nv, act, &p, rows, act == OTHER ? 0 : (const real *)op->y.p + begin * op->y.ld, op->y.ld);
-    if (act == OTHER) through_activation(op, begin, 0, rows, nv);
+    if (act == OTHER) through_activation(op, begin, 0, rows, nv, dx_at(op, begin, 0), op->dx.ld);
 }
 
 /* A function for each combination of constants: each has all registers. */
