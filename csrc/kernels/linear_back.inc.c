@@ -25,8 +25,9 @@ static void hand_out(const fm_op *op, int64_t r, int64_t j, int64_t rows, int64_
         for (int64_t v = 0; v < vectors * LANES; v += LANES) vf_stream(dx + i * op->dx.ld + v, vf_load(scratch + i * ld + v));
 }
 
-/* dx = dy w^T by columns of dx: a panel of them from as many rows of w, transposed for all rows of the batch. */
-static void back_by_columns(const fm_op *op, int64_t begin, int64_t end, int handed_out)
+/* dx = dy w^T by columns of dx: a panel of them from as many rows of w, transposed for all rows of the batch. The last
+ * argument is a constant. */
+INLINE void back_by_columns_as(const fm_op *op, int64_t begin, int64_t end, int handed_out)
 {
     const int64_t rows = end - begin, vectors = vectors_of(op->n_in), ldw = op->w.ld;
     const real *dy = (const real *)op->dy.p + begin * op->dy.ld, *w = op->w.p;
@@ -56,6 +57,9 @@ static void back_by_columns(const fm_op *op, int64_t begin, int64_t end, int han
         else through_activation(op, begin, j, rows, (int64_t)1 << log2, dx, ldx);
     }
 }
+
+NOINLINE void back_by_columns(const fm_op *op, int64_t begin, int64_t end) { back_by_columns_as(op, begin, end, 0); }
+NOINLINE void back_by_columns_to_hand_out(const fm_op *op, int64_t begin, int64_t end) { back_by_columns_as(op, begin, end, 1); }
 
 /* Rows of the batch that lie across: their dy for a run of columns, and their dx for as many rows of w. */
 struct back_panel {
@@ -143,7 +147,7 @@ static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int
 {
     const int handed_out = is_handed_out(op, step, begin, end);
     if (is_small(op, end - begin)) small_backs[op->n_in > LANES][small_activation(op->kind)](op, step, begin, end);
-    else if (!rows_are_cheaper(op, end - begin)) back_by_columns(op, begin, end, handed_out);
+    else if (!rows_are_cheaper(op, end - begin)) (handed_out ? back_by_columns_to_hand_out : back_by_columns)(op, begin, end);
     else (weight_bytes(op) > DISTANT ? back_by_rows_from_memory : back_by_rows)(op, begin, end, handed_out);
     if (handed_out) vf_streamed();
 }
