@@ -15,10 +15,10 @@
 
 #define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
 #define SPINS 1000            /* ~15 us: about as long as evenly loaded workers wait for one another */
-#define TRIPS 8               /* between two cores: from 50 ns within a complex of cores to 300 between two */
-#define FAR_APART 150e-9      /* seconds, there and back */
-#define ANSWERS 20000         /* looks for one, ~10 us, before the other is thought to be elsewhere */
 #define YIELDS 200            /* then offer the core to whoever else wants it, and then sleep */
+#define TRIPS 8               /* of a ball, there and back, that are timed together */
+#define FAR_APART 150e-9      /* seconds a trip: 50 ns were seen within a complex of cores, 300 between two */
+#define ANSWERS 20000         /* looks for one, ~10 us, before the other is thought to be elsewhere */
 
 struct fm_team {
     fm_work *work;

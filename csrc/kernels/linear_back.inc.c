@@ -13,7 +13,7 @@ static int is_handed_out(const fm_op *op, const fm_step *step, int64_t begin, in
 {
     const int64_t rows = end - begin, bytes = op->dx.ld * (int64_t)sizeof(real);
     const int aligned = (uintptr_t)op->dx.p % LINE == 0 && bytes % LINE == 0;
-    return step->far_apart && aligned && bytes >= HANDED_OUT && rows < step->rows && rows <= HANDED_ROWS;
+    return FM_STREAMS && step->far_apart && aligned && bytes >= HANDED_OUT && rows < step->rows && rows <= HANDED_ROWS;
 }
 
 /* A block of dx that lies in scratch: through the activation, and to (r, j) past the caches. */

@@ -109,7 +109,7 @@ typedef void tile_fn(const struct product *p);
         EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
         for (int64_t i = 0; i < k;) {                                                                                  \
             const int64_t stop = nv > 2 || !p->n_ahead || k - i < p->look ? k : i + p->look;                           \
-            if (nv <= 2) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, TAKES_##form); /* wider ones have too few rows for it */    \
+            if (nv <= 2) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, TAKES_##form); /* wider: too few rows */      \
             for (; i < stop; i++, b += ldb) {                                                                          \
                 vf bv[nv];                                                                                             \
                 AT                                                                                                     \

@@ -59,16 +59,14 @@ static struct mover mover_of(const fm_op *op, const fm_step *step, int bias)
 
 static int64_t weight_bytes(const fm_op *op) { return op->n_in * op->w.ld * (int64_t)sizeof(real); }
 
-static inline int is_shared(const fm_op *op, int64_t begin, int64_t end)
-{
-    return end - begin < op->n_in;
-}
+static inline int is_shared(const fm_op *op, int64_t begin, int64_t end) { return end - begin < op->n_in; }
 
 static int is_streamed(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int aligned = (uintptr_t)op->w.p % LINE == 0 && op->w.ld * (int64_t)sizeof(real) % LINE == 0;
     const int64_t bytes = weight_bytes(op);
-    return step->far_apart && is_shared(op, begin, end) && aligned && bytes >= STREAMED_LEAST && bytes <= STREAMED_MOST;
+    const int fits = FM_STREAMS && aligned && bytes >= STREAMED_LEAST && bytes <= STREAMED_MOST;
+    return fits && step->far_apart && is_shared(op, begin, end);
 }
 
 /* Whether the bias moves by another rule than the weights. */
@@ -161,7 +159,7 @@ static void update(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
         mover.stream = !bias && is_streamed(op, step, begin, end);
         move(&mover, op, first * op->w.ld, (const real *)op->g.p + first * op->g.ld, op->g.ld, last - first, vectors_of(op->n_out));
     }
-    vf_streamed();
+    if (step->far_apart) vf_streamed();
 }
 
 /* part[r] = sum of g[r, :]^2, added on a block of lanes and then across it. */

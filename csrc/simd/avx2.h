@@ -7,6 +7,7 @@
 #pragma GCC target("avx2,fma,prfchw")
 #endif
 #define FM_BYTES 32
+#define FM_STREAMS 1
 #include "words.h"
 
 #if FM_REAL == 32

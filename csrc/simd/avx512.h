@@ -7,6 +7,7 @@
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prfchw")
 #endif
 #define FM_BYTES 64
+#define FM_STREAMS 1
 #include "words.h"
 
 #if FM_REAL == 32

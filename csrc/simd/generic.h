@@ -1,6 +1,7 @@
 /* Vector words for any CPU: 16 bytes through the compiler's vector extension, and a multiply-add in two roundings
  * (a fused one without hardware for it is a library call), which is why this target's bits are its own. */
 #define FM_BYTES 16
+#define FM_STREAMS 0
 #include "words.h"
 
 static inline vf vf_set1(real s) { return s - (vf){0}; } /* s - 0 is s, also for -0 */

@@ -1,6 +1,7 @@
 /* Vector words for ARM64 NEON: 16 bytes, four of them a block. NEON is ARM64's baseline: there is no region to open. */
 #include <arm_neon.h>
 #define FM_BYTES 16
+#define FM_STREAMS 0
 #include "words.h"
 
 /* vmaxq and vminq differ from x86 on NaN and on signed zeros; compare and select agrees everywhere. */

@@ -1,5 +1,5 @@
 /* The vector words that need no instruction of their own: types, loads, masks, lane order. Included by each ISA header
- * after FM_BYTES; FM_REAL is 32 or 64.
+ * after FM_BYTES and FM_STREAMS; FM_REAL is 32 or 64.
  *
  * vf is one native vector of LANES reals, vi the integers of the same width. A block is 64 bytes on every ISA (NB
  * vectors, BLOCK reals): reductions over lanes are defined on blocks, so that they add in the same order everywhere. */
@@ -31,8 +31,8 @@ typedef real vf_unaligned __attribute__((vector_size(FM_BYTES), aligned(sizeof(r
 
 static inline vf vf_load(const real *p) { return *(const vf_unaligned *)p; }
 static inline void vf_store(real *p, vf v) { *(vf_unaligned *)p = v; }
-/* Each ISA header adds vf_stream, a store past the caches to an aligned address where there is one, and vf_streamed, which
- * makes those before it visible to other workers. */
+/* Each ISA header adds vf_stream, a store past the caches to an aligned address (a plain one if not FM_STREAMS), and
+ * vf_streamed, which makes those before it visible to other workers. */
 
 /* Lane masks are all ones or all zeros, as comparisons (a > b) give them. */
 static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
