@@ -233,10 +233,11 @@ class EpochLoop:
         )
 
     def _record(self, losses: NDArray[np.float64], lr: NDArray[np.float64], seconds: float) -> None:
-        share = self._share()
-        epochs = len(losses)
-        # A sum along rows: unlike a matrix product, it has the same bits in groups of any size.
-        loss = (losses * share).sum(axis=1) / share.sum(axis=-1)
+        epochs, batches = losses.shape
+        loss = losses[:, 0]
+        if batches > 1:  # a sum along rows: unlike a matrix product, it has the same bits in groups of any size
+            share = self._share()
+            loss = (losses * share).sum(axis=1) / share.sum(axis=-1)
         rate = float(lr[0, -1]) if (lr == lr[0, -1]).all() else lr[:, -1].copy()
         self.history.extend(epochs, loss=loss, learning_rate=rate, seconds=seconds, samples_per_second=self.n / seconds)
 

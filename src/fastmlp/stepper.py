@@ -146,6 +146,8 @@ class Stepper:
         """The learning rate of every batch of some epochs: that of the update it is for."""
         updates = self.updates(batches)
         rates = self.optimizer.rates(self.steps, epochs * updates, total_steps)
+        if self.options.accumulate == 1:
+            return rates
         return np.repeat(rates.reshape(epochs, updates), self.options.accumulate, axis=1)[:, :batches].reshape(-1)
 
     def _run(
