@@ -111,10 +111,11 @@ def test_seconds_are_those_of_training_alone():
     np.testing.assert_allclose(np.multiply(history.seconds, history.samples_per_second), len(X))
 
 
-def test_losses_are_weighted_means_over_the_rows_of_an_epoch():
+@pytest.mark.parametrize("batch_size", [7, 31, None])
+def test_losses_are_weighted_means_over_the_rows_of_an_epoch(batch_size):
     weight = np.linspace(0.1, 3, 60)
     net = MLP([2, 6, 2], dtype="float64")
-    history = net.fit(X, Y, epochs=2, batch_size=7, sample_weight=weight, optimizer=SGD(1e-12))
+    history = net.fit(X, Y, epochs=2, batch_size=batch_size, sample_weight=weight, optimizer=SGD(1e-12))
     assert history.loss == pytest.approx([net.evaluate(X, Y, weight)["loss"]] * 2, rel=1e-6)
     assert history.loss != pytest.approx([net.evaluate(X, Y)["loss"]] * 2, rel=1e-6)
 

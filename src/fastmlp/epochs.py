@@ -257,24 +257,27 @@ class EpochLoop:
         steps = len(self.offsets) - 1
         lr = self.trainer.rates(epochs, steps, self.total_steps)  # first: it may refuse what a schedule gives
         order, offsets = self._order(epochs)
-        losses = np.empty(epochs * steps)
+        parts: list[NDArray[np.float64]] = []
         cancel, done = CANCEL.get(), 0
-        while done < len(losses):
+        while done < epochs * steps:
             if cancel and cancel.is_set():
                 raise KeyboardInterrupt("the training was cancelled")
             trial, n_threads = self.workers.trial, self.workers.number
             some = max(1, self.pace.steps // TRIAL) if trial else self.pace.steps
-            stop, start = min(done + some, len(losses)), time.perf_counter()
+            stop, start = min(done + some, epochs * steps), time.perf_counter()
             with WholeSteps():
                 part, rates = offsets[done : stop + 1], lr[done:stop]
-                losses[done:stop] = self.trainer._run(
-                    self.runner, order, part, rates, self.data, n_threads=n_threads, epoch_rows=self.n
+                parts.append(
+                    self.trainer._run(
+                        self.runner, order, part, rates, self.data, n_threads=n_threads, epoch_rows=self.n
+                    )
                 )
             seconds = time.perf_counter() - start
             self.workers.took(stop - done, seconds)
             if not trial:
                 self.pace.took(stop - done, seconds)
             done = stop
+        losses = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return losses.reshape(epochs, steps), lr.reshape(epochs, steps)
 
     def _order(self, epochs: int) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
