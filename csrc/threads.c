@@ -72,7 +72,7 @@ void fm_barrier(fm_team *team)
         return;
     }
     atomic_store_explicit(&team->waiting, 0, memory_order_relaxed);
-    atomic_store(&team->phase, phase + 1); /* sequentially consistent, as is the sleepers' count: no wake-up is lost */
+    atomic_fetch_add(&team->phase, 1); /* not a plain store: QEMU lets the load below overtake one, and a wake-up is lost */
     if (atomic_load(&team->sleepers)) {
         pthread_mutex_lock(&team->lock);
         pthread_cond_broadcast(&team->woken);
