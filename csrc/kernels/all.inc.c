@@ -1,6 +1,9 @@
 /* Everything one target runs in one type. A target file sets FM_REAL and FM_KERNELS, includes its vector words, then this. */
+#include "counting.inc.c"
 #include "vmath.inc.c"
 #include "activation.inc.c"
+#include "optimizer.inc.c"
+#include "meanwhile.inc.c"
 #include "matmul.inc.c"
 #include "transpose.inc.c"
 #include "update.inc.c"

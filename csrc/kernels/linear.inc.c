@@ -45,7 +45,7 @@ NOINLINE void wide_linear(const fm_op *op, const fm_step *step, int64_t begin, i
                 .k = run, .a = x + k, .lda = op->x.ld, .at = at, .skip = op->first_in + k, .b = w + k * ldw + j, .ldb = ldw,
                 .c = y + j, .ldc = ldy, .init = k ? y + j : init + j, .ldi = k ? ldy : op->init.ld,
                 .relu = last && op->kind == FM_ACT_relu,
-                .ahead = ahead, .n_ahead = far ? 2 : 0, .look = look,
+                .look = look, .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
             panel(&p, rows, log2);
             if (last && op->kind != FM_ACT_relu)
@@ -89,86 +89,125 @@ static void pack_panels(const real *dy, int64_t ldy, int64_t rows, int64_t span,
     }
 }
 
-/* The parameters of a tile to come, which will move them. */
-static int next_parameters(const fm_op *op, int64_t i, int64_t rows, int64_t j, struct ahead ahead[3])
-{
-    const fm_mat of[3] = {op->w, op->s1, op->s2};
-    int n = 0;
-    for (int m = 0; m < 3; m++)
-        if (of[m].p) ahead[n++] = ahead_of((const real *)of[m].p + i * of[m].ld + j, of[m].ld, rows);
-    return n;
-}
-
 /* The rows of the next batch lie in random order in memory, where the processor cannot guess them; asked for all at once
  * they would keep everything else waiting. So each tile of the first layer's weights asks for its share. */
 struct fetch {
-    const fm_op *op;
-    const fm_step *step;
-    int64_t first, bytes; /* of each row */
-    int64_t pace;         /* lines a tile */
-    int64_t row, at;      /* the next line */
+    const char *data;           /* where what is read of the data's first row begins */
+    int64_t data_row, bytes;    /* from one row to the next, and of each */
+    const int64_t *row, *last;  /* the row at hand, and the end */
+    const char *line, *end;     /* of that row: the next line, and the end */
+    int64_t pace;               /* lines a tile */
 };
+
+/* To the row at hand, if there is one. */
+static inline void fetch_row(struct fetch *f)
+{
+    if (f->row == f->last) f->pace = 0;
+    else f->line = f->data + *f->row * f->data_row, f->end = f->line + f->bytes;
+}
 
 static inline struct fetch fetch_of(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t tiles)
 {
-    struct fetch f = {.op = op, .step = step};
     const int64_t first = op->partial ? begin : 0, last = op->partial ? end : op->n_in;
-    f.first = first * op->data_column, f.bytes = (last - first) * op->data_column;
+    struct fetch f = {.data_row = op->data_row, .bytes = (last - first) * op->data_column};
     if (!op->data || !step->coming || f.bytes < 256 || op->data_column > 8) return f; /* the cache has small ones anyway */
+    f.data = op->data + first * op->data_column, f.row = step->coming, f.last = step->coming + step->coming_rows;
     f.pace = parts_of(step->coming_rows * ((f.bytes + LINE - 1) / LINE), tiles);
+    fetch_row(&f);
     return f;
 }
 
 static inline void fetch_some(struct fetch *f)
 {
-    for (int64_t n = f->pace; n > 0 && f->row < f->step->coming_rows; n--) {
-        __builtin_prefetch(f->op->data + f->step->coming[f->row] * f->op->data_row + f->first + f->at, 0, 2);
-        f->at += LINE;
-        if (f->at >= f->bytes) f->at = 0, f->row++;
+    for (int64_t n = f->pace; n > 0 && f->pace; n--) {
+        __builtin_prefetch(f->line, 0, 2);
+        f->line += LINE;
+        if (f->line >= f->end) f->row++, fetch_row(f);
     }
 }
 
-/* Both ways to the gradient of the weights: into g, on top of what is there; or, with a mover, on from a tile of scratch.
- * Tiles go down a panel, whose dy stays in the first-level cache; where the weights come from afar, along the rows of a
+/* A gradient on its way: into g, on top of what is there; or, with a mover, into one of two tiles of scratch. The weights
+ * of one are moved while the other is added up. */
+struct gradient {
+    const fm_op *op;
+    const struct mover *mover;
+    int go_on, far;                         /* add to g; the parameters come from afar */
+    tile_fn *const (*still)[TALLEST_TILE];  /* tiles that move nothing, by width and height */
+    tile_fn *const *moving;                 /* tiles of two vectors that do, by height; or null */
+    struct product product;
+    struct behind behind;
+    struct ahead ahead[3];
+    real *tile, *other;
+};
+
+/* Asks for the parameters of a tile, which are going to be moved in the next. */
+static void look_at_parameters(struct gradient *s, int64_t i, int64_t j, int64_t rows)
+{
+    const fm_mat of[3] = {s->op->w, s->op->s1, s->op->s2};
+    s->product.n_ahead = 0;
+    for (int m = 0; m < 3; m++)
+        if (of[m].p) s->ahead[s->product.n_ahead++] = ahead_of((const real *)of[m].p + i * of[m].ld + j, of[m].ld, rows);
+}
+
+/* The tile of rows i .. i + rows - 1 from column j on, 1 << log2 vectors wide. */
+INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows, int log2)
+{
+    struct product *p = &s->product;
+    const int moves = s->moving && s->moving[rows] && log2 == 1 && s->behind.vectors == 2;
+    p->c = s->mover ? s->tile : (real *)s->op->g.p + i * s->op->g.ld + j;
+    p->ldc = s->mover ? LANES << log2 : s->op->g.ld;
+    if (s->go_on) p->init = p->c;
+    if (s->far && moves) p->own = (const char *)((const real *)s->op->w.p + i * s->op->w.ld + j);
+    if (s->far && !moves) look_at_parameters(s, i, j, rows);
+    if (s->far || moves) p->look = look_every(p->k, 1, rows);
+    (moves ? s->moving[rows] : s->still[log2][rows - 1])(p);
+    if (!s->mover) return;
+    catch_up(&s->behind, s->op);
+    fall_behind(&s->behind, s->op, i, j, rows, 1 << log2, s->tile);
+    if (!s->far && !s->moving) catch_up(&s->behind, s->op); /* at once: it is still at hand */
+    real *swap = s->tile;
+    s->tile = s->other, s->other = swap;
+}
+
+/* Tiles go down a panel, whose dy stays in the first-level cache; where the weights come from afar, along the rows of a
  * block of panels: w and the optimizer's state are then walked through in order, and a tile's columns of x stay instead. */
 static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
                             const struct mover *mover)
 {
-    const int64_t span = end - begin, vectors = vectors_of(op->n_out), ldx = op->x.ld, ldy = op->dy.ld, ldg = op->g.ld;
-    const real *x = (const real *)op->x.p + first * ldx, *dy = (const real *)op->dy.p + first * ldy;
+    const int64_t span = end - begin, vectors = vectors_of(op->n_out), ldy = op->dy.ld;
+    const real *x = (const real *)op->x.p + first * op->x.ld, *dy = (const real *)op->dy.p + first * ldy;
     const int go_on = !mover && (first || op->accumulate), packs = span >= PACKED_SPAN && vectors > 2 && rows * 2 * LANES <= PACKED;
     const int far = mover && (weight_bytes(op) > (is_shared(op, begin, end) ? SHARED : NEAR));
     const real *const *at = rows_in_place(op, step, first);
-    real packed[PACKED] __attribute__((aligned(64))), tile[TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
+    real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int64_t block = far && packs ? PACKED / rows / (2 * LANES) * 2 : 1; /* vectors; at least a panel */
     struct fetch fetch = fetch_of(op, step, begin, end, tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2));
+    struct gradient s = {
+        .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .behind.mover = mover,
+        .still = tiles[at ? TI : TN], .moving = moving_tiles_for(op, mover, rows, at != 0),
+        .product = {.k = rows, .lda = op->x.ld, .at = at, .ldb = ldy, .init = zeros, .ldi = go_on ? op->g.ld : 0},
+    };
+    s.product.ahead = s.ahead, s.product.behind = &s.behind;
 
     for (int64_t v0 = 0, v1; v0 < vectors; v0 = v1) {
         v1 = at_most(vectors, v0 + block);
         if (block == 1) v1 = v0 + (1 << panel_log2(span, vectors - v0));
         if (packs) pack_panels(dy + v0 * LANES, ldy, rows, span, v1 - v0, packed);
         for (int64_t i = begin, left = tiles_in(span, panel_log2(span, v1 - v0)), m; i < end; i += m, left--) {
-            m = left == 1 ? end - i : (end - i + left - 1) / left;
-            const int64_t look = look_every(rows, 1, m);
+            m = (end - i) / left; /* later ones are taller, and have a look for every row of the one before */
             const real *b = packed;
+            s.product.a = x + i, s.product.skip = i;
             for (int64_t v = v0, log2; v < v1; v += 1 << log2) {
-                const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = panel_log2(span, v1 - v));
-                real *g = mover ? tile : (real *)op->g.p + i * ldg + j;
-                struct ahead ahead[3];
-                int n_ahead = 0;
+                const int64_t width = (int64_t)LANES << (log2 = panel_log2(span, v1 - v));
                 fetch_some(&fetch);
-                if (far && v + (1 << log2) < v1) n_ahead = next_parameters(op, i, m, j + width, ahead);
-                else if (far) n_ahead = next_parameters(op, i + m, at_most(m, end - i - m), v0 * LANES, ahead);
-                const struct product p = {
-                    .k = rows, .a = x + i, .lda = ldx, .at = at, .skip = i, .b = packs ? b : dy + j, .ldb = packs ? width : ldy, .c = g,
-                    .ldc = mover ? width : ldg, .init = go_on ? g : zeros, .ldi = go_on ? ldg : 0, .ahead = ahead, .n_ahead = n_ahead, .look = look,
-                };
-                tiles[at ? TI : TN][log2][m - 1](&p);
-                if (mover) move(mover, op, i * op->w.ld + j, tile, width, m, 1 << log2);
+                s.product.b = packs ? b : dy + v * LANES;
+                if (packs) s.product.ldb = width;
+                gradient_tile(&s, i, v * LANES, m, (int)log2);
                 b += rows * width;
             }
         }
     }
+    if (mover) catch_up(&s.behind, op);
 }
 
 /* Few enough columns, and rows to fill vectors with: below, lanes lie along those rows of w instead. */

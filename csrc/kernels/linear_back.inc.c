@@ -40,7 +40,7 @@ INLINE void back_by_columns_as(const fm_op *op, int64_t begin, int64_t end, int 
         const int64_t ldx = handed_out ? width : op->dx.ld;
         real *dx = handed_out ? scratch : dx_at(op, begin, j);
         const int64_t left = op->n_in - j - width, next = left > 0 ? at_most(left, width) * ldw / width : 0;
-        const int64_t look = look_every(op->n_out, tiles_in(rows, (int)log2), next ? larger_of(next, rows) : 0);
+        const int64_t look = far ? look_every(op->n_out, tiles_in(rows, (int)log2), next ? larger_of(next, rows) : 0) : 0;
         struct ahead ahead[2] = { /* the rows of w that the next panel is made of, one piece of memory; and its dx */
             ahead_of(w + (j + width) * ldw, width, next), ahead_of(handed_out ? dx : dx + width, ldx, next ? rows : 0),
         };
@@ -49,7 +49,7 @@ INLINE void back_by_columns_as(const fm_op *op, int64_t begin, int64_t end, int 
             transpose(w + j * ldw + k, ldw, at_most(op->n_in - j, width), run, wt, width, width);
             struct product p = {
                 .k = run, .a = dy + k, .lda = op->dy.ld, .b = wt, .ldb = width, .c = dx, .ldc = ldx,
-                .init = k ? dx : zeros, .ldi = k ? ldx : 0, .ahead = ahead, .n_ahead = far ? 2 : 0, .look = look,
+                .init = k ? dx : zeros, .ldi = k ? ldx : 0, .look = look, .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
             panel(&p, rows, log2);
         }

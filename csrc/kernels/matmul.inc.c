@@ -26,58 +26,6 @@ static const int tile_rows[4] = {8, 4, 2, 1};
 /* In a loop too short for vectors. */
 #define NOT_VECTORISED __asm__ volatile("")
 
-static inline int64_t vectors_of(int64_t columns) { return (columns + LANES - 1) / LANES; }
-static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
-
-/* How many parts of at most so many; in small networks most things are one part, and a division takes as long as a tile. */
-static inline int64_t parts_of(int64_t whole, int64_t most) { return whole <= most ? 1 : (whole + most - 1) / most; }
-
-/* ---- looking ahead -------------------------------------------------------------------------------------------- */
-
-#define LINE 64 /* bytes */
-
-/* Rows that will be used soon, as wide as the panel at hand. They come from the outer caches, from memory or from another
- * core's cache, up to a thousand cycles away: asked for one at a time while a product runs, they hold nobody up. */
-struct ahead {
-    const char *at, *last; /* the next row, and the one to stop at */
-    int64_t ld;            /* bytes from one to the next */
-};
-
-static inline struct ahead ahead_of(const void *at, int64_t ld, int64_t rows)
-{
-    ld *= (int64_t)sizeof(real);
-    return (struct ahead){at, (const char *)at + (rows > 0 ? rows - 1 : 0) * ld, ld};
-}
-
-/* Of k between two looks, if so many products have to ask for so many rows. */
-static inline int64_t look_every(int64_t k, int64_t products, int64_t rows)
-{
-    return rows <= products ? k : larger_of(k * products / rows, 1);
-}
-
-/* gcc keeps acc in memory, ten times slower, unless the constant loops are unrolled by name. */
-#ifdef __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-/* Which products ask for rows in order to write them, and take them out of other caches: those whose results move weights. */
-#define TAKES_nn 0
-#define TAKES_tn 1
-#define TAKES_ti 1
-
-/* Without a branch that is hard to foresee: the multiply-adds would run dry. take: a constant. */
-INLINE void look_ahead(struct ahead *ahead, int n_ahead, int bytes, int take)
-{
-    for (; n_ahead > 0; n_ahead--, ahead++) {
-        const char *at = ahead->at;
-        UNROLL for (int i = 0; i < bytes; i += LINE) take ? __builtin_prefetch(at + i, 1) : __builtin_prefetch(at + i, 0);
-        ahead->at = at == ahead->last ? at : at + ahead->ld;
-    }
-}
-
 /* ---- tiles ------------------------------------------------------------------------------------------------------ */
 
 /* What a product reads and writes, and how its elements end before they are stored. */
@@ -88,28 +36,32 @@ struct product {
     int64_t skip;
     real *c;
     int64_t lda, ldb, ldi, ldc;
+    int64_t look; /* of k from one look to the next; 0: never */
     struct ahead *ahead;
     int n_ahead;
-    int64_t look; /* of k from one look to the next */
-    int relu; /* a common end that costs nothing here */
+    struct behind *behind; /* those that move: parameters of the tile before */
+    const char *own;       /* those that move: parameters of this tile, or null where they are near */
+    int relu;              /* a common end that costs nothing here */
 };
 typedef void tile_fn(const struct product *p);
 
 #define EACH_ACC(rows, nv)                                                                                             \
     UNROLL for (int r = 0; r < rows; r++)                                                                              \
         UNROLL for (int v = 0; v < nv; v++)
-#define TILE(form, rows, nv, ROWS, AT, A)                                                                              \
+#define TILE(form, rows, nv, ROWS, AT, A, BEFORE, LOOK, AFTER)                                                         \
     static void tile_##form##_##rows##x##nv(const struct product *p)                                                   \
     {                                                                                                                  \
         vf acc[rows][nv];                                                                                              \
-        const real *a = p->a, *b = p->b;                                                                               \
-        const int64_t k = p->k, lda = p->lda, ldb = p->ldb, ldc = p->ldc;                                              \
+        const real *b = p->b;                                                                                          \
+        const int64_t k = p->k, ldb = p->ldb, ldc = p->ldc;                                                            \
         real *c = p->c;                                                                                                \
-        ROWS                                                                                                           \
+        ROWS BEFORE                                                                                                    \
         EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
         for (int64_t i = 0; i < k;) {                                                                                  \
-            const int64_t stop = nv > 2 || !p->n_ahead || k - i < p->look ? k : i + p->look;                           \
-            if (nv <= 2) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, TAKES_##form); /* wider: too few rows */      \
+            const int64_t stop = nv > 2 || !p->look || k - i < p->look ? k : i + p->look; /* wider: too few rows */    \
+            if (nv <= 2) {                                                                                             \
+                LOOK                                                                                                   \
+            }                                                                                                          \
             for (; i < stop; i++, b += ldb) {                                                                          \
                 vf bv[nv];                                                                                             \
                 AT                                                                                                     \
@@ -120,6 +72,7 @@ typedef void tile_fn(const struct product *p);
                 }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
+        AFTER                                                                                                          \
         if (p->relu) {                                                                                                 \
             EACH_ACC(rows, nv) acc[r][v] = relu(acc[r][v]);                                                            \
         }                                                                                                              \
@@ -128,15 +81,25 @@ typedef void tile_fn(const struct product *p);
 
 #define NN_ROWS(rows)                                                                                                  \
     const real *row[rows];                                                                                             \
-    UNROLL for (int r = 0; r < rows; r++) row[r] = p->at ? p->at[r] + p->skip : a + r * lda;
-#define ONE_REGISTER(pointer) __asm__("" : "+r"(pointer)); /* or gcc keeps one offset for every r */
+    UNROLL for (int r = 0; r < rows; r++) row[r] = p->at ? p->at[r] + p->skip : p->a + r * p->lda;
+#define TN_ROWS                                                                                                        \
+    const real *a = p->a;                                                                                              \
+    const int64_t lda = p->lda;
+#define TN_LINE                                                                                                        \
+    const real *line = a;                                                                                              \
+    a += lda;
 #define TI_ROWS                                                                                                        \
     const real *const *at = p->at;                                                                                     \
     const int64_t skip = p->skip;
+#define ONE_REGISTER(pointer) __asm__("" : "+r"(pointer)); /* or gcc keeps one offset for every r */
+#define TI_LINE const real *line = at[i] + skip; ONE_REGISTER(line)
+
+/* Those whose results move weights take the lines out of other caches. */
+#define LOOK_AHEAD(nv, take) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, take);
 #define TILES(rows, nv)                                                                                                \
-    TILE(nn, rows, nv, NN_ROWS(rows), , row[r][i])                                                                     \
-    TILE(tn, rows, nv, , , a[i * lda + r])                                                                             \
-    TILE(ti, rows, nv, TI_ROWS, const real *line = at[i] + skip; ONE_REGISTER(line), line[r])
+    TILE(nn, rows, nv, NN_ROWS(rows), , row[r][i], , LOOK_AHEAD(nv, 0), )                                              \
+    TILE(tn, rows, nv, TN_ROWS, TN_LINE, line[r], , LOOK_AHEAD(nv, 1), )                                               \
+    TILE(ti, rows, nv, TI_ROWS, TI_LINE, line[r], , LOOK_AHEAD(nv, 1), )
 TILES(1, 1) TILES(2, 1) TILES(3, 1) TILES(4, 1) TILES(5, 1) TILES(6, 1) TILES(7, 1) TILES(8, 1)
 TILES(1, 2) TILES(2, 2) TILES(3, 2) TILES(4, 2)
 TILES(1, 4) TILES(2, 4) TILES(1, 8)
@@ -171,6 +134,52 @@ TILES(9, 2) TILES(10, 2) TILES(5, 4) TILES(6, 4)
 enum { NN, TN, TI };
 #define TALLEST_TILE 10
 static tile_fn *const tiles[3][4][TALLEST_TILE] = {TILE_TABLE(nn), TILE_TABLE(tn), TILE_TABLE(ti)};
+
+/* ---- tiles that move the weights of the tile before --------------------------------------------------------- */
+
+/* Of two vectors, at the heights that tiles have where there are several, and by the rules most used. A row of the tile makes a
+ * look, and a look moves a row. */
+#if FM_BYTES == 64
+#define MOVING_HEIGHTS(AS, form) AS(form, 5) AS(form, 6) AS(form, 7) AS(form, 8) AS(form, 9) AS(form, 10)
+#elif FM_BYTES == 32
+#define MOVING_HEIGHTS(AS, form) AS(form, 3) AS(form, 4) AS(form, 5) AS(form, 6)
+#else
+#define MOVING_HEIGHTS(AS, form)
+#endif
+#define MOVING_TERMS 64 /* fewer are over before it pays */
+
+#define BEHIND                                                                                                         \
+    struct behind behind = *p->behind; /* copies that no store can reach: they stay in registers */                   \
+    struct mover mover = *behind.mover;                                                                                \
+    const char *own = p->own;                                                                                          \
+    mover.nesterov = mover.stream = 0; /* their branches would be in the way */
+#define LOOK_BEHIND(kind, momentum)                                                                                    \
+    own = look_at_own(own, &behind, kind, momentum, 2 * FM_BYTES);                                                     \
+    move_behind(&behind, &mover, kind, momentum, 2);
+#define MOVING_TILE(rule, kind, momentum, rows)                                                                        \
+    TILE(tn_##rule, rows, 2, TN_ROWS, TN_LINE, line[r], BEHIND, LOOK_BEHIND(kind, momentum), *p->behind = behind;)     \
+    TILE(ti_##rule, rows, 2, TI_ROWS, TI_LINE, line[r], BEHIND, LOOK_BEHIND(kind, momentum), *p->behind = behind;)
+#define MOVING_TILES(form, rows)                                                                                       \
+    MOVING_TILE(sgd, FM_OPT_sgd, 0, rows)                                                                              \
+    MOVING_TILE(momentum, FM_OPT_sgd, 1, rows)                                                                         \
+    MOVING_TILE(adam, FM_OPT_adam, 0, rows)
+MOVING_HEIGHTS(MOVING_TILES, )
+
+#define MOVING_ENTRY(form, rows) [rows] = tile_##form##_##rows##x2,
+#define MOVING_TABLE(form)                                                                                             \
+    {{MOVING_HEIGHTS(MOVING_ENTRY, form##_sgd)}, {MOVING_HEIGHTS(MOVING_ENTRY, form##_momentum)},                      \
+     {MOVING_HEIGHTS(MOVING_ENTRY, form##_adam)}}
+static tile_fn *const moving_tiles[2][3][TALLEST_TILE + 1] = {MOVING_TABLE(tn), MOVING_TABLE(ti)};
+
+/* By height, null where there is none; or null. k: terms of each sum. */
+static tile_fn *const *moving_tiles_for(const fm_op *op, const struct mover *mover, int64_t k, int in_place)
+{
+    if (!mover || !mover->plain || mover->nesterov || mover->stream || k < MOVING_TERMS) return 0;
+    if (op->kind == FM_OPT_adam) return moving_tiles[in_place][2];
+    return op->kind == FM_OPT_sgd ? moving_tiles[in_place][op->s1.p != 0] : 0;
+}
+
+/* ---- panels --------------------------------------------------------------------------------------------------- */
 
 /* How wide (as a power of two of vectors) the next panel should be: two vectors reuse each broadcast twice; fewer rows
  * than that tile has leave accumulators for a wider panel. */

@@ -4,7 +4,7 @@
 #pragma clang attribute push(__attribute__((target("avx2,fma,prfchw"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,prfchw")
+#pragma GCC target("avx2,fma,prfchw,tune=skylake-avx512")
 #endif
 #define FM_BYTES 32
 #define FM_STREAMS 1

@@ -1,0 +1,17 @@
+/* Whole numbers: how many vectors, how many parts. */
+
+#define LINE 64 /* bytes of a cache line */
+
+static inline int64_t vectors_of(int64_t columns) { return (columns + LANES - 1) / LANES; }
+static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* How many parts of at most so many; in small networks most things are one part, and a division takes as long as a tile. */
+static inline int64_t parts_of(int64_t whole, int64_t most) { return whole <= most ? 1 : (whole + most - 1) / most; }
+
+/* gcc keeps acc in memory, ten times slower, unless the constant loops are unrolled by name. */
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif

@@ -1,0 +1,84 @@
+/* What a product does meanwhile. Multiply-adds keep two units of a core busy and leave the others idle; so a tile stops
+ * every few terms of its sums to look after something else for a moment. */
+
+/* From one look to the next, of k terms in each of so many products that together have to look so many times. */
+static inline int64_t look_every(int64_t k, int64_t products, int64_t looks)
+{
+    return looks <= products ? k : larger_of(k * products / looks, 1);
+}
+
+/* ---- ahead: rows that will be used soon --------------------------------------------------------------------- */
+
+/* As wide as the panel at hand. They come from the outer caches, from memory or from another core's cache, up to a thousand
+ * cycles away: asked for one at a time, they hold nobody up. */
+struct ahead {
+    const char *at, *last; /* the next row, and the one to stop at */
+    int64_t ld;            /* bytes from one to the next */
+};
+
+static inline struct ahead ahead_of(const void *at, int64_t ld, int64_t rows)
+{
+    ld *= (int64_t)sizeof(real);
+    return (struct ahead){at, (const char *)at + (rows > 0 ? rows - 1 : 0) * ld, ld};
+}
+
+/* Without a branch that is hard to foresee: the multiply-adds would run dry. take: the rows out of other caches, in order to
+ * write them; a constant. */
+INLINE void look_ahead(struct ahead *ahead, int n_ahead, int bytes, int take)
+{
+    for (; n_ahead > 0; n_ahead--, ahead++) {
+        const char *at = ahead->at;
+        UNROLL for (int i = 0; i < bytes; i += LINE) take ? __builtin_prefetch(at + i, 1) : __builtin_prefetch(at + i, 0);
+        ahead->at = at == ahead->last ? at : at + ahead->ld;
+    }
+}
+
+/* ---- behind: parameters of the tile before ------------------------------------------------------------------ */
+
+/* Their gradient is complete, and lies in scratch. */
+struct behind {
+    const struct mover *mover;
+    real *w, *s1, *s2; /* the next row to be moved, and its states */
+    int64_t ld;        /* elements from one to the next */
+    const real *g;     /* its gradient, and the others' at once behind it */
+    int64_t rows;      /* left */
+    int vectors;       /* of each row */
+};
+
+/* Rows i .. i + rows - 1 of the weights, from column j on. */
+static inline void fall_behind(struct behind *b, const fm_op *op, int64_t i, int64_t j, int64_t rows, int vectors, const real *g)
+{
+    const int64_t at = i * op->w.ld + j;
+    b->w = (real *)op->w.p + at, b->ld = op->w.ld;
+    b->s1 = op->s1.p ? (real *)op->s1.p + at : b->w, b->s2 = op->s2.p ? (real *)op->s2.p + at : b->w;
+    b->g = g, b->rows = rows, b->vectors = vectors;
+}
+
+/* One row, if there is one left; with a constant rule, and vectors. */
+INLINE void move_behind(struct behind *b, const struct mover *mover, int kind, int momentum, int vectors)
+{
+    if (!b->rows) return;
+    move_as(mover, kind, momentum, 1, b->w, b->s1, b->s2, 0, b->g, 0, 1, vectors);
+    b->w += b->ld, b->s1 += b->ld, b->s2 += b->ld, b->g += vectors * LANES, b->rows--;
+}
+
+/* Asks for one row of the parameters of this tile, which will be moved in the next; null: they are near. */
+INLINE const char *look_at_own(const char *own, const struct behind *b, int kind, int momentum, int bytes)
+{
+    if (!own) return 0;
+    const int64_t to_s1 = (char *)b->s1 - (char *)b->w, to_s2 = (char *)b->s2 - (char *)b->w;
+    UNROLL for (int i = 0; i < bytes; i += LINE)
+    {
+        __builtin_prefetch(own + i, 1);
+        if (kind != FM_OPT_sgd || momentum) __builtin_prefetch(own + to_s1 + i, 1);
+        if (kind == FM_OPT_adam) __builtin_prefetch(own + to_s2 + i, 1);
+    }
+    return own + b->ld * (int64_t)sizeof(real);
+}
+
+/* All that are left. */
+static inline void catch_up(struct behind *b, const fm_op *op)
+{
+    if (b->rows) move(b->mover, op, b->w - (real *)op->w.p, b->g, b->vectors * LANES, b->rows, b->vectors);
+    b->rows = 0;
+}
