@@ -165,9 +165,10 @@ RULES = {
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("opcode", ["update", "linear_update"])
-def test_optimizers(rng, dtype, target, name, bias, opcode):
+@pytest.mark.parametrize("shape", [(6, 11, 19), (70, 45, 50)], ids=["6x11x19", "tiles that move the one before"])
+def test_optimizers(rng, dtype, target, name, bias, opcode, shape):
     kind, n_states, rule = RULES[name]
-    n_in, n_out, rows = 11, 19, 6
+    rows, n_in, n_out = shape
     w = normal(rng, dtype, n_in + 1, n_out)
     states = [guarded(n_in + 1, n_out, dtype, rng.random((n_in + 1, n_out))) for _ in range(n_states)]
     if opcode == "update":
