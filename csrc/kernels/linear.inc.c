@@ -8,6 +8,7 @@
 #define FAR (1536 << 10) /* bytes of weights that, only read, come late even where the hardware guesses the next line */
 #define PACKED ((128 << 10) / (int64_t)sizeof(real)) /* of dy, packed: an eighth of the second-level cache */
 #define PACKED_SPAN 64   /* rows of w from which packing pays */
+#define PACKED_LEAST (8 << 10) /* bytes of a panel of dy */
 #define NARROW 4         /* times as many lanes as columns: not worth a vector across */
 #define RUN_ROWS 512     /* of the batch at a time in linear_grad: x and dy of so many stay in the second-level cache */
 
@@ -126,6 +127,14 @@ static inline void fetch_some(struct fetch *f)
     }
 }
 
+/* Whether dy is packed: not a panel that stays in the first-level cache however it lies, unless another core has written half
+ * of it, which is read faster in a row than between multiply-adds. */
+static int is_packed(const fm_step *step, int64_t rows, int64_t span, int64_t vectors)
+{
+    const int pays = step->far_apart || rows * 2 * FM_BYTES > PACKED_LEAST;
+    return pays && span >= PACKED_SPAN && vectors > 2 && rows * 2 * LANES <= PACKED;
+}
+
 /* A gradient on its way: into g, on top of what is there; or, with a mover, into one of two tiles of scratch. The weights
  * of one are moved while the other is added up. */
 struct gradient {
@@ -140,25 +149,26 @@ struct gradient {
     real *tile, *other;
 };
 
-/* Asks for the parameters of a tile, which are going to be moved in the next. */
-static void look_at_parameters(struct gradient *s, int64_t i, int64_t j, int64_t rows)
+/* Asks for the parameters of a tile, whose first element is at `at`. */
+static void look_at_parameters(struct gradient *s, int64_t at, int64_t rows)
 {
     const fm_mat of[3] = {s->op->w, s->op->s1, s->op->s2};
     s->product.n_ahead = 0;
     for (int m = 0; m < 3; m++)
-        if (of[m].p) s->ahead[s->product.n_ahead++] = ahead_of((const real *)of[m].p + i * of[m].ld + j, of[m].ld, rows);
+        if (of[m].p) s->ahead[s->product.n_ahead++] = ahead_of((const real *)of[m].p + at, of[m].ld, rows);
 }
 
-/* The tile of rows i .. i + rows - 1 from column j on, 1 << log2 vectors wide. */
-INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows, int log2)
+/* The tile of rows i .. i + rows - 1 from column j on, 1 << log2 vectors wide. next: the first parameter of the tile that
+ * follows, which is moved two tiles from here. */
+INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows, int log2, int64_t next)
 {
     struct product *p = &s->product;
     const int moves = s->moving && s->moving[rows] && log2 == 1 && s->behind.vectors == 2;
     p->c = s->mover ? s->tile : (real *)s->op->g.p + i * s->op->g.ld + j;
     p->ldc = s->mover ? LANES << log2 : s->op->g.ld;
     if (s->go_on) p->init = p->c;
-    if (s->far && moves) p->own = (const char *)((const real *)s->op->w.p + i * s->op->w.ld + j);
-    if (s->far && !moves) look_at_parameters(s, i, j, rows);
+    if (s->far && moves) p->coming = (const char *)((const real *)s->op->w.p + next);
+    if (s->far && !moves) look_at_parameters(s, next, rows);
     if (s->far || moves) p->look = look_every(p->k, 1, rows);
     (moves ? s->moving[rows] : s->still[log2][rows - 1])(p);
     if (!s->mover) return;
@@ -176,7 +186,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
 {
     const int64_t span = end - begin, vectors = vectors_of(op->n_out), ldy = op->dy.ld;
     const real *x = (const real *)op->x.p + first * op->x.ld, *dy = (const real *)op->dy.p + first * ldy;
-    const int go_on = !mover && (first || op->accumulate), packs = span >= PACKED_SPAN && vectors > 2 && rows * 2 * LANES <= PACKED;
+    const int go_on = !mover && (first || op->accumulate), packs = is_packed(step, rows, span, vectors);
     const int far = mover && (weight_bytes(op) > (is_shared(op, begin, end) ? SHARED : NEAR));
     const real *const *at = rows_in_place(op, step, first);
     real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
@@ -202,7 +212,8 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
                 fetch_some(&fetch);
                 s.product.b = packs ? b : dy + v * LANES;
                 if (packs) s.product.ldb = width;
-                gradient_tile(&s, i, v * LANES, m, (int)log2);
+                const int64_t follows = v + (1 << log2), down = follows < v1 || i + m == end ? i : i + m;
+                gradient_tile(&s, i, v * LANES, m, (int)log2, down * op->w.ld + (follows < v1 ? follows : v0) * LANES);
                 b += rows * width;
             }
         }

@@ -40,7 +40,7 @@ struct product {
     struct ahead *ahead;
     int n_ahead;
     struct behind *behind; /* those that move: parameters of the tile before */
-    const char *own;       /* those that move: parameters of this tile, or null where they are near */
+    const char *coming;    /* those that move: parameters of the tile after this, or null where they are near */
     int relu;              /* a common end that costs nothing here */
 };
 typedef void tile_fn(const struct product *p);
@@ -151,10 +151,10 @@ static tile_fn *const tiles[3][4][TALLEST_TILE] = {TILE_TABLE(nn), TILE_TABLE(tn
 #define BEHIND                                                                                                         \
     struct behind behind = *p->behind; /* copies that no store can reach: they stay in registers */                   \
     struct mover mover = *behind.mover;                                                                                \
-    const char *own = p->own;                                                                                          \
+    const char *coming = p->coming;                                                                                    \
     mover.nesterov = mover.stream = 0; /* their branches would be in the way */
 #define LOOK_BEHIND(kind, momentum)                                                                                    \
-    own = look_at_own(own, &behind, kind, momentum, 2 * FM_BYTES);                                                     \
+    coming = look_at_coming(coming, &behind, kind, momentum, 2 * FM_BYTES);                                            \
     move_behind(&behind, &mover, kind, momentum, 2);
 #define MOVING_TILE(rule, kind, momentum, rows)                                                                        \
     TILE(tn_##rule, rows, 2, TN_ROWS, TN_LINE, line[r], BEHIND, LOOK_BEHIND(kind, momentum), *p->behind = behind;)     \

@@ -62,18 +62,18 @@ INLINE void move_behind(struct behind *b, const struct mover *mover, int kind, i
     b->w += b->ld, b->s1 += b->ld, b->s2 += b->ld, b->g += vectors * LANES, b->rows--;
 }
 
-/* Asks for one row of the parameters of this tile, which will be moved in the next; null: they are near. */
-INLINE const char *look_at_own(const char *own, const struct behind *b, int kind, int momentum, int bytes)
+/* Asks for a row of the parameters of the tile to come, laid out as those behind; null: they are near. */
+INLINE const char *look_at_coming(const char *coming, const struct behind *b, int kind, int momentum, int bytes)
 {
-    if (!own) return 0;
+    if (!coming) return 0;
     const int64_t to_s1 = (char *)b->s1 - (char *)b->w, to_s2 = (char *)b->s2 - (char *)b->w;
     UNROLL for (int i = 0; i < bytes; i += LINE)
     {
-        __builtin_prefetch(own + i, 1);
-        if (kind != FM_OPT_sgd || momentum) __builtin_prefetch(own + to_s1 + i, 1);
-        if (kind == FM_OPT_adam) __builtin_prefetch(own + to_s2 + i, 1);
+        __builtin_prefetch(coming + i, 1);
+        if (kind != FM_OPT_sgd || momentum) __builtin_prefetch(coming + to_s1 + i, 1);
+        if (kind == FM_OPT_adam) __builtin_prefetch(coming + to_s2 + i, 1);
     }
-    return own + b->ld * (int64_t)sizeof(real);
+    return coming + b->ld * (int64_t)sizeof(real);
 }
 
 /* All that are left. */
