@@ -174,7 +174,7 @@ INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows
     if (!s->mover) return;
     catch_up(&s->behind, s->op);
     fall_behind(&s->behind, s->op, i, j, rows, 1 << log2, s->tile);
-    if (!s->far && !s->moving) catch_up(&s->behind, s->op); /* at once: it is still at hand */
+    if (!s->moving) catch_up(&s->behind, s->op); /* at once: it is still at hand */
     real *swap = s->tile;
     s->tile = s->other, s->other = swap;
 }
