@@ -9,6 +9,7 @@
 #include "update.inc.c"
 #include "small.inc.c"
 #include "linear.inc.c"
+#include "linear_grad.inc.c"
 #include "linear_back.inc.c"
 #include "finite.inc.c"
 #include "rows.inc.c"

@@ -3,7 +3,7 @@
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prfchw"))), apply_to = function)
 #else
-#pragma GCC push_options
+#pragma GCC push_options /* tune: the generic one keeps addresses in vector registers, where they wait for multiply-adds */
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prfchw,tune=skylake-avx512")
 #endif
 #define FM_BYTES 64

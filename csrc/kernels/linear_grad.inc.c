@@ -1,0 +1,213 @@
+/* The gradient of a dense layer by its weights, and the update fused into that: such a gradient lives in a tile of scratch and
+ * never reaches memory. */
+
+#define NEAR (512 << 10) /* bytes of weights that, moved along with their state, stay in the second-level cache */
+#define SHARED (192 << 10) /* the same where other workers have read them */
+#define PACKED ((128 << 10) / (int64_t)sizeof(real)) /* of dy, packed: an eighth of the second-level cache */
+#define PACKED_SPAN 64   /* rows of w from which packing pays */
+#define PACKED_LEAST (8 << 10) /* bytes of a panel of dy */
+#define NARROW 4         /* times as many lanes as columns: not worth a vector across */
+#define RUN_ROWS 512     /* of the batch at a time in linear_grad: x and dy of so many stay in the second-level cache */
+
+/* g_b[j] = init[j] + sum of dy[r, j] over rows, in rising r; init may be null. */
+static void bias_gradient(const real *dy, int64_t ldy, int64_t rows, int64_t vectors, const real *init, real *g)
+{
+    for (int64_t v = 0; v < vectors; v++) {
+        vf sum = init ? vf_load(init + v * LANES) : vf_set1(0);
+        for (int64_t r = 0; r < rows; r++) sum += vf_load(dy + r * ldy + v * LANES);
+        vf_store(g + v * LANES, sum);
+    }
+}
+
+/* t[rows, width] = m[rows, width of ldm]: a panel on consecutive lines. */
+static void pack(const real *m, int64_t ldm, int64_t rows, real *t, int64_t width)
+{
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < width; c += LANES) vf_store(t + r * width + c, vf_load(m + r * ldm + c));
+}
+
+/* A block of columns of dy, panel by panel: each is read once for every tile of the weights above it. */
+static void pack_panels(const real *dy, int64_t ldy, int64_t rows, int64_t span, int64_t vectors, real *t)
+{
+    for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
+        const int64_t width = (int64_t)LANES << (log2 = panel_log2(span, vectors - v));
+        pack(dy + v * LANES, ldy, rows, t, width);
+        t += rows * width;
+    }
+}
+
+/* Whether dy is packed first. A panel that stays in the first-level cache gains nothing by it; unless another core has written
+ * half of it, which comes faster when read in a row than between multiply-adds. */
+static int is_packed(const fm_step *step, int64_t rows, int64_t span, int64_t vectors)
+{
+    const int pays = step->far_apart || rows * 2 * FM_BYTES > PACKED_LEAST;
+    return pays && span >= PACKED_SPAN && vectors > 2 && rows * 2 * LANES <= PACKED;
+}
+
+/* A gradient on its way: into g, on top of what is there; or, with a mover, into one of two tiles of scratch. The weights
+ * of one are moved while the other is added up. */
+struct gradient {
+    const fm_op *op;
+    const struct mover *mover;
+    int go_on, far;                         /* add to g; the parameters come from afar */
+    tile_fn *const (*still)[TALLEST_TILE];  /* tiles that move nothing, by width and height */
+    tile_fn *const *moving;                 /* tiles of two vectors that do, by height; or null */
+    struct product product;
+    struct behind behind;
+    struct ahead ahead[3];
+    real *tile, *other;
+};
+
+/* Asks for the parameters of a tile, whose first element is at `at`. */
+static void look_at_parameters(struct gradient *s, int64_t at, int64_t rows)
+{
+    const fm_mat of[3] = {s->op->w, s->op->s1, s->op->s2};
+    s->product.n_ahead = 0;
+    for (int m = 0; m < 3; m++)
+        if (of[m].p) s->ahead[s->product.n_ahead++] = ahead_of((const real *)of[m].p + at, of[m].ld, rows);
+}
+
+/* The tile of rows i .. i + rows - 1 from column j on, 1 << log2 vectors wide. next: the first parameter of the tile that
+ * follows, which is moved two tiles from here. */
+INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows, int log2, int64_t next)
+{
+    struct product *p = &s->product;
+    const int moves = s->moving && s->moving[rows] && log2 == 1 && s->behind.vectors == 2;
+    p->c = s->mover ? s->tile : (real *)s->op->g.p + i * s->op->g.ld + j;
+    p->ldc = s->mover ? LANES << log2 : s->op->g.ld;
+    if (s->go_on) p->init = p->c;
+    if (s->far && moves) p->coming = (const char *)((const real *)s->op->w.p + next);
+    if (s->far && !moves) look_at_parameters(s, next, rows);
+    if (s->far || moves) p->look = look_every(p->k, 1, rows);
+    (moves ? s->moving[rows] : s->still[log2][rows - 1])(p);
+    if (!s->mover) return;
+    catch_up(&s->behind, s->op);
+    fall_behind(&s->behind, s->op, i, j, rows, 1 << log2, s->tile);
+    if (!s->moving) catch_up(&s->behind, s->op); /* at once: it is still at hand */
+    real *swap = s->tile;
+    s->tile = s->other, s->other = swap;
+}
+
+/* Tiles go down a panel, whose dy stays in the first-level cache; where the weights come from afar, along the rows of a
+ * block of panels: w and the optimizer's state are then walked through in order, and a tile's columns of x stay instead. */
+static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
+                            const struct mover *mover)
+{
+    const int64_t span = end - begin, vectors = vectors_of(op->n_out), ldy = op->dy.ld;
+    const real *x = (const real *)op->x.p + first * op->x.ld, *dy = (const real *)op->dy.p + first * ldy;
+    const int go_on = !mover && (first || op->accumulate), packs = is_packed(step, rows, span, vectors);
+    const int far = mover && (weight_bytes(op) > (is_shared(op, begin, end) ? SHARED : NEAR));
+    const real *const *at = rows_in_place(op, step, first);
+    real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
+    const int64_t block = far && packs ? PACKED / rows / (2 * LANES) * 2 : 1; /* vectors; at least a panel */
+    struct fetch fetch = fetch_of(op, step, begin, end, tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2));
+    struct gradient s = {
+        .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .behind.mover = mover,
+        .still = tiles[at ? TI : TN], .moving = moving_tiles_for(op, mover, rows, at != 0),
+        .product = {.k = rows, .lda = op->x.ld, .at = at, .ldb = ldy, .init = zeros, .ldi = go_on ? op->g.ld : 0},
+    };
+    s.product.ahead = s.ahead, s.product.behind = &s.behind;
+
+    for (int64_t v0 = 0, v1; v0 < vectors; v0 = v1) {
+        v1 = at_most(vectors, v0 + block);
+        if (block == 1) v1 = v0 + (1 << panel_log2(span, vectors - v0));
+        if (packs) pack_panels(dy + v0 * LANES, ldy, rows, span, v1 - v0, packed);
+        for (int64_t i = begin, left = tiles_in(span, panel_log2(span, v1 - v0)), m; i < end; i += m, left--) {
+            m = (end - i) / left; /* later ones are taller, and have a look for every row of the one before */
+            const real *b = packed;
+            s.product.a = x + i, s.product.skip = i;
+            for (int64_t v = v0, log2; v < v1; v += 1 << log2) {
+                const int64_t width = (int64_t)LANES << (log2 = panel_log2(span, v1 - v));
+                fetch_some(&fetch);
+                s.product.b = packs ? b : dy + v * LANES;
+                if (packs) s.product.ldb = width;
+                const int64_t follows = v + (1 << log2), down = follows < v1 || i + m == end ? i : i + m;
+                gradient_tile(&s, i, v * LANES, m, (int)log2, down * op->w.ld + (follows < v1 ? follows : v0) * LANES);
+                b += rows * width;
+            }
+        }
+    }
+    if (mover) catch_up(&s.behind, op);
+}
+
+/* Few enough columns, and rows to fill vectors with: below, lanes lie along those rows of w instead. */
+static int is_narrow(const fm_op *op, const fm_step *step)
+{
+    const int in_place = rows_in_place(op, step, 0) != 0; /* vectors of x would go beyond the end of a row */
+    return NARROW * op->n_out <= LANES && op->n_in >= NARROW * LANES && !in_place;
+}
+
+/* The same as g^T = dy^T x, turned before it moves w: the same chains, without empty lanes across. */
+static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
+                            const struct mover *mover)
+{
+    const int64_t n = op->n_out, ldx = op->x.ld, ldg = op->g.ld, start = begin / LANES * LANES;
+    const int go_on = !mover && (first || op->accumulate);
+    real across[PANEL_VECTORS * LANES * LANES / NARROW] __attribute__((aligned(64)));
+    real tile[PANEL_VECTORS * LANES * LANES] __attribute__((aligned(64)));
+    struct fetch fetch = fetch_of(op, step, begin, end, (vectors_of(end - start) + PANEL_VECTORS - 1) / PANEL_VECTORS);
+
+    memset(tile, 0, sizeof tile);
+    for (int64_t i = start, width; i < end; i += width) {
+        const int log2 = panel_log2(n, vectors_of(end - i));
+        width = (int64_t)LANES << log2;
+        const int64_t from = begin > i ? begin - i : 0, to = at_most(width, end - i);
+        real *g = (real *)op->g.p + i * ldg;
+        fetch_some(&fetch);
+        if (go_on)
+            for (int64_t c = 0; c < width; c++)
+                for (int64_t j = 0; j < n; j++) across[j * width + c] = c >= from && c < to ? g[c * ldg + j] : 0;
+        const struct product p = {
+            .k = rows, .a = (const real *)op->dy.p + first * op->dy.ld, .lda = op->dy.ld, .b = (const real *)op->x.p + first * ldx + i,
+            .ldb = ldx, .c = across, .ldc = width, .init = go_on ? across : zeros, .ldi = go_on ? width : 0,
+        };
+        tiles[TN][log2][n - 1](&p);
+        for (int64_t c = from; c < to; c++)
+            for (int64_t j = 0; j < n; j++) tile[c * LANES + j] = across[j * width + c];
+        if (mover) move(mover, op, (i + from) * op->w.ld, tile + from * LANES, LANES, to - from, 1);
+        else
+            for (int64_t c = from; c < to; c++) vf_store(g + c * ldg, vf_load(tile + c * LANES));
+    }
+}
+
+/* The rows of the weights, whichever way; not the bias. */
+static void gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
+                     const struct mover *mover)
+{
+    (is_narrow(op, step) ? narrow_gradient : weight_gradient)(op, step, begin, end, first, rows, mover);
+}
+
+static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld;
+    real *gb = (real *)op->g.p + op->n_in * op->g.ld;
+    for (int64_t k = 0, run; k < step->rows; k += run) {
+        run = at_most(step->rows - k, RUN_ROWS);
+        if (begin < last) gradient(op, step, begin, last, k, run, 0);
+        if (op->bias && end > op->n_in)
+            bias_gradient((const real *)op->dy.p + k * ldy, ldy, run, vectors_of(op->n_out), k || op->accumulate ? gb : 0, gb);
+    }
+}
+
+NOINLINE void wide_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, ldw = op->w.ld;
+    struct mover mover = mover_of(op, step, 0);
+    mover.stream = is_streamed(op, step, begin, end);
+    if (begin < last) gradient(op, step, begin, last, 0, step->rows, &mover);
+    if (mover.stream) vf_streamed();
+    mover.stream = 0;
+    if (!op->bias || end <= op->n_in) return;
+    const struct mover bias_mover = bias_differs(op) ? mover_of(op, step, 1) : mover;
+    real g[PANEL_VECTORS * LANES] __attribute__((aligned(64)));
+    for (int64_t v = 0, n; v < vectors_of(op->n_out); v += n) {
+        n = at_most(PANEL_VECTORS, vectors_of(op->n_out) - v);
+        bias_gradient((const real *)op->dy.p + v * LANES, ldy, step->rows, n, 0, g);
+        move(&bias_mover, op, op->n_in * ldw + v * LANES, g, n * LANES, 1, n);
+    }
+}
+
+static void linear_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    (is_small(op, step->rows) ? small_update : wide_update)(op, step, begin, end);
+}
