@@ -110,7 +110,6 @@ static void philox(uint32_t first, uint32_t row, uint64_t number, uint64_t key, 
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     vw c[2][4]; /* 32 bits in each 64-bit lane */
     UNROLL for (int v = 0; v < 2; v++) {
-        c[v][0] = zero;
         for (int i = 0; i < COUNTERS / 2; i++) c[v][0][i] = first + (uint32_t)(v * COUNTERS / 2 + i);
         c[v][1] = zero + row, c[v][2] = zero + (uint32_t)number, c[v][3] = zero + (number >> 32);
     }
