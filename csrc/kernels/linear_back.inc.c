@@ -68,18 +68,32 @@ struct back_panel {
     int log2;
 } __attribute__((aligned(64)));
 
-/* dxt += w dyt for rows i .. i + height - 1 of w and columns k .. k + run - 1: each tile of w goes through all panels. */
+/* Asks for columns k .. k + run - 1 of these rows of w, a piece of each at a look. */
+static int look_at_rows(const fm_op *op, int64_t i, int64_t rows, int64_t k, int64_t run, int64_t piece, struct ahead *ahead)
+{
+    if (run < piece) return 0;
+    for (int64_t r = 0; r < rows; r++) ahead[r] = ahead_of((const real *)op->w.p + (i + r) * op->w.ld + k, piece, run / piece);
+    return (int)rows;
+}
+
+/* dxt += w dyt for rows i .. i + height - 1 of w and columns k .. k + run - 1: each tile of w goes through all panels, while
+ * the next comes from memory. */
 static void back_through_panels(const fm_op *op, struct back_panel *panels, int n, int64_t i, int64_t height, int64_t k, int64_t run)
 {
+    const int distant = weight_bytes(op) > DISTANT;
     for (struct back_panel *a = panels; a < panels + n; a++)
         transpose((const real *)op->dy.p + a->first * op->dy.ld + k, op->dy.ld, a->rows, run, a->dyt, a->width, a->width);
     for (int64_t t = 0, left = tiles_in(height, panels->log2), m; left > 0; t += m, left--) {
         m = (height - t + left - 1) / left;
+        struct ahead ahead[TALLEST_TILE];
+        const int ahead_rows = distant && left > 1 ? look_at_rows(op, i + t + m, m, k, run, panels->width, ahead) : 0;
+        const int64_t look = ahead_rows ? look_every(run, n, run / panels->width) : 0;
         for (struct back_panel *a = panels; a < panels + n; a++) {
             real *c = a->dxt + t * a->width;
             const struct product p = {
                 .k = run, .a = (const real *)op->w.p + (i + t) * op->w.ld + k, .lda = op->w.ld, .b = a->dyt, .ldb = a->width,
                 .c = c, .ldc = a->width, .init = k ? c : zeros, .ldi = k ? a->width : 0,
+                .look = look, .ahead = ahead, .n_ahead = ahead_rows,
             };
             tiles[NN][a->log2][m - 1](&p);
         }
