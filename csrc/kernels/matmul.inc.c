@@ -82,6 +82,12 @@ typedef void tile_fn(const struct product *p);
 #define NN_ROWS(rows)                                                                                                  \
     const real *row[rows];                                                                                             \
     UNROLL for (int r = 0; r < rows; r++) row[r] = p->at ? p->at[r] + p->skip : p->a + r * p->lda;
+/* One row reads every line of b once, as fast as it comes. Narrower vectors have no time left to ask for it. */
+#define ROWS_AHEAD 12
+#define NN_LINE(nv)                                                                                                    \
+    if (nv == PANEL_VECTORS && FM_BYTES == LINE) {                                                                     \
+        UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(b + ROWS_AHEAD * ldb + v * LANES);                      \
+    }
 #define TN_ROWS                                                                                                        \
     const real *a = p->a;                                                                                              \
     const int64_t lda = p->lda;
@@ -97,7 +103,7 @@ typedef void tile_fn(const struct product *p);
 /* Those whose results move weights take the lines out of other caches. */
 #define LOOK_AHEAD(nv, take) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, take);
 #define TILES(rows, nv)                                                                                                \
-    TILE(nn, rows, nv, NN_ROWS(rows), , row[r][i], , LOOK_AHEAD(nv, 0), )                                              \
+    TILE(nn, rows, nv, NN_ROWS(rows), NN_LINE(nv), row[r][i], , LOOK_AHEAD(nv, 0), )                                   \
     TILE(tn, rows, nv, TN_ROWS, TN_LINE, line[r], , LOOK_AHEAD(nv, 1), )                                               \
     TILE(ti, rows, nv, TI_ROWS, TI_LINE, line[r], , LOOK_AHEAD(nv, 1), )
 TILES(1, 1) TILES(2, 1) TILES(3, 1) TILES(4, 1) TILES(5, 1) TILES(6, 1) TILES(7, 1) TILES(8, 1)

@@ -24,7 +24,7 @@ SERIAL_STEP = 4e5  # operations of a step, below which one worker does it alone:
 DIRECT_ROWS = 1024  # the largest batch that is read in place: as in csrc/fastmlp.h
 LONG_ROW = 256  # bytes of a row of inputs, from which it is worth reading in place
 SMALL_ROWS, SMALL_BYTES = 64, 64  # of a batch, of a layer's sides: csrc/kernels/small.inc.c reads no vectors of X
-FEW = 4  # outputs: a layer with no more takes its gradient along the inputs, as in csrc/kernels/linear.inc.c
+FEW = 4  # outputs: a layer with no more takes its gradient along the inputs, as in csrc/kernels/linear_grad.inc.c
 DIRECT_COLUMNS = 64  # of a gradient, up to which reading in place pays; twice as many where workers share the inputs
 PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
 
