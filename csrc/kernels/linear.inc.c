@@ -24,8 +24,7 @@ NOINLINE void wide_linear(const fm_op *op, const fm_step *step, int64_t begin, i
     const real *init = op->partial ? (const real *)op->init.p + begin * op->init.ld : w + op->n_in * ldw; /* the bias */
     const real *const *at = rows_in_place(op, step, begin);
     real *y = (real *)op->y.p + begin * ldy, *z = op->z.p ? (real *)op->z.p + begin * op->z.ld : 0;
-    const int from_memory = step->far_apart && rows < step->rows && weight_bytes(op) >= STREAMED_LEAST; /* see is_streamed */
-    const int far = from_memory || weight_bytes(op) > FAR;
+    const int far = weight_bytes(op) > FAR || is_streamed(op, step, rows < step->rows);
 
     for (int64_t k = 0, run; k < op->n_in; k += run) {
         run = at_most(op->n_in - k, RUN_K);

@@ -44,8 +44,8 @@ static int is_packed(const fm_step *step, int64_t rows, int64_t span, int64_t ve
     return pays && span >= PACKED_SPAN && vectors > 2 && rows * 2 * LANES <= PACKED;
 }
 
-/* A gradient on its way: into g, on top of what is there; or, with a mover, into one of two tiles of scratch. The weights
- * of one are moved while the other is added up. */
+/* A gradient on its way: into g, on top of what is there; or, with a mover, into a tile of scratch. Where there are tiles that
+ * move the one before, two take turns: the weights of one are moved while the other is added up. */
 struct gradient {
     const fm_op *op;
     const struct mover *mover;
@@ -78,12 +78,12 @@ INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows
     if (s->go_on) p->init = p->c;
     if (s->far && moves) p->coming = (const char *)((const real *)s->op->w.p + next);
     if (s->far && !moves) look_at_parameters(s, next, rows);
-    if (s->far || moves) p->look = look_every(p->k, 1, rows);
+    p->look = s->far || moves ? look_every(p->k, 1, rows) : 0;
     (moves ? s->moving[rows] : s->still[log2][rows - 1])(p);
-    if (!s->mover) return;
+    if (s->mover && !s->moving) move(s->mover, s->op, i * s->op->w.ld + j, s->tile, p->ldc, rows, 1 << log2);
+    if (!s->moving) return;
     catch_up(&s->behind, s->op);
     fall_behind(&s->behind, s->op, i, j, rows, 1 << log2, s->tile);
-    if (!s->moving) catch_up(&s->behind, s->op); /* at once: it is still at hand */
     real *swap = s->tile;
     s->tile = s->other, s->other = swap;
 }
@@ -127,7 +127,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
             }
         }
     }
-    if (mover) catch_up(&s.behind, op);
+    catch_up(&s.behind, op);
 }
 
 /* Few enough columns, and rows to fill vectors with: below, lanes lie along those rows of w instead. */
@@ -193,7 +193,7 @@ NOINLINE void wide_update(const fm_op *op, const fm_step *step, int64_t begin, i
 {
     const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, ldw = op->w.ld;
     struct mover mover = mover_of(op, step, 0);
-    mover.stream = is_streamed(op, step, begin, end);
+    mover.stream = is_streamed(op, step, is_shared(op, begin, end));
     if (begin < last) gradient(op, step, begin, last, 0, step->rows, &mover);
     if (mover.stream) vf_streamed();
     mover.stream = 0;

@@ -11,12 +11,13 @@ static int64_t weight_bytes(const fm_op *op) { return op->n_in * op->w.ld * (int
 
 static inline int is_shared(const fm_op *op, int64_t begin, int64_t end) { return end - begin < op->n_in; }
 
-static int is_streamed(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+/* shared: other workers read these weights, too. */
+static int is_streamed(const fm_op *op, const fm_step *step, int shared)
 {
     const int aligned = (uintptr_t)op->w.p % LINE == 0 && op->w.ld * (int64_t)sizeof(real) % LINE == 0;
     const int64_t bytes = weight_bytes(op);
     const int fits = FM_STREAMS && aligned && bytes >= STREAMED_LEAST && bytes <= STREAMED_MOST;
-    return fits && step->far_apart && is_shared(op, begin, end);
+    return fits && step->far_apart && shared;
 }
 
 static void update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
@@ -25,7 +26,7 @@ static void update(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
         const int64_t first = bias ? (begin > op->n_in ? begin : op->n_in) : begin, last = bias ? end : at_most(end, op->n_in);
         if (first >= last) continue;
         struct mover mover = mover_of(op, step, bias);
-        mover.stream = !bias && is_streamed(op, step, begin, end);
+        mover.stream = !bias && is_streamed(op, step, is_shared(op, begin, end));
         move(&mover, op, first * op->w.ld, (const real *)op->g.p + first * op->g.ld, op->g.ld, last - first, vectors_of(op->n_out));
     }
     if (step->far_apart) vf_streamed();
