@@ -3,7 +3,6 @@
  * One side must be turned for the product: w, a panel of it for all rows of the batch, or dy and dx, a panel of those for all
  * rows of w. */
 
-#define DISTANT (8 << 20) /* bytes of weights that come from memory each time */
 #define HANDED_OUT 512    /* bytes of a row of dx, from which it is worth the way round */
 #define HANDED_ROWS 128   /* at most, of a plan's block of rows */
 
@@ -33,7 +32,7 @@ INLINE void back_by_columns_as(const fm_op *op, int64_t begin, int64_t end, int 
     const real *dy = (const real *)op->dy.p + begin * op->dy.ld, *w = op->w.p;
     real scratch[HANDED_ROWS * 2 * LANES] __attribute__((aligned(64)));
     real wt[RUN_K * 2 * LANES] __attribute__((aligned(64)));
-    const int far = weight_bytes(op) > FAR;
+    const int far = is_distant(op);
 
     for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
         const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = vectors - v >= 2);
@@ -80,7 +79,7 @@ static int look_at_rows(const fm_op *op, int64_t i, int64_t rows, int64_t k, int
  * the next comes from memory. */
 static void back_through_panels(const fm_op *op, struct back_panel *panels, int n, int64_t i, int64_t height, int64_t k, int64_t run)
 {
-    const int distant = weight_bytes(op) > DISTANT;
+    const int distant = is_distant(op);
     for (struct back_panel *a = panels; a < panels + n; a++)
         transpose((const real *)op->dy.p + a->first * op->dy.ld + k, op->dy.ld, a->rows, run, a->dyt, a->width, a->width);
     for (int64_t t = 0, left = tiles_in(height, panels->log2), m; left > 0; t += m, left--) {
@@ -162,6 +161,6 @@ static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int
     const int handed_out = is_handed_out(op, step, begin, end);
     if (is_small(op, end - begin)) small_backs[op->n_in > LANES][small_activation(op->kind)](op, step, begin, end);
     else if (!rows_are_cheaper(op, end - begin)) (handed_out ? back_by_columns_to_hand_out : back_by_columns)(op, begin, end);
-    else (weight_bytes(op) > DISTANT ? back_by_rows_from_memory : back_by_rows)(op, begin, end, handed_out);
+    else (is_distant(op) ? back_by_rows_from_memory : back_by_rows)(op, begin, end, handed_out);
     if (handed_out) vf_streamed();
 }

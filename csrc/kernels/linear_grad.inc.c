@@ -9,13 +9,16 @@
 #define NARROW 4         /* times as many lanes as columns: not worth a vector across */
 #define RUN_ROWS 512     /* of the batch at a time in linear_grad: x and dy of so many stay in the second-level cache */
 
-/* g_b[j] = init[j] + sum of dy[r, j] over rows, in rising r; init may be null. */
+/* g_b[j] = init[j] + sum of dy[r, j] over rows, in rising r; init may be null. The bias is the weight of an input that is
+ * always one. */
 static void bias_gradient(const real *dy, int64_t ldy, int64_t rows, int64_t vectors, const real *init, real *g)
 {
-    for (int64_t v = 0; v < vectors; v++) {
-        vf sum = init ? vf_load(init + v * LANES) : vf_set1(0);
-        for (int64_t r = 0; r < rows; r++) sum += vf_load(dy + r * ldy + v * LANES);
-        vf_store(g + v * LANES, sum);
+    static const real one = 1;
+    struct product p = {.k = rows, .a = &one, .ldb = ldy};
+    for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
+        log2 = panel_log2(1, vectors - v);
+        p.b = dy + v * LANES, p.c = g + v * LANES, p.init = init ? init + v * LANES : zeros;
+        tiles[TN][log2][0](&p);
     }
 }
 

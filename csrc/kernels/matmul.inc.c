@@ -9,6 +9,7 @@
  *   ti  c[r, j] = init[r, j] + sum_k at[k][r] b[k, j]             the same on rows of the data, in place */
 
 #define RUN_K 512         /* of k at a time: a panel of b this long comes from the second-level cache for every tile */
+#define NEAR_K 256        /* of k: a panel of b this long stays in the first-level cache */
 #define PANEL_VECTORS 8   /* the widest panel */
 
 /* The tallest tile of each panel width (1, 2, 4, 8 vectors): enough accumulators to hide the FMA latency, few enough to
@@ -52,8 +53,9 @@ typedef void tile_fn(const struct product *p);
     static void tile_##form##_##rows##x##nv(const struct product *p)                                                   \
     {                                                                                                                  \
         vf acc[rows][nv];                                                                                              \
-        const real *b = p->b;                                                                                          \
-        const int64_t k = p->k, ldb = p->ldb, ldc = p->ldc;                                                            \
+        const char *b = (const char *)p->b;                                                                            \
+        int64_t step = p->ldb * (int64_t)sizeof(real);                                                                 \
+        const int64_t k = p->k, ldc = p->ldc;                                                                          \
         real *c = p->c;                                                                                                \
         ROWS BEFORE                                                                                                    \
         EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
@@ -62,10 +64,10 @@ typedef void tile_fn(const struct product *p);
             if (nv <= 2) {                                                                                             \
                 LOOK                                                                                                   \
             }                                                                                                          \
-            for (; i < stop; i++, b += ldb) {                                                                          \
+            for (; i < stop; i++, b += step) {                                                                         \
                 vf bv[nv];                                                                                             \
                 AT                                                                                                     \
-                UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load(b + v * LANES);                                    \
+                UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load((const real *)b + v * LANES);                      \
                 UNROLL for (int r = 0; r < rows; r++) {                                                                \
                     const vf ar = vf_set1(A);                                                                          \
                     UNROLL for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(ar, bv[v], acc[r][v]);                      \
@@ -86,18 +88,27 @@ typedef void tile_fn(const struct product *p);
 #define ROWS_AHEAD 12
 #define NN_LINE(nv)                                                                                                    \
     if (nv == PANEL_VECTORS && FM_BYTES == LINE) {                                                                     \
-        UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(b + ROWS_AHEAD * ldb + v * LANES);                      \
+        UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(b + ROWS_AHEAD * step + v * FM_BYTES);                   \
     }
+#define ONE_REGISTER(value) __asm__("" : "+r"(value)); /* or gcc keeps what follows from it in others, one for every use */
+/* A panel that does not stay in the first-level cache: its rows are a stride apart, and come late even from the second. */
+#define LINES_AHEAD 8 /* a factor that addresses can have */
+#define NF_LINE(nv)                                                                                                    \
+    UNROLL for (int l = 0; l < nv * FM_BYTES; l += LINE) {                                                             \
+        ONE_REGISTER(step)                                                                                             \
+        __builtin_prefetch(b + LINES_AHEAD * step + l);                                                                \
+    }
+#define PAGE 4096 /* bytes: where rows of x are as far apart, the processor does not guess the next */
 #define TN_ROWS                                                                                                        \
     const real *a = p->a;                                                                                              \
-    const int64_t lda = p->lda;
+    const int64_t lda = p->lda, ahead = lda * (int64_t)sizeof(real) < PAGE ? 0 : LINES_AHEAD * lda;
 #define TN_LINE                                                                                                        \
     const real *line = a;                                                                                              \
+    __builtin_prefetch(a + ahead);                                                                                     \
     a += lda;
 #define TI_ROWS                                                                                                        \
     const real *const *at = p->at;                                                                                     \
     const int64_t skip = p->skip;
-#define ONE_REGISTER(pointer) __asm__("" : "+r"(pointer)); /* or gcc keeps one offset for every r */
 #define TI_LINE const real *line = at[i] + skip; ONE_REGISTER(line)
 
 /* Those whose results move weights take the lines out of other caches. */
@@ -141,17 +152,31 @@ enum { NN, TN, TI };
 #define TALLEST_TILE 10
 static tile_fn *const tiles[3][4][TALLEST_TILE] = {TILE_TABLE(nn), TILE_TABLE(tn), TILE_TABLE(ti)};
 
+/* ---- tiles that ask for the panel they read ----------------------------------------------------------------- */
+
+/* Of two vectors, at the heights that tiles have where there are several. */
+#if FM_BYTES == 64
+#define HEIGHTS(AS, form) AS(form, 5) AS(form, 6) AS(form, 7) AS(form, 8) AS(form, 9) AS(form, 10)
+#elif FM_BYTES == 32
+#define HEIGHTS(AS, form) AS(form, 3) AS(form, 4) AS(form, 5) AS(form, 6)
+#else
+#define HEIGHTS(AS, form)
+#endif
+#define BY_HEIGHT(form, rows) [rows] = tile_##form##_##rows##x2,
+
+#define FAR_TILE(form, rows) TILE(form, rows, 2, NN_ROWS(rows), NF_LINE(2), row[r][i], , LOOK_AHEAD(2, 0), )
+HEIGHTS(FAR_TILE, nf)
+static tile_fn *const far_tiles[TALLEST_TILE + 1] = {HEIGHTS(BY_HEIGHT, nf)};
+
+/* By height, null where there is none; or null. */
+static tile_fn *const *far_tiles_for(const struct product *p, int log2)
+{
+    return log2 == 1 && p->ldb > 2 * LANES && p->k > NEAR_K ? far_tiles : 0;
+}
+
 /* ---- tiles that move the weights of the tile before --------------------------------------------------------- */
 
-/* Of two vectors, at the heights that tiles have where there are several, and by the rules most used. A row of the tile makes a
- * look, and a look moves a row. */
-#if FM_BYTES == 64
-#define MOVING_HEIGHTS(AS, form) AS(form, 5) AS(form, 6) AS(form, 7) AS(form, 8) AS(form, 9) AS(form, 10)
-#elif FM_BYTES == 32
-#define MOVING_HEIGHTS(AS, form) AS(form, 3) AS(form, 4) AS(form, 5) AS(form, 6)
-#else
-#define MOVING_HEIGHTS(AS, form)
-#endif
+/* By the rules most used. A row of the tile makes a look, and a look moves a row. */
 #define MOVING_TERMS 64 /* fewer are over before it pays */
 
 #define BEHIND                                                                                                         \
@@ -169,12 +194,10 @@ static tile_fn *const tiles[3][4][TALLEST_TILE] = {TILE_TABLE(nn), TILE_TABLE(tn
     MOVING_TILE(sgd, FM_OPT_sgd, 0, rows)                                                                              \
     MOVING_TILE(momentum, FM_OPT_sgd, 1, rows)                                                                         \
     MOVING_TILE(adam, FM_OPT_adam, 0, rows)
-MOVING_HEIGHTS(MOVING_TILES, )
+HEIGHTS(MOVING_TILES, )
 
-#define MOVING_ENTRY(form, rows) [rows] = tile_##form##_##rows##x2,
 #define MOVING_TABLE(form)                                                                                             \
-    {{MOVING_HEIGHTS(MOVING_ENTRY, form##_sgd)}, {MOVING_HEIGHTS(MOVING_ENTRY, form##_momentum)},                      \
-     {MOVING_HEIGHTS(MOVING_ENTRY, form##_adam)}}
+    {{HEIGHTS(BY_HEIGHT, form##_sgd)}, {HEIGHTS(BY_HEIGHT, form##_momentum)}, {HEIGHTS(BY_HEIGHT, form##_adam)}}
 static tile_fn *const moving_tiles[2][3][TALLEST_TILE + 1] = {MOVING_TABLE(tn), MOVING_TABLE(ti)};
 
 /* By height, null where there is none; or null. k: terms of each sum. */
@@ -209,14 +232,15 @@ static inline const real *const *rows_in_place(const fm_op *op, const fm_step *s
  * 6+6+6+6+6+2). p is moved along. */
 static void panel(struct product *p, int64_t rows, int log2)
 {
+    tile_fn *const *far = far_tiles_for(p, log2);
     for (int64_t left = tiles_in(rows, log2), m; left > 1; left--, rows -= m) {
         m = (rows + left - 1) / left;
-        tiles[NN][log2][m - 1](p);
+        (far && far[m] ? far[m] : tiles[NN][log2][m - 1])(p);
         if (p->at) p->at += m;
         else p->a += m * p->lda;
         p->init += m * p->ldi, p->c += m * p->ldc;
     }
-    tiles[NN][log2][rows - 1](p);
+    (far && far[rows] ? far[rows] : tiles[NN][log2][rows - 1])(p);
 }
 
 static const real zeros[PANEL_VECTORS * 64 / sizeof(real)] __attribute__((aligned(64)));

@@ -5,9 +5,11 @@
  * once (on a Zen 4). A store past the caches takes 5, but then everybody reads from memory. The largest weights have left
  * the caches anyway. */
 #define STREAMED_LEAST (32 << 10) /* bytes */
-#define STREAMED_MOST (8 << 20)
+#define DISTANT (8 << 20) /* bytes of weights that come from memory each time */
 
 static int64_t weight_bytes(const fm_op *op) { return op->n_in * op->w.ld * (int64_t)sizeof(real); }
+
+static inline int is_distant(const fm_op *op) { return weight_bytes(op) > DISTANT; }
 
 static inline int is_shared(const fm_op *op, int64_t begin, int64_t end) { return end - begin < op->n_in; }
 
@@ -15,8 +17,7 @@ static inline int is_shared(const fm_op *op, int64_t begin, int64_t end) { retur
 static int is_streamed(const fm_op *op, const fm_step *step, int shared)
 {
     const int aligned = (uintptr_t)op->w.p % LINE == 0 && op->w.ld * (int64_t)sizeof(real) % LINE == 0;
-    const int64_t bytes = weight_bytes(op);
-    const int fits = FM_STREAMS && aligned && bytes >= STREAMED_LEAST && bytes <= STREAMED_MOST;
+    const int fits = FM_STREAMS && aligned && weight_bytes(op) >= STREAMED_LEAST && !is_distant(op);
     return fits && step->far_apart && shared;
 }
 
