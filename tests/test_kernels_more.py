@@ -217,6 +217,46 @@ def test_rules(rng, dtype, target, name):
         assert not w.any()
 
 
+@pytest.mark.parametrize("shape", [(6, 11, 19), (70, 45, 50)], ids=["small", "wide"])
+@pytest.mark.parametrize("opcode", ["update", "linear_update"])
+@pytest.mark.parametrize("kind", ["sgd", "rmsprop", "adam"])
+def test_states_of_what_has_died_do_not_stay_subnormal(dtype, target, kind, opcode, shape):
+    rows, n_in, n_out = shape
+    info = np.finfo(dtype)
+    states = {name: guarded(n_in + 1, n_out, dtype, 1.0) for name in ("s1", "s2")[: 1 + (kind != "sgd")]}
+    for s in states.values():
+        s[:, ::3] = 10 * info.smallest_subnormal
+        s[::2, 1] = -5 * info.smallest_subnormal if kind == "sgd" else 0
+        s[0, 4], s[0, 7] = info.tiny, 100 * info.tiny
+        s[-1, -1] = np.nan
+    zeros = {"g": guarded(n_in + 1, n_out, dtype)} if opcode == "update" else {}
+    zeros = zeros or {"x": guarded(rows, n_in, dtype), "dy": guarded(rows, n_out, dtype)}
+    rule = Rule(momentum=0.97, alpha=0.97, beta1=0.97, beta2=0.97, eps=0.1)
+    op = Op(opcode, kind, n_in, n_out, bias=True, w=guarded(n_in + 1, n_out, dtype, 1.0), rule=rule, **states, **zeros)
+    for number, faded in ((14, True), (31, False)):
+        run_checked(op, rows, dtype, target, first_number=number, n_threads=WORKERS)
+        for s in states.values():
+            assert (s[:, 0] != 0).all() == faded
+            assert ((np.abs(s) > 0) & (np.abs(s) < info.tiny)).any() == faded
+            assert s[0, 7] > 50 * info.tiny and np.isnan(s[-1, -1]) and 0.9 < s[1, 2] < 1
+
+
+@pytest.mark.parametrize("n", [1, 7, 16, 33])
+def test_no_gradient_is_nearly_subnormal(dtype, target, n):
+    kind = "sigmoid_cross_entropy" if n == 1 else "softmax_cross_entropy"
+    gaps = np.linspace(0, 120 if dtype == np.float32 else 800, 101)
+    y, t = guarded(101, n, dtype, -gaps[:, None]), guarded(101, n, dtype)
+    y[:, n // 2], t[:, n // 2] = gaps * (n == 1), 1.0
+    op = Op("loss", kind, n, n, y=y, t=t, dy=guarded(101, n, dtype, 7.0), row_loss=np.zeros(101))
+    run_checked(op, 101, dtype, target)
+    others = np.abs(op.dy[:, 0])
+    assert others[0] > 1e-4 and others[-1] == 0
+    assert others[others > 0].min() > np.finfo(dtype).tiny * 1e10
+    y[50, 0] = np.nan
+    run_checked(op, 101, dtype, target)
+    assert np.isnan(op.dy[50, 0])
+
+
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_derivatives_where_they_break(dtype, target, kind):
     y = guarded(2, len(ODD), dtype)

@@ -213,4 +213,5 @@ NOINLINE void wide_update(const fm_op *op, const fm_step *step, int64_t begin, i
 static void linear_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (is_small(op, step->rows) ? small_update : wide_update)(op, step, begin, end);
+    clear_faded(op, step, begin, end);
 }

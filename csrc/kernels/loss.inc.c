@@ -24,7 +24,7 @@ static inline double row_share(const fm_step *step, int64_t r)
 static inline vf sigmoid_cross_entropy(vf y, vf t, vf p, vf *slope)
 {
     const vf zero = vf_set1(0), one = vf_set1(1), e = vf_exp(minus_abs(y)), log1p_e = vf_log1p(e);
-    const vf upper = one / (one + e), lower = e / (one + e), on = t * p, off = one - t;
+    const vf upper = one / (one + e), lower = unless_lost(minus_abs(y), e / (one + e)), on = t * p, off = one - t;
     const vi positive = y >= zero;
     *slope = off * vf_select(positive, upper, lower) - on * vf_select(positive, lower, upper);
     return on * (vf_max(zero, -y) + log1p_e) + off * (vf_max(zero, y) + log1p_e);
@@ -116,6 +116,9 @@ NOINLINE void single_loss(const fm_op *op, const fm_step *step, int64_t begin, i
 
 /* ---- softmax: every output hangs on the whole row ------------------------------------------------------------ */
 
+/* What an output adds to the sum. Left out is what is smaller than any rounding of it. */
+static inline vf exp_or_zero(vf x) { return unless_lost(x, exp_from(vf_set1(EXP_LEAST), x)); }
+
 /* sum_c t_c (log(sum e^y) - y_c) = (sum t) log(sum e^(y - top)) + sum_c t_c (top - y_c): two sums without cancellation,
  * which one pass collects with the exponentials; a second turns those into the gradient. */
 static void wide_softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
@@ -130,7 +133,7 @@ static void wide_softmax_cross_entropy(const fm_op *op, const fm_step *step, int
         EACH_COLUMN {
             if (c >= n) break; /* the rest of the block */
             const vi in = inside(c, n);
-            const vf below = top - vf_load(y + c), e = vf_keep(in, vf_exp(-below));
+            const vf below = top - vf_load(y + c), e = vf_keep(in, exp_or_zero(-below));
             const vf t = vf_keep(in, vf_fma(kept, target(op, r, c), spread));
             sum_e[i] += e, sum_t[i] += t;
             sum_below[i] += vf_keep(t != zero, t * below); /* 0 log 0 = 0 */
@@ -214,7 +217,7 @@ static void narrow_softmax_cross_entropy(const fm_op *op, const fm_step *step, i
         const vf top = max_of_columns(x, n);
         for (int c = 0; c < n; c++) {
             const vf below = top - vf_load(x[c]), target = vf_load(t[c]);
-            sum_e[c] = zero + vf_exp(-below), sum_t[c] = zero + target;
+            sum_e[c] = zero + exp_or_zero(-below), sum_t[c] = zero + target;
             sum_below[c] = zero + vf_keep(target != zero, target * below); /* 0 log 0 = 0 */
             vf_store(x[c], sum_e[c]);
         }

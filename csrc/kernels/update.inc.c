@@ -21,6 +21,23 @@ static int is_streamed(const fm_op *op, const fm_step *step, int shared)
     return fits && step->far_apart && shared;
 }
 
+/* Where a gradient stays zero, as that of a unit that has died, the optimizer's state fades until it is subnormal. There it
+ * would stay: 0.9 times the smallest number is the smallest number again; and many processors take a hundred times as long
+ * for it. So every few steps such states become zero. */
+#define FADED_STEPS 16
+
+static void clear_faded(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    if ((step->number + 1) % FADED_STEPS) return;
+    const fm_mat states[2] = {op->s1, op->s2};
+    for (int s = 0; s < 2; s++)
+        for (int64_t r = begin; states[s].p && r < end; r++)
+            for (int64_t v = 0; v < vectors_of(op->n_out); v++) {
+                real *at = (real *)states[s].p + r * states[s].ld + v * LANES;
+                vf_store(at, unless_subnormal(vf_load(at)));
+            }
+}
+
 static void update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     for (int bias = 0; bias <= op->bias; bias++) {
@@ -31,6 +48,7 @@ static void update(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
         move(&mover, op, first * op->w.ld, (const real *)op->g.p + first * op->g.ld, op->g.ld, last - first, vectors_of(op->n_out));
     }
     if (step->far_apart) vf_streamed();
+    clear_faded(op, step, begin, end);
 }
 
 /* part[r] = sum of g[r, :]^2, added on a block of lanes and then across it. */

@@ -5,7 +5,7 @@ batch is sum_r w_r loss_r / sum_r w_r over its rows, w the sample weights (1 wit
 
 y is what the last layer gives. Where a loss has a ``fused_output``, y is taken *before* that activation (logits, or
 the logarithm of a rate), and the activation's derivative is part of the loss's own: exact where the two apart would
-overflow.
+overflow. In cross-entropies a probability below e^-55 = 1e-24 (in float64 e^-650) counts as zero in the gradient.
 """
 
 from __future__ import annotations

@@ -136,13 +136,18 @@ def dense_targets(y: Array, t: Any) -> Array:
     return (t[:, None] if y.shape[1] == 1 else np.arange(y.shape[1]) == t[:, None]).astype(y.dtype)
 
 
+def unless_lost(x: Array, v: Array) -> Array:
+    """v, or 0 where it is a share of e^x that is too small to matter: so that nothing subnormal comes of it."""
+    return np.where(x < (-55 if x.dtype == np.float32 else -650), 0, v).astype(x.dtype)
+
+
 def softmax_cross_entropy(y: Array, t: Any, op: Op) -> tuple[Array, Array]:
     """sum_c t_c (log(sum e^y) - y_c), where smoothing s: t <- (1 - s) t + s / n_out."""
     t = (1 - op.param) * dense_targets(y, t) + op.param / op.n_out
     top = y.max(axis=1, keepdims=True)
     log_probability = y - top - np.log(np.exp(y - top).sum(axis=1, keepdims=True))
     row_loss = -np.where(t != 0, t * log_probability, 0).sum(axis=1)  # 0 log 0 = 0
-    return row_loss, t.sum(axis=1, keepdims=True) * softmax(y) - t
+    return row_loss, t.sum(axis=1, keepdims=True) * unless_lost(y - top, softmax(y)) - t
 
 
 def mean_over_outputs(element: Callable[[Array, Array, Op], tuple[Array, Array]]) -> Loss:
@@ -160,7 +165,8 @@ def mean_over_outputs(element: Callable[[Array, Array, Op], tuple[Array, Array]]
 def sigmoid_cross_entropy(y: Array, t: Array, op: Op) -> tuple[Array, Array]:
     """t p softplus(-y) + (1 - t) softplus(y), with p = 1 where there is no positive weight."""
     p = 1 if op.aux is None else op.aux[0]
-    return t * p * softplus(-y) + (1 - t) * softplus(y), (1 - t) * sigmoid(y) - t * p * sigmoid(-y)
+    slope = (1 - t) * unless_lost(y, sigmoid(y)) - t * p * unless_lost(-y, sigmoid(-y))
+    return t * p * softplus(-y) + (1 - t) * softplus(y), slope
 
 
 @mean_over_outputs
@@ -252,6 +258,7 @@ def adam(G: Array, s1: Any, s2: Any, rule: Rule, t: int) -> Array:
     return 1 / (1 - whole_power(rule.beta1, t)) * s1 / (np.sqrt(s2) / root + rule.eps)
 
 
+FADED_STEPS = 16
 OPTIMIZERS: dict[str, Callable[[Array, Any, Any, Rule, int], Array]] = {
     "sgd": sgd,
     "rmsprop": rmsprop,
@@ -370,7 +377,10 @@ def linear_grad(op: Op, step: Step, rows: slice) -> None:
 
 
 def move(op: Op, step: Step, g: Array) -> None:
-    """w = rule(w, g) for the weights and, where there is one, the bias. Every penalty sees w as it was."""
+    """w = rule(w, g) for the weights and, where there is one, the bias. Every penalty sees w as it was.
+
+    Every `FADED_STEPS` steps, subnormal states become zero: else those of a unit that has died would stay so.
+    """
     rule, scale = op.rule, 1.0
     if rule.clip_norm > 0:
         norm = math.sqrt(op.part.sum())
@@ -386,6 +396,10 @@ def move(op: Op, step: Step, g: Array) -> None:
             G = G + rule.l2 * w + rule.l1 * np.sign(w)
             w *= 1 - lr * rule.decay
         w -= lr * OPTIMIZERS[op.kind](G, s1, s2, rule, step.number + 1)
+    if (step.number + 1) % FADED_STEPS == 0:
+        for s in (op.s1, op.s2):
+            if s is not None:
+                s[np.abs(s) < np.finfo(s.dtype).tiny] = 0
 
 
 def update(op: Op, step: Step, rows: slice) -> None:
