@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import epochs, layout
+from fastmlp import epochs, layout, runtime
 from fastmlp import snapshot as module
 from fastmlp.snapshot import Snapshot
 
@@ -31,12 +31,30 @@ def test_what_was_taken_last_comes_back(rng, in_memory):
     assert vector.tobytes() == before.tobytes()
 
 
+@pytest.mark.parametrize("size", [1000, 1001, 1003])
+def test_large_vectors_are_copied_by_several_threads(rng, monkeypatch, no_spare_files, size):
+    monkeypatch.setattr(module, "SHARE", 1000)
+    vector = rng.standard_normal(size)
+    with runtime.limited_threads(3):
+        snapshot = Snapshot(vector, 0)
+    assert len(snapshot._files) == 3
+    for _ in range(2):
+        vector[:] = rng.standard_normal(size)
+        before = vector.copy()
+        snapshot.take(vector)
+    vector[:] = 0
+    snapshot.restore(vector)
+    assert (vector == before).all()
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a file that is always full")
-def test_without_room_for_a_file_memory_serves(rng, no_spare_files):
+@pytest.mark.parametrize("share", [module.SHARE, 4000])
+def test_without_room_for_a_file_memory_serves(rng, monkeypatch, no_spare_files, share):
+    monkeypatch.setattr(module, "SHARE", share)
     vector = rng.standard_normal(1000)
     snapshot = Snapshot(vector, 0)
-    os.close(snapshot._file)
-    snapshot._file = os.open("/dev/full", os.O_RDWR)
+    os.close(snapshot._files[0])
+    snapshot._files[0] = os.open("/dev/full", os.O_RDWR)
     snapshot.take(vector)
     before = vector.copy()
     vector[:] = 0
@@ -72,12 +90,11 @@ def test_a_file_serves_one_snapshot_after_another(rng, no_spare_files):
     vector = rng.standard_normal(1000)
     first = Snapshot(vector, 0)
     first.take(vector)
-    file = first._file
-    assert file is not None
+    (file,) = first._files
     del first
     second, third = Snapshot(vector[:500], 0), Snapshot(vector, 0)
-    assert second._file == file
-    assert third._file != file
+    assert second._files == [file]
+    assert third._files != [file]
     before = vector.copy()
     second.take(vector[:500])
     third.take(vector)

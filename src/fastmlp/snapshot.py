@@ -6,14 +6,17 @@ import atexit
 import io
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-IN_MEMORY = 1 << 18  # bytes; larger ones go to a temporary file, which takes hardly longer than a copy in memory
-SPARE_FILES, SPARE_BYTES = 2, 1 << 28  # a file that was written before takes a quarter of the time a new one does
+from .runtime import get_num_threads
+
+IN_MEMORY = 1 << 18  # bytes; larger ones go to temporary files, which takes hardly longer than a copy in memory
+SHARE = 1 << 24  # bytes from which a thread is worth its start
+SPARE_FILES, SPARE_BYTES = 4, 1 << 27  # a file that was written before takes a quarter of the time a new one does
 
 _spare: list[int] = []  # descriptors of the files that fits have left for the next one
 
@@ -30,7 +33,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Snapshot:
-    """A copy of a vector, taken again and again: in memory, or for a large one in a temporary file.
+    """A copy of a vector, taken again and again: in memory, or for a large one in temporary files, one a thread.
 
     So a fit needs little more memory than parameters and optimizer state take. Where there is no place for a file, it
     is in memory after all.
@@ -44,47 +47,56 @@ class Snapshot:
     """
 
     def __init__(self, like: NDArray[Any], in_memory: int = IN_MEMORY) -> None:
-        self._file = self._copy = None
-        self._process, self._bytes = os.getpid(), like.nbytes
+        self._files: list[int] = []
+        self._process = os.getpid()
+        parts = max(1, min(get_num_threads(), like.nbytes // SHARE))
+        self._part_bytes = -(-like.nbytes // parts)
         if like.nbytes > in_memory:
-            with suppress(OSError):  # nowhere to write
-                self._file = _file()
-        if self._file is None:
-            self._copy = np.empty_like(like)
+            try:
+                self._files += [_file() for _ in range(parts)]
+            except OSError:  # nowhere to write
+                self._files.clear()
+        self._copy = None if self._files else np.empty_like(like)
 
     def take(self, vector: NDArray[Any]) -> None:
         """Remember the vector as it is now."""
-        if self._file is not None:
+        if self._files:
             try:
-                with _from_the_start(self._file) as file:
-                    rest = vector.data.cast("B")
-                    while rest:
-                        rest = rest[file.write(rest) :]
+                self._each(_write, vector)
                 return
             except OSError:  # no room
-                os.close(self._file)
-                self._file, self._copy = None, np.empty_like(vector)
+                while self._files:
+                    os.close(self._files.pop())
+                self._copy = np.empty_like(vector)
         np.copyto(self._copy, vector)  # type: ignore[arg-type]
 
     def restore(self, vector: NDArray[Any]) -> None:
         """Put back what was taken last."""
-        if self._file is not None:
-            with _from_the_start(self._file) as file:
-                rest = vector.data.cast("B")
-                while rest and (n := file.readinto(rest)):
-                    rest = rest[n:]
+        if self._files:
+            self._each(_read, vector)
         else:
             vector[:] = self._copy
 
-    def __del__(self) -> None:
-        file = getattr(self, "_file", None)
-        if file is None:
+    def _each(self, copy: Callable[[int, memoryview], None], vector: NDArray[Any]) -> None:
+        """Between every file and its part of the vector; each file has a lock of its own in the system."""
+        raw, size = vector.data.cast("B"), self._part_bytes
+        parts = [raw[i * size : (i + 1) * size] for i in range(len(self._files))]
+        if len(parts) == 1:
+            copy(self._files[0], parts[0])
             return
-        # A process forked meanwhile has the same file open, which is the parent's.
-        if self._process == os.getpid() and self._bytes <= SPARE_BYTES and len(_spare) < SPARE_FILES:
-            _spare.append(file)
-        else:
-            os.close(file)
+        from concurrent.futures import ThreadPoolExecutor  # takes longer to import than most networks to set up
+
+        with ThreadPoolExecutor(len(parts)) as pool:
+            list(pool.map(copy, self._files, parts))  # raises what a thread raised
+
+    def __del__(self) -> None:
+        # A process forked meanwhile has the same files open, which are the parent's.
+        keep = getattr(self, "_process", None) == os.getpid() and self._part_bytes <= SPARE_BYTES
+        for file in getattr(self, "_files", []):
+            if keep and len(_spare) < SPARE_FILES:
+                _spare.append(file)
+            else:
+                os.close(file)
 
 
 def _file() -> int:
@@ -94,6 +106,18 @@ def _file() -> int:
     except IndexError:
         with tempfile.TemporaryFile(buffering=0) as file:
             return os.dup(file.fileno())
+
+
+def _write(file: int, part: memoryview) -> None:
+    with _from_the_start(file) as stream:
+        while part:
+            part = part[stream.write(part) :]
+
+
+def _read(file: int, part: memoryview) -> None:
+    with _from_the_start(file) as stream:
+        while part and (n := stream.readinto(part)):
+            part = part[n:]
 
 
 def _from_the_start(descriptor: int) -> io.FileIO:
