@@ -16,6 +16,7 @@ LAYERS = [
     (5, 600, 40),  # more terms than a run of k
     (5, 40, 600),  # and backward
     (700, 9, 18),  # more rows than a run of the batch
+    (300, 150, 300),  # and weights in several parts each way
     (64, 100, 100),  # rows that fill vectors: linear_back goes by rows of the batch
     (64, 700, 600),  # that in several runs each way, and weights too large for the second-level cache
     (9, 700, 600),  # such weights, and linear_back by columns

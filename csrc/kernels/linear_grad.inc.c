@@ -3,11 +3,14 @@
 
 #define NEAR (512 << 10) /* bytes of weights that, moved along with their state, stay in the second-level cache */
 #define SHARED (192 << 10) /* the same where other workers have read them */
-#define PACKED ((128 << 10) / (int64_t)sizeof(real)) /* of dy, packed: an eighth of the second-level cache */
+#define PACKED ((256 << 10) / (int64_t)sizeof(real)) /* of dy, packed: a part of the second-level cache */
 #define PACKED_SPAN 64   /* rows of w from which packing pays */
 #define PACKED_LEAST (8 << 10) /* bytes of a panel of dy */
 #define NARROW 4         /* times as many lanes as columns: not worth a vector across */
-#define RUN_ROWS 512     /* of the batch at a time in linear_grad: x and dy of so many stay in the second-level cache */
+#define RUN_ROWS (FM_BYTES == 64 ? 128 : 256) /* of the batch: a tile's columns of x and a panel of dy stay in the first-level cache */
+#define LONG_ROWS 256    /* of the batch, above which it goes in runs */
+#define PART_OF_ROWS 128 /* weights whose gradient a long batch adds up at a time */
+#define PART_OF_COLUMNS ((int)(1024 / sizeof(real)))
 
 /* g_b[j] = init[j] + sum of dy[r, j] over rows, in rising r; init may be null. The bias is the weight of an input that is
  * always one. */
@@ -180,6 +183,33 @@ static void gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_
     (is_narrow(op, step) ? narrow_gradient : weight_gradient)(op, step, begin, end, first, rows, mover);
 }
 
+/* One part of the weights after the other: its gradient is added up in scratch, run by run of the batch, before it moves
+ * them. The same chains. */
+static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, const struct mover *mover)
+{
+    real g[PART_OF_ROWS * PART_OF_COLUMNS] __attribute__((aligned(64)));
+    for (int64_t i = begin, last; i < end; i = last) {
+        last = at_most(end, i + PART_OF_ROWS);
+        for (int64_t j = 0; j < op->n_out; j += PART_OF_COLUMNS) {
+            fm_op part = *op;
+            part.n_out = at_most(op->n_out - j, PART_OF_COLUMNS), part.dy.p = (real *)op->dy.p + j;
+            part.g.ld = vectors_of(part.n_out) * LANES, part.g.p = g - i * part.g.ld;
+            part.accumulate = 0, part.data = 0; /* the next batch would be asked for once a run */
+            for (int64_t k = 0, run; k < step->rows; k += run) {
+                run = at_most(step->rows - k, RUN_ROWS);
+                weight_gradient(&part, step, i, last, k, run, 0);
+            }
+            move(mover, op, i * op->w.ld + j, g, part.g.ld, last - i, vectors_of(part.n_out));
+        }
+    }
+}
+
+/* Weights that come from memory are moved a tile at a time all the same, while the next tile's are on their way. */
+static int goes_in_parts(const fm_op *op, const fm_step *step)
+{
+    return step->rows > LONG_ROWS && !is_distant(op) && !is_narrow(op, step);
+}
+
 static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld;
@@ -197,7 +227,8 @@ NOINLINE void wide_update(const fm_op *op, const fm_step *step, int64_t begin, i
     const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, ldw = op->w.ld;
     struct mover mover = mover_of(op, step, 0);
     mover.stream = is_streamed(op, step, is_shared(op, begin, end));
-    if (begin < last) gradient(op, step, begin, last, 0, step->rows, &mover);
+    if (begin < last && goes_in_parts(op, step)) gradient_in_parts(op, step, begin, last, &mover);
+    else if (begin < last) gradient(op, step, begin, last, 0, step->rows, &mover);
     if (mover.stream) vf_streamed();
     mover.stream = 0;
     if (!op->bias || end <= op->n_in) return;
