@@ -17,6 +17,16 @@ int fm_cpu_has_avx2(void)
 }
 #endif
 
+int fm_cpu_streams_well(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_is("amd");
+#else
+    return 0;
+#endif
+}
+
 #if defined(__aarch64__)
 int fm_cpu_has_neon(void) { return 1; } /* part of the ARM64 baseline */
 #endif

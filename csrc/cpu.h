@@ -1,4 +1,4 @@
-/* What this CPU and its operating system support. */
+/* What this CPU and its operating system support, and what is worth while on it. */
 #ifndef FASTMLP_CPU_H
 #define FASTMLP_CPU_H
 
@@ -6,5 +6,10 @@ int fm_cpu_has_avx512(void);
 int fm_cpu_has_avx2(void);
 int fm_cpu_has_neon(void);
 int fm_cpu_is_any(void);
+
+/* Whether a store past the caches costs less than to take a line back that another core has read, where the two share no
+ * cache: so on AMD's. On a server of Intel's, where all cores share one, a step of 784-128-10 took 185 us with such stores and
+ * 128 without. */
+int fm_cpu_streams_well(void);
 
 #endif

@@ -7,6 +7,8 @@
 #ifndef FASTMLP_H
 #define FASTMLP_H
 
+#include "fetch.h"
+
 #include <stdint.h>
 
 /* ---- what can be named ------------------------------------------------------------------------------------- */
@@ -141,8 +143,7 @@ typedef struct fm_op {
 /* One batch as the kernels see it. Row r of the batch is row index[r] of the data (first + r where index is null). */
 typedef struct fm_step {
     int64_t rows, first, number; /* number: steps since training began, from 0 */
-    const int64_t *coming;       /* this worker's share of the next batch's rows; or null */
-    int64_t coming_rows;
+    fm_fetch *coming;            /* this worker's share of the next batch's rows */
     const int64_t *index;
     const void *const *at;       /* [rows] where the rows of X lie, to be read in place; null: they are gathered */
     const double *weight;        /* by row of the data, or null for all ones */
@@ -183,7 +184,6 @@ typedef struct fm_plan {
     const int64_t *span;   /* [n_ops] how many parameter rows an op splits over the workers; 0 for ops that split rows */
     int32_t n_ops, n_workers;
     int32_t barriers;      /* fm_barriers: what parts one step from the next */
-    int32_t parts;         /* the team's workers each have a part of the inputs */
     int32_t last_direct;   /* 1 + the last op that reads rows of X in place, or 0: none does */
     int32_t row_block;     /* a worker carries at most this many rows at once through a run of rows ops */
     int64_t capacity;      /* rows the buffers hold */

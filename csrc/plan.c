@@ -2,6 +2,7 @@
  *
  * Ops that split rows run in stretches: a worker carries a block of its rows through the whole stretch, so that a block's
  * activations stay in its cache. Ops that split parameters run one after the other over the worker's share. */
+#include "cpu.h"
 #include "fastmlp.h"
 #include "threads.h"
 
@@ -72,6 +73,8 @@ struct worker {
     const uint8_t *sync, *own;
     fm_team *team;
     int me, n, first_op, last_op;
+    const fm_op *fetching;          /* the op whose x the next batch will be; or null */
+    int64_t fetch_begin, fetch_end; /* which columns of that */
 };
 
 static struct worker worker_of(const struct job *job, fm_team *team, int me, int n)
@@ -104,16 +107,23 @@ static void run_rows(const struct worker *w, const fm_step *step, int first, int
 static void run_part(const struct worker *w, const fm_step *step, int i)
 {
     for (int64_t r = 0; r < step->rows; r += PART_ROWS) {
-        if (w->me) fm_take_over(w->team);
+        if (w->me) fm_take_over(w->team, step->coming);
         w->plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, r, r + PART_ROWS < step->rows ? r + PART_ROWS : step->rows);
         if (!w->me) fm_hand_over(w->team);
     }
 }
 
-static void run_params(const struct worker *w, const fm_step *step, int i)
+/* The rows of an op's parameters that this worker moves. */
+static void params_of(const struct worker *w, int i, int64_t *begin, int64_t *end)
 {
     const int64_t span = w->plan->span[i], own = is_own(w, i);
-    const int64_t begin = own ? 0 : share_begin(span, w->me, w->n), end = own ? span : share_begin(span, w->me + 1, w->n);
+    *begin = own ? 0 : share_begin(span, w->me, w->n), *end = own ? span : share_begin(span, w->me + 1, w->n);
+}
+
+static void run_params(const struct worker *w, const fm_step *step, int i)
+{
+    int64_t begin, end;
+    params_of(w, i, &begin, &end);
     if (begin < end) w->plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, begin, end);
 }
 
@@ -139,7 +149,7 @@ static void run_together(const struct worker *w, const fm_step *step, double *lo
 
     for (int i = w->first_op, next; i < w->last_op; i = next) {
         next = i + 1;
-        if (w->sync[i]) fm_barrier(w->team);
+        if (w->sync[i]) fm_barrier(w->team, step->coming);
         if (splits_params(&w->ops[i])) {
             run_params(w, step, i);
             continue;
@@ -155,9 +165,9 @@ static void run_together(const struct worker *w, const fm_step *step, double *lo
     if (!loss) return;
     /* Behind an op on parameters all rows are done; else wait, and let nobody begin the next step before the sum is made. */
     const int wait = !splits_params(&w->ops[w->last_op - 1]);
-    if (wait) fm_barrier(w->team);
+    if (wait) fm_barrier(w->team, step->coming);
     if (w->me == 0) *loss = mean_loss(plan->row_loss, step);
-    if (wait) fm_barrier(w->team);
+    if (wait) fm_barrier(w->team, step->coming);
 }
 
 /* Where the batch's rows of X lie. The first op is their gather, which has then nothing to do. */
@@ -167,36 +177,66 @@ static void find_rows(const fm_op *gather, const fm_step *step, const void **at)
         at[r] = gather->data + (step->index ? step->index[r] : step->first + r) * gather->data_row;
 }
 
+#define FETCHED_LEAST 256 /* bytes of a row: the cache has smaller ones anyway */
+
+/* Finds the op that reads the batch last, and what this worker is to fetch of the next batch meanwhile. */
+static void find_fetching(struct worker *w)
+{
+    for (int i = 0; i < w->plan->n_ops; i++) {
+        const fm_op *op = &w->ops[i];
+        if (!splits_params(op) || !op->data || op->data_column > 8) continue;
+        int64_t begin = 0, end = op->n_in;
+        if (op->partial) params_of(w, i, &begin, &end); /* its own inputs only, but of all rows */
+        if (end > op->n_in) end = op->n_in;
+        if ((end - begin) * op->data_column < FETCHED_LEAST) continue;
+        w->fetching = op, w->fetch_begin = begin, w->fetch_end = end;
+    }
+}
+
+/* This worker's share of the batch behind step s. */
+static fm_fetch fetch_behind(const struct worker *w, const fm_run_args *args, int64_t s)
+{
+    const fm_op *op = w->fetching;
+    if (!op || !args->order || s + 1 >= args->n_steps) return (fm_fetch){0};
+    const int64_t rows = args->offsets[s + 2] - args->offsets[s + 1];
+    const int64_t begin = op->partial ? 0 : share_begin(rows, w->me, w->n), end = op->partial ? rows : share_begin(rows, w->me + 1, w->n);
+    const int64_t *row = args->order + args->offsets[s + 1];
+    fm_fetch f = {
+        .data = op->data + w->fetch_begin * op->data_column, .data_row = op->data_row,
+        .bytes = (w->fetch_end - w->fetch_begin) * op->data_column, .row = row + begin, .last = row + end,
+    };
+    fm_fetch_row(&f);
+    return f;
+}
+
+/* For the sake of stores past the caches. */
 static int are_far_apart(const fm_run_args *args, fm_team *team, int me)
 {
-    return args->apart == FM_APART_MEASURED ? fm_far_apart(team, me) : args->apart == FM_APART_FAR;
+    if (args->apart != FM_APART_MEASURED) return args->apart == FM_APART_FAR;
+    return fm_cpu_streams_well() && fm_far_apart(team, me);
 }
 
 static void run_steps(void *context, fm_team *team, int me, int n)
 {
     const struct job *job = context;
     const fm_run_args *args = job->args;
-    const struct worker w = worker_of(job, team, me, n);
+    struct worker w = worker_of(job, team, me, n);
     const int direct = job->plan->last_direct && args->first_op == 0 && args->last_op >= job->plan->last_direct;
-    const int parts = w.own && job->plan->parts;
     const void *at[FM_DIRECT_ROWS];
-    fm_step step = {.weight = args->weight}; /* once: clearing it takes as long as a layer of a tiny network */
+    fm_fetch coming = {0};
+    fm_step step = {.weight = args->weight, .coming = &coming}; /* once: clearing it takes as long as a layer of a tiny network */
     step.far_apart = n > 1 && job->plan->barriers == FM_BARRIERS_BY_SYNC && are_far_apart(args, team, me);
+    find_fetching(&w);
     for (int64_t s = 0; s < args->n_steps; s++) {
         const int64_t first = args->offsets[s];
         step.rows = args->offsets[s + 1] - first, step.first = first, step.number = args->first_number + s;
         step.index = args->order ? args->order + first : 0;
         step.lr = args->lr ? args->lr[s] : 0;
-        step.coming = 0, step.coming_rows = 0;
         if (direct) {
             find_rows(w.ops, &step, at);
             step.at = at;
         }
-        if (args->order && s + 1 < args->n_steps) {
-            const int64_t rows = args->offsets[s + 2] - args->offsets[s + 1], begin = parts ? 0 : share_begin(rows, me, n);
-            step.coming = args->order + args->offsets[s + 1] + begin;
-            step.coming_rows = (parts ? rows : share_begin(rows, me + 1, n)) - begin;
-        }
+        if (w.fetching) coming = fetch_behind(&w, args, s);
         step.inverse_weight = inverse_weight(&step);
         if (job->plan->adam) {
             step.unbias1 = 1 - whole_power(job->plan->adam->beta1, step.number + 1);

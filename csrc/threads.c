@@ -50,9 +50,17 @@ static inline void relax(void)
 #endif
 }
 
-static void wait_for_phase(fm_team *team, unsigned old)
+/* A moment, well spent if there is something to do. Returns whether it was idle. */
+static inline int pass(fm_fetch *meanwhile)
 {
-    for (int i = 0; i < SPINS; i++, relax())
+    const int busy = meanwhile && meanwhile->row != meanwhile->last;
+    busy ? fm_fetch_some(meanwhile, 1) : relax();
+    return !busy;
+}
+
+static void wait_for_phase(fm_team *team, unsigned old, fm_fetch *meanwhile)
+{
+    for (int i = 0; i < SPINS; i += pass(meanwhile))
         if (atomic_load_explicit(&team->phase, memory_order_acquire) != old) return;
     for (int i = 0; i < YIELDS; i++, sched_yield())
         if (atomic_load_explicit(&team->phase, memory_order_acquire) != old) return;
@@ -63,12 +71,12 @@ static void wait_for_phase(fm_team *team, unsigned old)
     pthread_mutex_unlock(&team->lock);
 }
 
-void fm_barrier(fm_team *team)
+void fm_barrier(fm_team *team, fm_fetch *meanwhile)
 {
     if (team->n == 1) return;
     const unsigned phase = atomic_load_explicit(&team->phase, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&team->waiting, 1, memory_order_acq_rel) + 1 < team->n) {
-        wait_for_phase(team, phase);
+        wait_for_phase(team, phase, meanwhile);
         return;
     }
     atomic_store_explicit(&team->waiting, 0, memory_order_relaxed);
@@ -83,10 +91,11 @@ void fm_barrier(fm_team *team)
 void fm_hand_over(fm_team *team) { atomic_fetch_add_explicit(&team->handed, 1, memory_order_release); }
 
 /* Without sleeping: worker 0 is on its way through the same rows. */
-void fm_take_over(fm_team *team)
+void fm_take_over(fm_team *team, fm_fetch *meanwhile)
 {
-    for (int i = 0; atomic_load_explicit(&team->handed, memory_order_acquire) <= team->taken; i++)
-        i < SPINS ? relax() : (void)sched_yield();
+    for (int i = 0; atomic_load_explicit(&team->handed, memory_order_acquire) <= team->taken;)
+        if (i < SPINS) i += pass(meanwhile);
+        else sched_yield();
     team->taken++;
 }
 
@@ -118,7 +127,7 @@ static double throw_and_catch(fm_team *team, int ball, int trips)
 int fm_far_apart(fm_team *team, int me)
 {
     if (team->n == 1) return 0;
-    fm_barrier(team);
+    fm_barrier(team, 0);
     if (me == 0) { /* the first trips wake the line up; whatever comes between makes the others longer, not shorter */
         double best = throw_and_catch(team, 0, TRIPS);
         for (int i = 1; i < 3 && best < 1; i++) {
@@ -129,7 +138,7 @@ int fm_far_apart(fm_team *team, int me)
     } else if (me == 1)
         for (int i = 0; i < 3 * TRIPS && answered(team, 2 * i + 1); i++)
             atomic_store_explicit(&team->ball, 2 * i + 2, memory_order_release);
-    fm_barrier(team);
+    fm_barrier(team, 0);
     return atomic_load(&team->far_apart);
 }
 

@@ -2,6 +2,8 @@
 #ifndef FASTMLP_THREADS_H
 #define FASTMLP_THREADS_H
 
+#include "fetch.h"
+
 typedef struct fm_team fm_team;
 typedef void fm_work(void *context, fm_team *team, int me, int n);
 
@@ -11,12 +13,12 @@ typedef void fm_work(void *context, fm_team *team, int me, int n);
  * at most n_threads and FM_MAX_WORKERS, at least 1. */
 void fm_team_run(int n_threads, fm_work *work, void *context);
 
-/* Wait until all workers of the team have come here. */
-void fm_barrier(fm_team *team);
+/* Wait until all workers of the team have come here. Meanwhile the next batch is fetched, if that is not null. */
+void fm_barrier(fm_team *team, fm_fetch *meanwhile);
 
 /* From worker 0 to worker 1, who waits until it has been handed over once more than it has taken over. */
 void fm_hand_over(fm_team *team);
-void fm_take_over(fm_team *team);
+void fm_take_over(fm_team *team, fm_fetch *meanwhile);
 
 /* Whether a message takes long from worker 0's core to worker 1's and back: they share no cache. For all workers to call at
  * the same time; takes a few microseconds. */

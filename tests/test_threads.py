@@ -30,7 +30,7 @@ static void work(void *context, fm_team *team, int me, int n)
     (void)context, (void)n;
     sched_getaffinity(0, sizeof mine, &mine);
     CPU_AND(&both, &mine, &before);
-    fm_barrier(team); /* one after the other would do, but they are to run at once */
+    fm_barrier(team, 0); /* one after the other would do, but they are to run at once */
     const int counted = CPU_EQUAL(&both, &mine) ? CPU_COUNT(&mine) : -1;
     int *const count = counted == CPU_COUNT(&before) ? &all : &others;
     if (me && counted >= CPU_COUNT(&before) - 1) __atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
@@ -38,7 +38,7 @@ static void work(void *context, fm_team *team, int me, int n)
     for (int i = 0; i < 2; i++) {
         const int mine = fm_far_apart(team, me);
         if (!me) far[i] = mine;
-        fm_barrier(team);
+        fm_barrier(team, 0);
         if (mine != far[i] || mine >> 1) __atomic_fetch_add(&disagree, 1, __ATOMIC_RELAXED);
     }
 }

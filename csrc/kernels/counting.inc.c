@@ -1,6 +1,6 @@
 /* Whole numbers: how many vectors, how many parts. */
 
-#define LINE 64 /* bytes of a cache line */
+#define LINE FM_LINE
 
 static inline int64_t vectors_of(int64_t columns) { return (columns + LANES - 1) / LANES; }
 static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -106,7 +106,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const real *const *at = rows_in_place(op, step, first);
     real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int64_t block = far && packs ? PACKED / rows / (2 * LANES) * 2 : 1; /* vectors; at least a panel */
-    struct fetch fetch = fetch_of(op, step, begin, end, tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2));
+    const int64_t pace = fetch_pace(op, step, tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2));
     struct gradient s = {
         .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .behind.mover = mover,
         .still = tiles[at ? TI : TN], .moving = moving_tiles_for(op, mover, rows, at != 0),
@@ -124,7 +124,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
             s.product.a = x + i, s.product.skip = i;
             for (int64_t v = v0, log2; v < v1; v += 1 << log2) {
                 const int64_t width = (int64_t)LANES << (log2 = panel_log2(span, v1 - v));
-                fetch_some(&fetch);
+                fm_fetch_some(step->coming, pace);
                 s.product.b = packs ? b : dy + v * LANES;
                 if (packs) s.product.ldb = width;
                 const int64_t follows = v + (1 << log2), down = follows < v1 || i + m == end ? i : i + m;
@@ -151,7 +151,7 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int go_on = !mover && (first || op->accumulate);
     real across[PANEL_VECTORS * LANES * LANES / NARROW] __attribute__((aligned(64)));
     real tile[PANEL_VECTORS * LANES * LANES] __attribute__((aligned(64)));
-    struct fetch fetch = fetch_of(op, step, begin, end, (vectors_of(end - start) + PANEL_VECTORS - 1) / PANEL_VECTORS);
+    const int64_t pace = fetch_pace(op, step, (vectors_of(end - start) + PANEL_VECTORS - 1) / PANEL_VECTORS);
 
     memset(tile, 0, sizeof tile);
     for (int64_t i = start, width; i < end; i += width) {
@@ -159,7 +159,7 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
         width = (int64_t)LANES << log2;
         const int64_t from = begin > i ? begin - i : 0, to = at_most(width, end - i);
         real *g = (real *)op->g.p + i * ldg;
-        fetch_some(&fetch);
+        fm_fetch_some(step->coming, pace);
         if (go_on)
             for (int64_t c = 0; c < width; c++)
                 for (int64_t j = 0; j < n; j++) across[j * width + c] = c >= from && c < to ? g[c * ldg + j] : 0;
@@ -194,7 +194,7 @@ static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begi
             fm_op part = *op;
             part.n_out = at_most(op->n_out - j, PART_OF_COLUMNS), part.dy.p = (real *)op->dy.p + j;
             part.g.ld = vectors_of(part.n_out) * LANES, part.g.p = g - i * part.g.ld;
-            part.accumulate = 0, part.data = 0; /* the next batch would be asked for once a run */
+            part.accumulate = 0, part.data = i == begin && j == 0 ? op->data : 0; /* the first asks for the next batch */
             for (int64_t k = 0, run; k < step->rows; k += run) {
                 run = at_most(step->rows - k, RUN_ROWS);
                 weight_gradient(&part, step, i, last, k, run, 0);

@@ -83,41 +83,10 @@ static inline void catch_up(struct behind *b, const fm_op *op)
     b->rows = 0;
 }
 
-/* ---- fetch: rows of the next batch -------------------------------------------------------------------------- */
+/* ---- fetch: rows of the next batch, see fetch.h -------------------------------------------------------------- */
 
-/* The rows of the next batch lie in random order in memory, where the processor cannot guess them; asked for all at once
- * they would keep everything else waiting. So each tile of the first layer's weights asks for its share. */
-struct fetch {
-    const char *data;           /* where what is read of the data's first row begins */
-    int64_t data_row, bytes;    /* from one row to the next, and of each */
-    const int64_t *row, *last;  /* the row at hand, and the end */
-    const char *line, *end;     /* of that row: the next line, and the end */
-    int64_t pace;               /* lines a tile */
-};
-
-/* To the row at hand, if there is one. */
-static inline void fetch_row(struct fetch *f)
+/* Lines for each of so many tiles. */
+static inline int64_t fetch_pace(const fm_op *op, const fm_step *step, int64_t tiles)
 {
-    if (f->row == f->last) f->pace = 0;
-    else f->line = f->data + *f->row * f->data_row, f->end = f->line + f->bytes;
-}
-
-static inline struct fetch fetch_of(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t tiles)
-{
-    const int64_t first = op->partial ? begin : 0, last = op->partial ? end : op->n_in;
-    struct fetch f = {.data_row = op->data_row, .bytes = (last - first) * op->data_column};
-    if (!op->data || !step->coming || f.bytes < 256 || op->data_column > 8) return f; /* the cache has small ones anyway */
-    f.data = op->data + first * op->data_column, f.row = step->coming, f.last = step->coming + step->coming_rows;
-    f.pace = parts_of(step->coming_rows * ((f.bytes + LINE - 1) / LINE), tiles);
-    fetch_row(&f);
-    return f;
-}
-
-static inline void fetch_some(struct fetch *f)
-{
-    for (int64_t n = f->pace; n > 0 && f->pace; n--) {
-        __builtin_prefetch(f->line, 0, 2);
-        f->line += LINE;
-        if (f->line >= f->end) f->row++, fetch_row(f);
-    }
+    return op->data ? parts_of(fm_fetch_lines(step->coming), tiles) : 0;
 }

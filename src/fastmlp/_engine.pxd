@@ -31,7 +31,7 @@ cdef extern from "fastmlp.h" nogil:
     ctypedef struct fm_plan:
         fm_sharing any, team
         const int64_t *span
-        int32_t n_ops, n_workers, barriers, parts, last_direct, row_block
+        int32_t n_ops, n_workers, barriers, last_direct, row_block
         int64_t capacity
         const double *row_loss
         const fm_rule *adam

@@ -186,7 +186,6 @@ cdef class Engine:
         self._plan.any.ops, self._plan.any.sync, self._plan.any.own = self._ops, self._sync, NULL
         if self._n_lists > 1:
             self._plan.n_workers = plan.n_threads
-            self._plan.parts = plan.ops[0].parts
             self._plan.team.ops = self._ops + n
             self._plan.team.sync, self._plan.team.own = self._sync + n, self._sync + 2 * n
         self._plan.span = self._span
@@ -301,7 +300,7 @@ cdef class Engine:
         n_threads : int
             At most so many workers; the result does not depend on it.
         far_apart : bool or None
-            Whether the workers' cores share no cache; None means to measure it. The result does not depend on it.
+            Whether the workers' cores share no cache; None means to find out, where it matters. The result does not depend on it.
 
         Returns
         -------
