@@ -288,9 +288,9 @@ class EpochLoop:
         if epochs == 1 and not self.shuffle and self.data.rows is None:
             return self.order
         rows = np.arange(self.n) if self.data.rows is None else self.data.rows
-        every = np.broadcast_to(rows, (epochs, self.n))
-        generator = self.trainer.net.shuffle_rng
-        self.orders = generator.permuted(every, axis=1) if self.shuffle else np.ascontiguousarray(every)
+        self.orders = np.tile(rows, (epochs, 1))
+        if self.shuffle:  # in place: what NumPy allocates for it lies column by column
+            self.trainer.net.shuffle_rng.permuted(self.orders, axis=1, out=self.orders)
         starts = self.offsets[:-1] + np.arange(epochs)[:, None] * self.n
         self.order = self.orders.reshape(-1), np.append(starts.reshape(-1), epochs * self.n)
         return self.order
