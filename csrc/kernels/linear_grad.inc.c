@@ -3,7 +3,7 @@
 
 #define NEAR (512 << 10) /* bytes of weights that, moved along with their state, stay in the second-level cache */
 #define SHARED (192 << 10) /* the same where other workers have read them */
-#define PACKED ((256 << 10) / (int64_t)sizeof(real)) /* of dy, packed: a part of the second-level cache */
+#define PACKED ((256 << 10) / (int64_t)sizeof(real)) /* of dy, packed: a quarter of a second-level cache of 1 MB */
 #define PACKED_SPAN 64   /* rows of w from which packing pays */
 #define PACKED_LEAST (8 << 10) /* bytes of a panel of dy */
 #define NARROW 4         /* times as many lanes as columns: not worth a vector across */

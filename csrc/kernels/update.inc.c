@@ -5,7 +5,7 @@
  * once (on a Zen 4). A store past the caches takes 5, but then everybody reads from memory. The largest weights have left
  * the caches anyway. */
 #define STREAMED_LEAST (32 << 10) /* bytes */
-#define DISTANT (8 << 20) /* bytes of weights that come from memory each time */
+#define DISTANT (8 << 20)         /* bytes of weights that come from memory each time */
 
 static int64_t weight_bytes(const fm_op *op) { return op->n_in * op->w.ld * (int64_t)sizeof(real); }
 
