@@ -178,13 +178,14 @@ static void find_rows(const fm_op *gather, const fm_step *step, const void **at)
 }
 
 #define FETCHED_LEAST 256 /* bytes of a row: the cache has smaller ones anyway */
+#define FETCHED_APART 8   /* bytes at most from one column to the next: else a row is many lines for few numbers */
 
 /* Finds the op that reads the batch last, and what this worker is to fetch of the next batch meanwhile. */
 static void find_fetching(struct worker *w)
 {
     for (int i = 0; i < w->plan->n_ops; i++) {
         const fm_op *op = &w->ops[i];
-        if (!splits_params(op) || !op->data || op->data_column > 8) continue;
+        if (!splits_params(op) || !op->data || op->data_column > FETCHED_APART) continue;
         int64_t begin = 0, end = op->n_in;
         if (op->partial) params_of(w, i, &begin, &end); /* its own inputs only, but of all rows */
         if (end > op->n_in) end = op->n_in;
@@ -197,9 +198,10 @@ static void find_fetching(struct worker *w)
 static fm_fetch fetch_behind(const struct worker *w, const fm_run_args *args, int64_t s)
 {
     const fm_op *op = w->fetching;
-    if (!op || !args->order || s + 1 >= args->n_steps) return (fm_fetch){0};
+    if (s + 1 >= args->n_steps) return (fm_fetch){0};
     const int64_t rows = args->offsets[s + 2] - args->offsets[s + 1];
-    const int64_t begin = op->partial ? 0 : share_begin(rows, w->me, w->n), end = op->partial ? rows : share_begin(rows, w->me + 1, w->n);
+    const int64_t begin = op->partial ? 0 : share_begin(rows, w->me, w->n);
+    const int64_t end = op->partial ? rows : share_begin(rows, w->me + 1, w->n);
     const int64_t *row = args->order + args->offsets[s + 1];
     fm_fetch f = {
         .data = op->data + w->fetch_begin * op->data_column, .data_row = op->data_row,
@@ -226,7 +228,7 @@ static void run_steps(void *context, fm_team *team, int me, int n)
     fm_fetch coming = {0};
     fm_step step = {.weight = args->weight, .coming = &coming}; /* once: clearing it takes as long as a layer of a tiny network */
     step.far_apart = n > 1 && job->plan->barriers == FM_BARRIERS_BY_SYNC && are_far_apart(args, team, me);
-    find_fetching(&w);
+    if (args->order) find_fetching(&w); /* else one row follows another, as the processor guesses */
     for (int64_t s = 0; s < args->n_steps; s++) {
         const int64_t first = args->offsets[s];
         step.rows = args->offsets[s + 1] - first, step.first = first, step.number = args->first_number + s;

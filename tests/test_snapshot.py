@@ -1,6 +1,7 @@
 """The parameters kept for the case of divergence: in memory and in a file."""
 
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -62,13 +63,24 @@ def test_without_room_for_a_file_memory_serves(rng, monkeypatch, no_spare_files,
     assert (vector == before).all()
 
 
-def test_without_a_place_for_a_file_memory_serves(rng, no_spare_files, monkeypatch):
-    def nowhere(**options):
-        raise FileNotFoundError("No usable temporary directory found")
+@pytest.mark.parametrize("places", [0, 1])
+def test_without_a_place_for_every_file_memory_serves(rng, no_spare_files, monkeypatch, places):
+    opened, temporary_file = [], tempfile.TemporaryFile
 
-    monkeypatch.setattr("tempfile.TemporaryFile", nowhere)
+    def few(**options):
+        if len(opened) == places:
+            raise FileNotFoundError("No usable temporary directory found")
+        opened.append(True)
+        return temporary_file(**options)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", few)
+    monkeypatch.setattr(module, "SHARE", 4000)
+    closed, close = [], os.close
+    monkeypatch.setattr(os, "close", lambda file: (closed.append(file), close(file)))
     vector = rng.standard_normal(1000)
-    snapshot = Snapshot(vector, 0)
+    with runtime.limited_threads(2):
+        snapshot = Snapshot(vector, 0)
+    assert not snapshot._files and len(closed) == places
     snapshot.take(vector)
     before = vector.copy()
     vector[:] = 0

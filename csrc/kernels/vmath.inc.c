@@ -70,7 +70,7 @@ static const real normal_terms[] = {
 static inline vi sign_bit(void) { return (vi)vf_set1((real)-0.0); }
 static inline vf vf_abs(vf x) { return (vf)((vi)x & ~sign_bit()); }
 static inline vf minus_abs(vf x) { return (vf)((vi)x | sign_bit()); }
-/* By the bits: to compare such numbers takes as long as to add them. */
+/* By the bits, as which NaN is large and stays. */
 static inline vf unless_subnormal(vf x) { return vf_keep((vi)vf_abs(x) >= (vi)vf_set1(SMALLEST_NORMAL), x); }
 static inline vf with_sign_of(vf sign, vf x) { return (vf)((vi)vf_abs(x) | ((vi)sign & sign_bit())); }
 

@@ -47,15 +47,13 @@ class Snapshot:
     """
 
     def __init__(self, like: NDArray[Any], in_memory: int = IN_MEMORY) -> None:
-        self._files: list[int] = []
-        self._process = os.getpid()
         parts = max(1, min(get_num_threads(), like.nbytes // SHARE))
-        self._part_bytes = -(-like.nbytes // parts)
-        if like.nbytes > in_memory:
-            try:
-                self._files += [_file() for _ in range(parts)]
-            except OSError:  # nowhere to write
-                self._files.clear()
+        self._process, self._part_bytes, self._files = os.getpid(), -(-like.nbytes // parts), list[int]()
+        try:
+            while like.nbytes > in_memory and len(self._files) < parts:
+                self._files.append(_file())
+        except OSError:  # nowhere to write
+            self._close()
         self._copy = None if self._files else np.empty_like(like)
 
     def take(self, vector: NDArray[Any]) -> None:
@@ -65,8 +63,7 @@ class Snapshot:
                 self._each(_write, vector)
                 return
             except OSError:  # no room
-                while self._files:
-                    os.close(self._files.pop())
+                self._close()
                 self._copy = np.empty_like(vector)
         np.copyto(self._copy, vector)  # type: ignore[arg-type]
 
@@ -88,6 +85,10 @@ class Snapshot:
 
         with ThreadPoolExecutor(len(parts)) as pool:
             list(pool.map(copy, self._files, parts))  # raises what a thread raised
+
+    def _close(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
 
     def __del__(self) -> None:
         # A process forked meanwhile has the same files open, which are the parent's.
