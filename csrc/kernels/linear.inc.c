@@ -4,15 +4,15 @@
 
 /* What the panel of `linear` reads that follows the one at row k and vector v of w, and what it writes. Returns how many
  * terms of its sums there are from one look to the next. */
-static int64_t next_panel(const fm_op *op, int64_t k, int64_t v, int log2, const real *y, int64_t rows, struct ahead ahead[2])
+static int64_t next_panel(const fm_op *op, int64_t k, int64_t v, int wide, const real *y, int64_t rows, struct ahead ahead[2])
 {
     const int64_t run = at_most(op->n_in - k, RUN_K);
-    v += 1 << log2;
+    v += wide;
     if (v >= vectors_of(op->n_out)) k += RUN_K, v = 0;
     const int64_t next = k < op->n_in ? at_most(op->n_in - k, RUN_K) : 0;
     ahead[0] = ahead_of((const real *)op->w.p + k * op->w.ld + v * LANES, op->w.ld, next);
     ahead[1] = ahead_of(y + v * LANES, op->y.ld, next ? rows : 0);
-    return look_every(run, tiles_in(rows, log2), next ? larger_of(next, rows) : 0);
+    return look_every(run, tiles_in(rows, wide), next ? larger_of(next, rows) : 0);
 }
 
 NOINLINE void wide_linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
@@ -27,20 +27,21 @@ NOINLINE void wide_linear(const fm_op *op, const fm_step *step, int64_t begin, i
     for (int64_t k = 0, run; k < op->n_in; k += run) {
         run = at_most(op->n_in - k, RUN_K);
         const int last = k + run == op->n_in;
-        for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
+        for (int64_t v = 0; v < vectors;) {
             const int64_t j = v * LANES;
+            const int wide = panel_vectors(rows, vectors - v);
             struct ahead ahead[2];
-            log2 = panel_log2(rows, vectors - v);
-            const int64_t look = far ? next_panel(op, k, v, (int)log2, y, rows, ahead) : 0;
+            const int64_t look = far ? next_panel(op, k, v, wide, y, rows, ahead) : 0;
             struct product p = {
                 .k = run, .a = x + k, .lda = op->x.ld, .at = at, .skip = op->first_in + k, .b = w + k * ldw + j, .ldb = ldw,
                 .c = y + j, .ldc = ldy, .init = k ? y + j : init + j, .ldi = k ? ldy : op->init.ld,
                 .relu = last && op->kind == FM_ACT_relu,
                 .look = look, .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
-            panel(&p, rows, log2);
+            panel(&p, rows, wide);
             if (last && op->kind != FM_ACT_relu)
-                activation_forward(op->kind, (real)op->param, y + j, ldy, z ? z + j : 0, op->z.ld, rows, 1 << log2);
+                activation_forward(op->kind, (real)op->param, y + j, ldy, z ? z + j : 0, op->z.ld, rows, wide);
+            v += wide;
         }
     }
 }

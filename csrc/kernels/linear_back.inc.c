@@ -5,6 +5,14 @@
 
 #define HANDED_OUT 512    /* bytes of a row of dx, from which it is worth the way round */
 #define HANDED_ROWS 128   /* at most, of a plan's block of rows */
+#define BACK_VECTORS (FM_BYTES == 64 ? 3 : 2) /* of a panel, at most */
+#define BACK_PANELS (FM_BYTES == 64 ? 3 : 4)  /* at once: half of a second-level cache of 1 MB */
+
+static inline int back_vectors(int64_t rows, int64_t vectors)
+{
+    const int wide = panel_vectors(rows, vectors);
+    return wide <= BACK_VECTORS ? wide : 2;
+}
 
 /* Whether dx goes past the caches: the next op on parameters has all workers read it, and the next step takes every line
  * back; see is_streamed. */
@@ -30,16 +38,16 @@ INLINE void back_by_columns_as(const fm_op *op, int64_t begin, int64_t end, int 
 {
     const int64_t rows = end - begin, vectors = vectors_of(op->n_in), ldw = op->w.ld;
     const real *dy = (const real *)op->dy.p + begin * op->dy.ld, *w = op->w.p;
-    real scratch[HANDED_ROWS * 2 * LANES] __attribute__((aligned(64)));
-    real wt[RUN_K * 2 * LANES] __attribute__((aligned(64)));
+    real scratch[HANDED_ROWS * BACK_VECTORS * LANES] __attribute__((aligned(64)));
+    real wt[RUN_K * BACK_VECTORS * LANES] __attribute__((aligned(64)));
     const int far = is_distant(op);
 
-    for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
-        const int64_t j = v * LANES, width = (int64_t)LANES << (log2 = vectors - v >= 2);
+    for (int64_t v = 0, wide; v < vectors; v += wide) {
+        const int64_t j = v * LANES, width = (wide = back_vectors(rows, vectors - v)) * LANES;
         const int64_t ldx = handed_out ? width : op->dx.ld;
         real *dx = handed_out ? scratch : dx_at(op, begin, j);
         const int64_t left = op->n_in - j - width, next = left > 0 ? at_most(left, width) * ldw / width : 0;
-        const int64_t look = far ? look_every(op->n_out, tiles_in(rows, (int)log2), next ? larger_of(next, rows) : 0) : 0;
+        const int64_t look = far ? look_every(op->n_out, tiles_in(rows, (int)wide), next ? larger_of(next, rows) : 0) : 0;
         struct ahead ahead[2] = { /* the rows of w that the next panel is made of, one piece of memory; and its dx */
             ahead_of(w + (j + width) * ldw, width, next), ahead_of(handed_out ? dx : dx + width, ldx, next ? rows : 0),
         };
@@ -50,10 +58,10 @@ INLINE void back_by_columns_as(const fm_op *op, int64_t begin, int64_t end, int 
                 .k = run, .a = dy + k, .lda = op->dy.ld, .b = wt, .ldb = width, .c = dx, .ldc = ldx,
                 .init = k ? dx : zeros, .ldi = k ? ldx : 0, .look = look, .ahead = ahead, .n_ahead = far ? 2 : 0,
             };
-            panel(&p, rows, log2);
+            panel(&p, rows, (int)wide);
         }
-        if (handed_out) hand_out(op, begin, j, rows, (int64_t)1 << log2, dx, ldx);
-        else through_activation(op, begin, j, rows, (int64_t)1 << log2, dx, ldx);
+        if (handed_out) hand_out(op, begin, j, rows, wide, dx, ldx);
+        else through_activation(op, begin, j, rows, wide, dx, ldx);
     }
 }
 
@@ -62,9 +70,9 @@ NOINLINE void back_by_columns_to_hand_out(const fm_op *op, int64_t begin, int64_
 
 /* Rows of the batch that lie across: their dy for a run of columns, and their dx for as many rows of w. */
 struct back_panel {
-    real dyt[RUN_K * 2 * LANES], dxt[RUN_K * 2 * LANES];
+    real dyt[RUN_K * BACK_VECTORS * LANES], dxt[RUN_K * BACK_VECTORS * LANES];
     int64_t first, rows, width;
-    int log2;
+    int wide;
 } __attribute__((aligned(64)));
 
 /* Asks for columns k .. k + run - 1 of these rows of w, a piece of each at a look. */
@@ -82,7 +90,7 @@ static void back_through_panels(const fm_op *op, struct back_panel *panels, int 
     const int distant = is_distant(op);
     for (struct back_panel *a = panels; a < panels + n; a++)
         transpose((const real *)op->dy.p + a->first * op->dy.ld + k, op->dy.ld, a->rows, run, a->dyt, a->width, a->width);
-    for (int64_t t = 0, left = tiles_in(height, panels->log2), m; left > 0; t += m, left--) {
+    for (int64_t t = 0, left = tiles_in(height, panels->wide), m; left > 0; t += m, left--) {
         m = (height - t + left - 1) / left;
         struct ahead ahead[TALLEST_TILE];
         const int ahead_rows = distant && left > 1 ? look_at_rows(op, i + t + m, m, k, run, panels->width, ahead) : 0;
@@ -94,7 +102,7 @@ static void back_through_panels(const fm_op *op, struct back_panel *panels, int 
                 .c = c, .ldc = a->width, .init = k ? c : zeros, .ldi = k ? a->width : 0,
                 .look = look, .ahead = ahead, .n_ahead = ahead_rows,
             };
-            tiles[NN][a->log2][m - 1](&p);
+            tiles[NN][a->wide][m](&p);
         }
     }
 }
@@ -102,7 +110,7 @@ static void back_through_panels(const fm_op *op, struct back_panel *panels, int 
 /* A panel's dx for rows i .. i + height - 1 of w, turned and finished. */
 static void finish_panel(const fm_op *op, const struct back_panel *a, int64_t i, int64_t height, int handed_out)
 {
-    real scratch[2 * LANES * 4 * LANES] __attribute__((aligned(64)));
+    real scratch[BACK_VECTORS * LANES * 4 * LANES] __attribute__((aligned(64)));
     if (!handed_out) {
         real *dx = dx_at(op, a->first, i);
         transpose(a->dxt, a->width, height, a->rows, dx, op->dx.ld, vectors_of(height) * LANES);
@@ -123,7 +131,7 @@ static void back_by_panels(const fm_op *op, struct back_panel *panels, int most,
         int n = 0;
         for (; begin < end && n < most; begin += panels[n++].rows) {
             struct back_panel *a = &panels[n];
-            a->log2 = end - begin > LANES, a->width = (int64_t)LANES << a->log2;
+            a->wide = back_vectors(op->n_in, vectors_of(end - begin)), a->width = a->wide * LANES;
             a->first = begin, a->rows = at_most(end - begin, a->width);
         }
         for (int64_t i = 0, height; i < op->n_in; i += height) {
@@ -141,11 +149,11 @@ NOINLINE void back_by_rows(const fm_op *op, int64_t begin, int64_t end, int hand
     back_by_panels(op, &panel, 1, begin, end, handed_out);
 }
 
-/* Several panels at once, in half of the second-level cache: what comes from memory comes once for all of them. */
+/* Several panels at once: what comes from memory comes once for all of them. */
 NOINLINE void back_by_rows_from_memory(const fm_op *op, int64_t begin, int64_t end, int handed_out)
 {
-    struct back_panel panels[4];
-    back_by_panels(op, panels, 4, begin, end, handed_out);
+    struct back_panel panels[BACK_PANELS];
+    back_by_panels(op, panels, BACK_PANELS, begin, end, handed_out);
 }
 
 /* Both give the same bits. What they differ in: how many squares are transposed, and the lanes that stay empty. */

@@ -18,10 +18,10 @@ static void bias_gradient(const real *dy, int64_t ldy, int64_t rows, int64_t vec
 {
     static const real one = 1;
     struct product p = {.k = rows, .a = &one, .ldb = ldy};
-    for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
-        log2 = panel_log2(1, vectors - v);
+    for (int64_t v = 0, wide; v < vectors; v += wide) {
+        wide = panel_vectors(1, vectors - v);
         p.b = dy + v * LANES, p.c = g + v * LANES, p.init = init ? init + v * LANES : zeros;
-        tiles[TN][log2][0](&p);
+        tiles[TN][wide][1](&p);
     }
 }
 
@@ -35,8 +35,8 @@ static void pack(const real *m, int64_t ldm, int64_t rows, real *t, int64_t widt
 /* A block of columns of dy, panel by panel: each is read once for every tile of the weights above it. */
 static void pack_panels(const real *dy, int64_t ldy, int64_t rows, int64_t span, int64_t vectors, real *t)
 {
-    for (int64_t v = 0, log2; v < vectors; v += 1 << log2) {
-        const int64_t width = (int64_t)LANES << (log2 = panel_log2(span, vectors - v));
+    for (int64_t v = 0, wide; v < vectors; v += wide) {
+        const int64_t width = (wide = panel_vectors(span, vectors - v)) * LANES;
         pack(dy + v * LANES, ldy, rows, t, width);
         t += rows * width;
     }
@@ -46,8 +46,9 @@ static void pack_panels(const real *dy, int64_t ldy, int64_t rows, int64_t span,
  * half of it, which comes faster when read in a row than between multiply-adds. */
 static int is_packed(const fm_step *step, int64_t rows, int64_t span, int64_t vectors)
 {
-    const int pays = step->far_apart || rows * 2 * FM_BYTES > PACKED_LEAST;
-    return pays && span >= PACKED_SPAN && vectors > 2 && rows * 2 * LANES <= PACKED;
+    const int64_t panel = rows * panel_vectors(span, vectors) * LANES;
+    const int pays = step->far_apart || panel * (int64_t)sizeof(real) > PACKED_LEAST;
+    return pays && span >= PACKED_SPAN && vectors > 2 && panel <= PACKED;
 }
 
 /* A gradient on its way: into g, on top of what is there; or, with a mover, into a tile of scratch. Where there are tiles that
@@ -56,8 +57,7 @@ struct gradient {
     const fm_op *op;
     const struct mover *mover;
     int go_on, far;                         /* add to g; the parameters come from afar */
-    tile_fn *const (*still)[TALLEST_TILE];  /* tiles that move nothing, by width and height */
-    tile_fn *const *moving;                 /* tiles of two vectors that do, by height; or null */
+    tile_table *still, *moving;             /* tiles that move nothing, and those that do, or null */
     struct product product;
     struct behind behind;
     struct ahead ahead[3];
@@ -73,23 +73,23 @@ static void look_at_parameters(struct gradient *s, int64_t at, int64_t rows)
         if (of[m].p) s->ahead[s->product.n_ahead++] = ahead_of((const real *)of[m].p + at, of[m].ld, rows);
 }
 
-/* The tile of rows i .. i + rows - 1 from column j on, 1 << log2 vectors wide. next: the first parameter of the tile that
- * follows, which is moved two tiles from here. */
-INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows, int log2, int64_t next)
+/* The tile of rows i .. i + rows - 1 from column j on, `wide` vectors. next: the first parameter of the tile that follows,
+ * which is moved two tiles from here. */
+INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows, int wide, int64_t next)
 {
     struct product *p = &s->product;
-    const int moves = s->moving && s->moving[rows] && log2 == 1 && s->behind.vectors == 2;
+    tile_fn *const moving = s->moving && s->behind.vectors >= 2 && s->behind.vectors <= 3 ? (*s->moving)[wide][rows] : 0;
     p->c = s->mover ? s->tile : (real *)s->op->g.p + i * s->op->g.ld + j;
-    p->ldc = s->mover ? LANES << log2 : s->op->g.ld;
+    p->ldc = s->mover ? wide * LANES : s->op->g.ld;
     if (s->go_on) p->init = p->c;
-    if (s->far && moves) p->coming = (const char *)((const real *)s->op->w.p + next);
-    if (s->far && !moves) look_at_parameters(s, next, rows);
-    p->look = s->far || moves ? look_every(p->k, 1, rows) : 0;
-    (moves ? s->moving[rows] : s->still[log2][rows - 1])(p);
-    if (s->mover && !s->moving) move(s->mover, s->op, i * s->op->w.ld + j, s->tile, p->ldc, rows, 1 << log2);
+    if (s->far && moving) p->coming = (const char *)((const real *)s->op->w.p + next);
+    if (s->far && !moving) look_at_parameters(s, next, rows);
+    p->look = s->far || moving ? look_every(p->k, 1, rows) : 0;
+    (moving ? moving : (*s->still)[wide][rows])(p);
+    if (s->mover && !s->moving) move(s->mover, s->op, i * s->op->w.ld + j, s->tile, p->ldc, rows, wide);
     if (!s->moving) return;
     catch_up(&s->behind, s->op);
-    fall_behind(&s->behind, s->op, i, j, rows, 1 << log2, s->tile);
+    fall_behind(&s->behind, s->op, i, j, rows, wide, s->tile);
     real *swap = s->tile;
     s->tile = s->other, s->other = swap;
 }
@@ -105,31 +105,32 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int far = mover && (weight_bytes(op) > (is_shared(op, begin, end) ? SHARED : NEAR));
     const real *const *at = rows_in_place(op, step, first);
     real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
-    const int64_t block = far && packs ? PACKED / rows / (2 * LANES) * 2 : 1; /* vectors; at least a panel */
-    const int64_t pace = fetch_pace(op, step, tiles_in(span, panel_log2(span, vectors)) * ((vectors + 1) / 2));
+    const int widest = panel_vectors(span, vectors);
+    const int64_t block = far && packs ? PACKED / rows / (widest * LANES) * widest : 1; /* vectors; at least a panel */
+    const int64_t pace = fetch_pace(op, step, tiles_in(span, widest) * parts_of(vectors, widest));
     struct gradient s = {
         .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .behind.mover = mover,
-        .still = tiles[at ? TI : TN], .moving = moving_tiles_for(op, mover, rows, at != 0),
+        .still = &tiles[at ? TI : TN], .moving = moving_tiles_for(op, mover, rows, at != 0),
         .product = {.k = rows, .lda = op->x.ld, .at = at, .ldb = ldy, .init = zeros, .ldi = go_on ? op->g.ld : 0},
     };
     s.product.ahead = s.ahead, s.product.behind = &s.behind;
 
     for (int64_t v0 = 0, v1; v0 < vectors; v0 = v1) {
         v1 = at_most(vectors, v0 + block);
-        if (block == 1) v1 = v0 + (1 << panel_log2(span, vectors - v0));
+        if (block == 1) v1 = v0 + panel_vectors(span, vectors - v0);
         if (packs) pack_panels(dy + v0 * LANES, ldy, rows, span, v1 - v0, packed);
-        for (int64_t i = begin, left = tiles_in(span, panel_log2(span, v1 - v0)), m; i < end; i += m, left--) {
+        for (int64_t i = begin, left = tiles_in(span, panel_vectors(span, v1 - v0)), m; i < end; i += m, left--) {
             m = (end - i) / left; /* later ones are taller, and have a look for every row of the one before */
             const real *b = packed;
             s.product.a = x + i, s.product.skip = i;
-            for (int64_t v = v0, log2; v < v1; v += 1 << log2) {
-                const int64_t width = (int64_t)LANES << (log2 = panel_log2(span, v1 - v));
+            for (int64_t v = v0; v < v1;) {
+                const int wide = panel_vectors(span, v1 - v), width = wide * LANES;
                 fm_fetch_some(step->coming, pace);
                 s.product.b = packs ? b : dy + v * LANES;
                 if (packs) s.product.ldb = width;
-                const int64_t follows = v + (1 << log2), down = follows < v1 || i + m == end ? i : i + m;
-                gradient_tile(&s, i, v * LANES, m, (int)log2, down * op->w.ld + (follows < v1 ? follows : v0) * LANES);
-                b += rows * width;
+                const int64_t follows = v + wide, down = follows < v1 || i + m == end ? i : i + m;
+                gradient_tile(&s, i, v * LANES, m, wide, down * op->w.ld + (follows < v1 ? follows : v0) * LANES);
+                b += rows * width, v = follows;
             }
         }
     }
@@ -155,8 +156,8 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
 
     memset(tile, 0, sizeof tile);
     for (int64_t i = start, width; i < end; i += width) {
-        const int log2 = panel_log2(n, vectors_of(end - i));
-        width = (int64_t)LANES << log2;
+        const int wide = panel_vectors(n, vectors_of(end - i));
+        width = wide * LANES;
         const int64_t from = begin > i ? begin - i : 0, to = at_most(width, end - i);
         real *g = (real *)op->g.p + i * ldg;
         fm_fetch_some(step->coming, pace);
@@ -167,7 +168,7 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
             .k = rows, .a = (const real *)op->dy.p + first * op->dy.ld, .lda = op->dy.ld, .b = (const real *)op->x.p + first * ldx + i,
             .ldb = ldx, .c = across, .ldc = width, .init = go_on ? across : zeros, .ldi = go_on ? width : 0,
         };
-        tiles[TN][log2][n - 1](&p);
+        tiles[TN][wide][n](&p);
         for (int64_t c = from; c < to; c++)
             for (int64_t j = 0; j < n; j++) tile[c * LANES + j] = across[j * width + c];
         if (mover) move(mover, op, (i + from) * op->w.ld, tile + from * LANES, LANES, to - from, 1);

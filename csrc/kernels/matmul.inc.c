@@ -9,20 +9,24 @@
  *   ti  c[r, j] = init[r, j] + sum_k at[k][r] b[k, j]             the same on rows of the data, in place */
 
 #define RUN_K 512         /* of k at a time: a panel of b this long comes from the second-level cache for every tile */
-#define NEAR_K 256        /* of k: a panel of b this long stays in the first-level cache */
+#define NEAR_TERMS 512    /* vectors of a panel of b that stays in the first-level cache */
 #define PANEL_VECTORS 8   /* the widest panel */
 
-/* The tallest tile of each panel width (1, 2, 4, 8 vectors): enough accumulators to hide the FMA latency, few enough to
- * stay in registers, as the addresses of the rows must too. Without fused instructions the product needs a register. */
+/* The tallest tile of each panel width in vectors, 0 where there is no such panel: enough accumulators to hide the FMA
+ * latency, few enough to stay in registers, as the addresses of the rows must too. Without fused instructions the product
+ * needs a register. */
 #if FM_BYTES == 64
-static const int tile_rows[4] = {10, 10, 6, 1};
+static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, 10, 8, 6, 0, 0, 0, 1};
 #elif FM_BYTES == 32
-static const int tile_rows[4] = {10, 6, 3, 1};
+static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, 6, 0, 3, 0, 0, 0, 1};
 #elif defined(__aarch64__)
-static const int tile_rows[4] = {10, 8, 4, 1};
+static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, 8, 0, 4, 0, 0, 0, 1};
 #else
-static const int tile_rows[4] = {8, 4, 2, 1};
+static const int tile_rows[PANEL_VECTORS + 1] = {0, 8, 4, 0, 2, 0, 0, 0, 1};
 #endif
+#define TALLEST_TILE 10
+
+#define TERMS (FM_BYTES > 16 ? 2 : 1) /* at a time: two hyper-threads share a core's four to six instructions a cycle */
 
 /* In a loop too short for vectors. */
 #define NOT_VECTORISED __asm__ volatile("")
@@ -49,6 +53,22 @@ typedef void tile_fn(const struct product *p);
 #define EACH_ACC(rows, nv)                                                                                             \
     UNROLL for (int r = 0; r < rows; r++)                                                                              \
         UNROLL for (int v = 0; v < nv; v++)
+/* One term of every sum. */
+#define TERM(rows, nv, AT, A)                                                                                          \
+    {                                                                                                                  \
+        vf bv[nv];                                                                                                     \
+        AT                                                                                                             \
+        UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load((const real *)b + v * LANES);                              \
+        UNROLL for (int r = 0; r < rows; r++) {                                                                        \
+            if (nv == 1) vf_accumulate_of(&acc[r][0], &A, bv[0]);                                                      \
+            else {                                                                                                     \
+                const vf ar = vf_set1(A);                                                                              \
+                UNROLL for (int v = 0; v < nv; v++) vf_accumulate(&acc[r][v], ar, bv[v]);                              \
+            }                                                                                                          \
+        }                                                                                                              \
+        i++, b += step;                                                                                                \
+        ONE_REGISTER(b)                                                                                                \
+    }
 #define TILE(form, rows, nv, ROWS, AT, A, BEFORE, LOOK, AFTER)                                                         \
     static void tile_##form##_##rows##x##nv(const struct product *p)                                                   \
     {                                                                                                                  \
@@ -60,18 +80,14 @@ typedef void tile_fn(const struct product *p);
         ROWS BEFORE                                                                                                    \
         EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
         for (int64_t i = 0; i < k;) {                                                                                  \
-            const int64_t stop = nv > 2 || !p->look || k - i < p->look ? k : i + p->look; /* wider: too few rows */    \
-            if (nv <= 2) {                                                                                             \
+            const int64_t stop = nv > 3 || !p->look || k - i < p->look ? k : i + p->look; /* wider: too few rows */    \
+            if (nv <= 3) {                                                                                             \
                 LOOK                                                                                                   \
             }                                                                                                          \
-            for (; i < stop; i++, b += step) {                                                                         \
-                vf bv[nv];                                                                                             \
-                AT                                                                                                     \
-                UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load((const real *)b + v * LANES);                      \
-                UNROLL for (int r = 0; r < rows; r++) {                                                                \
-                    const vf ar = vf_set1(A);                                                                          \
-                    UNROLL for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(ar, bv[v], acc[r][v]);                      \
-                }                                                                                                      \
+            if (TERMS == 2 && __builtin_expect((stop - i) & 1, 1)) TERM(rows, nv, AT, A) /* else it goes out of line */\
+            while (i < stop) {                                                                                         \
+                TERM(rows, nv, AT, A)                                                                                  \
+                if (TERMS == 2) TERM(rows, nv, AT, A)                                                                  \
             }                                                                                                          \
         }                                                                                                              \
         AFTER                                                                                                          \
@@ -104,6 +120,7 @@ typedef void tile_fn(const struct product *p);
     const int64_t lda = p->lda, ahead = lda * (int64_t)sizeof(real) < PAGE ? 0 : LINES_AHEAD * lda;
 #define TN_LINE                                                                                                        \
     const real *line = a;                                                                                              \
+    ONE_REGISTER(line)                                                                                                 \
     __builtin_prefetch(a + ahead);                                                                                     \
     a += lda;
 #define TI_ROWS                                                                                                        \
@@ -113,65 +130,51 @@ typedef void tile_fn(const struct product *p);
 
 /* Those whose results move weights take the lines out of other caches. */
 #define LOOK_AHEAD(nv, take) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, take);
-#define TILES(rows, nv)                                                                                                \
+#define TILES(form, rows, nv)                                                                                          \
     TILE(nn, rows, nv, NN_ROWS(rows), NN_LINE(nv), row[r][i], , LOOK_AHEAD(nv, 0), )                                   \
     TILE(tn, rows, nv, TN_ROWS, TN_LINE, line[r], , LOOK_AHEAD(nv, 1), )                                               \
     TILE(ti, rows, nv, TI_ROWS, TI_LINE, line[r], , LOOK_AHEAD(nv, 1), )
-TILES(1, 1) TILES(2, 1) TILES(3, 1) TILES(4, 1) TILES(5, 1) TILES(6, 1) TILES(7, 1) TILES(8, 1)
-TILES(1, 2) TILES(2, 2) TILES(3, 2) TILES(4, 2)
-TILES(1, 4) TILES(2, 4) TILES(1, 8)
-#if FM_BYTES > 16 || defined(__aarch64__)
-TILES(9, 1) TILES(10, 1) TILES(5, 2) TILES(6, 2) TILES(3, 4)
-#define TALL(form, rows, nv) tile_##form##_##rows##x##nv
-#else
-#define TALL(form, rows, nv) 0
-#endif
-#if FM_BYTES == 64 || defined(__aarch64__)
-TILES(7, 2) TILES(8, 2) TILES(4, 4)
-#define TALLER(form, rows, nv) tile_##form##_##rows##x##nv
-#else
-#define TALLER(form, rows, nv) 0
-#endif
+
+/* All tiles as AS(form, rows, vectors); and those that there are of panels of several tiles, two or three vectors wide. */
+#define LOW(AS, form)                                                                                                  \
+    AS(form, 1, 1) AS(form, 2, 1) AS(form, 3, 1) AS(form, 4, 1) AS(form, 5, 1) AS(form, 6, 1) AS(form, 7, 1) AS(form, 8, 1)\
+    AS(form, 1, 2) AS(form, 2, 2) AS(form, 3, 2) AS(form, 4, 2) AS(form, 1, 4) AS(form, 2, 4) AS(form, 1, 8)
 #if FM_BYTES == 64
-TILES(9, 2) TILES(10, 2) TILES(5, 4) TILES(6, 4)
-#define TALLEST(form, rows, nv) tile_##form##_##rows##x##nv
+#define EACH_TILE(AS, form)                                                                                            \
+    LOW(AS, form) AS(form, 9, 1) AS(form, 10, 1) AS(form, 3, 4) AS(form, 4, 4) AS(form, 5, 4) AS(form, 6, 4)           \
+    EACH_OF_SEVERAL(AS, form)
+#define EACH_OF_SEVERAL(AS, form)                                                                                      \
+    AS(form, 5, 2) AS(form, 6, 2) AS(form, 7, 2) AS(form, 8, 2) AS(form, 9, 2) AS(form, 10, 2)                         \
+    AS(form, 4, 3) AS(form, 5, 3) AS(form, 6, 3) AS(form, 7, 3) AS(form, 8, 3)
+#elif FM_BYTES == 32
+#define EACH_TILE(AS, form) LOW(AS, form) AS(form, 9, 1) AS(form, 10, 1) AS(form, 5, 2) AS(form, 6, 2) AS(form, 3, 4)
+#define EACH_OF_SEVERAL(AS, form) AS(form, 3, 2) AS(form, 4, 2) AS(form, 5, 2) AS(form, 6, 2)
+#elif defined(__aarch64__)
+#define EACH_TILE(AS, form)                                                                                            \
+    LOW(AS, form) AS(form, 9, 1) AS(form, 10, 1) AS(form, 5, 2) AS(form, 6, 2) AS(form, 7, 2) AS(form, 8, 2)           \
+    AS(form, 3, 4) AS(form, 4, 4)
+#define EACH_OF_SEVERAL(AS, form)
 #else
-#define TALLEST(form, rows, nv) 0
+#define EACH_TILE(AS, form) LOW(AS, form)
+#define EACH_OF_SEVERAL(AS, form)
 #endif
+EACH_TILE(TILES, )
 
-#define TILE_TABLE(form)                                                                                               \
-    {{tile_##form##_1x1, tile_##form##_2x1, tile_##form##_3x1, tile_##form##_4x1, tile_##form##_5x1,                   \
-      tile_##form##_6x1, tile_##form##_7x1, tile_##form##_8x1, TALL(form, 9, 1), TALL(form, 10, 1)},                   \
-     {tile_##form##_1x2, tile_##form##_2x2, tile_##form##_3x2, tile_##form##_4x2, TALL(form, 5, 2), TALL(form, 6, 2),  \
-      TALLER(form, 7, 2), TALLER(form, 8, 2), TALLEST(form, 9, 2), TALLEST(form, 10, 2)},                              \
-     {tile_##form##_1x4, tile_##form##_2x4, TALL(form, 3, 4), TALLER(form, 4, 4), TALLEST(form, 5, 4),                 \
-      TALLEST(form, 6, 4)},                                                                                            \
-     {tile_##form##_1x8}}
-
+typedef tile_fn *const tile_table[PANEL_VECTORS + 1][TALLEST_TILE + 1]; /* by vectors and rows; null where there is none */
+#define BY_SIZE(form, rows, nv) [nv][rows] = tile_##form##_##rows##x##nv,
 enum { NN, TN, TI };
-#define TALLEST_TILE 10
-static tile_fn *const tiles[3][4][TALLEST_TILE] = {TILE_TABLE(nn), TILE_TABLE(tn), TILE_TABLE(ti)};
+static tile_table tiles[3] = {{EACH_TILE(BY_SIZE, nn)}, {EACH_TILE(BY_SIZE, tn)}, {EACH_TILE(BY_SIZE, ti)}};
 
 /* ---- tiles that ask for the panel they read ----------------------------------------------------------------- */
 
-/* Of two vectors, at the heights that tiles have where there are several. */
-#if FM_BYTES == 64
-#define HEIGHTS(AS, form) AS(form, 5) AS(form, 6) AS(form, 7) AS(form, 8) AS(form, 9) AS(form, 10)
-#elif FM_BYTES == 32
-#define HEIGHTS(AS, form) AS(form, 3) AS(form, 4) AS(form, 5) AS(form, 6)
-#else
-#define HEIGHTS(AS, form)
-#endif
-#define BY_HEIGHT(form, rows) [rows] = tile_##form##_##rows##x2,
+#define FAR_TILE(form, rows, nv) TILE(nf, rows, nv, NN_ROWS(rows), NF_LINE(nv), row[r][i], , LOOK_AHEAD(nv, 0), )
+EACH_OF_SEVERAL(FAR_TILE, )
+static tile_table far_tiles = {EACH_OF_SEVERAL(BY_SIZE, nf)};
 
-#define FAR_TILE(form, rows) TILE(form, rows, 2, NN_ROWS(rows), NF_LINE(2), row[r][i], , LOOK_AHEAD(2, 0), )
-HEIGHTS(FAR_TILE, nf)
-static tile_fn *const far_tiles[TALLEST_TILE + 1] = {HEIGHTS(BY_HEIGHT, nf)};
-
-/* By height, null where there is none; or null. */
-static tile_fn *const *far_tiles_for(const struct product *p, int log2)
+/* Whether a panel does not stay in the first-level cache, and is not packed. */
+static inline int is_far(const struct product *p, int wide)
 {
-    return log2 == 1 && p->ldb > 2 * LANES && p->k > NEAR_K ? far_tiles : 0;
+    return p->ldb > wide * LANES && p->k * wide > NEAR_TERMS;
 }
 
 /* ---- tiles that move the weights of the tile before --------------------------------------------------------- */
@@ -184,43 +187,44 @@ static tile_fn *const *far_tiles_for(const struct product *p, int log2)
     struct mover mover = *behind.mover;                                                                                \
     const char *coming = p->coming;                                                                                    \
     mover.nesterov = mover.stream = 0; /* their branches would be in the way */
-#define LOOK_BEHIND(kind, momentum)                                                                                    \
-    coming = look_at_coming(coming, &behind, kind, momentum, 2 * FM_BYTES);                                            \
-    move_behind(&behind, &mover, kind, momentum, 2);
-#define MOVING_TILE(rule, kind, momentum, rows)                                                                        \
-    TILE(tn_##rule, rows, 2, TN_ROWS, TN_LINE, line[r], BEHIND, LOOK_BEHIND(kind, momentum), *p->behind = behind;)     \
-    TILE(ti_##rule, rows, 2, TI_ROWS, TI_LINE, line[r], BEHIND, LOOK_BEHIND(kind, momentum), *p->behind = behind;)
-#define MOVING_TILES(form, rows)                                                                                       \
-    MOVING_TILE(sgd, FM_OPT_sgd, 0, rows)                                                                              \
-    MOVING_TILE(momentum, FM_OPT_sgd, 1, rows)                                                                         \
-    MOVING_TILE(adam, FM_OPT_adam, 0, rows)
-HEIGHTS(MOVING_TILES, )
+#define LOOK_BEHIND(nv, kind, momentum)                                                                                \
+    coming = look_at_coming(coming, &behind, kind, momentum, nv * FM_BYTES);                                           \
+    move_behind(&behind, &mover, kind, momentum);
+#define MOVING_TILE(rule, kind, momentum, rows, nv)                                                                    \
+    TILE(tn_##rule, rows, nv, TN_ROWS, TN_LINE, line[r], BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;)\
+    TILE(ti_##rule, rows, nv, TI_ROWS, TI_LINE, line[r], BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;)
+#define MOVING_TILES(form, rows, nv)                                                                                   \
+    MOVING_TILE(sgd, FM_OPT_sgd, 0, rows, nv)                                                                          \
+    MOVING_TILE(momentum, FM_OPT_sgd, 1, rows, nv)                                                                     \
+    MOVING_TILE(adam, FM_OPT_adam, 0, rows, nv)
+EACH_OF_SEVERAL(MOVING_TILES, )
 
-#define MOVING_TABLE(form)                                                                                             \
-    {{HEIGHTS(BY_HEIGHT, form##_sgd)}, {HEIGHTS(BY_HEIGHT, form##_momentum)}, {HEIGHTS(BY_HEIGHT, form##_adam)}}
-static tile_fn *const moving_tiles[2][3][TALLEST_TILE + 1] = {MOVING_TABLE(tn), MOVING_TABLE(ti)};
+#define BY_RULE(form)                                                                                                  \
+    {{EACH_OF_SEVERAL(BY_SIZE, form##_sgd)}, {EACH_OF_SEVERAL(BY_SIZE, form##_momentum)}, {EACH_OF_SEVERAL(BY_SIZE, form##_adam)}}
+static tile_table moving_tiles[2][3] = {BY_RULE(tn), BY_RULE(ti)};
 
-/* By height, null where there is none; or null. k: terms of each sum. */
-static tile_fn *const *moving_tiles_for(const fm_op *op, const struct mover *mover, int64_t k, int in_place)
+/* Null where there are none. k: terms of each sum. */
+static tile_table *moving_tiles_for(const fm_op *op, const struct mover *mover, int64_t k, int in_place)
 {
     if (!mover || !mover->plain || mover->nesterov || mover->stream || k < MOVING_TERMS) return 0;
-    if (op->kind == FM_OPT_adam) return moving_tiles[in_place][2];
-    return op->kind == FM_OPT_sgd ? moving_tiles[in_place][op->s1.p != 0] : 0;
+    if (op->kind == FM_OPT_adam) return &moving_tiles[in_place][2];
+    return op->kind == FM_OPT_sgd ? &moving_tiles[in_place][op->s1.p != 0] : 0;
 }
 
 /* ---- panels --------------------------------------------------------------------------------------------------- */
 
-/* How wide (as a power of two of vectors) the next panel should be: two vectors reuse each broadcast twice; fewer rows
- * than that tile has leave accumulators for a wider panel. */
-static inline int panel_log2(int64_t rows, int64_t vectors)
+/* How wide the next panel should be. Three vectors use a broadcast three times and leave none over that would be alone; fewer
+ * rows than a tile has leave accumulators for a wider panel. */
+static inline int panel_vectors(int64_t rows, int64_t vectors)
 {
-    if (vectors < 2) return 0;
-    if (vectors >= 8 && rows <= tile_rows[3]) return 3;
-    return vectors >= 4 && rows <= tile_rows[2] ? 2 : 1;
+    if (vectors < 2) return 1;
+    if (vectors >= 8 && rows <= tile_rows[8]) return 8;
+    if (vectors >= 4 && rows <= tile_rows[4]) return 4;
+    return vectors != 2 && vectors != 4 && rows > tile_rows[3] / 2 && tile_rows[3] ? 3 : 2;
 }
 
 /* Tiles in so many rows of a panel. */
-static inline int64_t tiles_in(int64_t rows, int log2) { return parts_of(rows, tile_rows[log2]); }
+static inline int64_t tiles_in(int64_t rows, int wide) { return parts_of(rows, tile_rows[wide]); }
 
 /* Rows of x from row `first` of the batch on, where they are to be read in place; else null. */
 static inline const real *const *rows_in_place(const fm_op *op, const fm_step *step, int64_t first)
@@ -228,19 +232,19 @@ static inline const real *const *rows_in_place(const fm_op *op, const fm_step *s
     return op->direct && step->at ? (const real *const *)step->at + first : 0;
 }
 
-/* One panel of nn, c[rows, 1 << log2 vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not
- * 6+6+6+6+6+2). p is moved along. */
-static void panel(struct product *p, int64_t rows, int log2)
+/* One panel of nn, c[rows, wide vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not 6+6+6+6+6+2). p is
+ * moved along. */
+static void panel(struct product *p, int64_t rows, int wide)
 {
-    tile_fn *const *far = far_tiles_for(p, log2);
-    for (int64_t left = tiles_in(rows, log2), m; left > 1; left--, rows -= m) {
+    const int far = is_far(p, wide);
+    for (int64_t left = tiles_in(rows, wide), m; rows > 0; left--, rows -= m) {
         m = (rows + left - 1) / left;
-        (far && far[m] ? far[m] : tiles[NN][log2][m - 1])(p);
+        tile_fn *const tile = far ? far_tiles[wide][m] : 0;
+        (tile ? tile : tiles[NN][wide][m])(p);
         if (p->at) p->at += m;
         else p->a += m * p->lda;
         p->init += m * p->ldi, p->c += m * p->ldc;
     }
-    (far && far[rows] ? far[rows] : tiles[NN][log2][rows - 1])(p);
 }
 
 static const real zeros[PANEL_VECTORS * 64 / sizeof(real)] __attribute__((aligned(64)));

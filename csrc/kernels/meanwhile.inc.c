@@ -54,12 +54,14 @@ static inline void fall_behind(struct behind *b, const fm_op *op, int64_t i, int
     b->g = g, b->rows = rows, b->vectors = vectors;
 }
 
-/* One row, if there is one left; with a constant rule, and vectors. */
-INLINE void move_behind(struct behind *b, const struct mover *mover, int kind, int momentum, int vectors)
+/* One row of two or three vectors, if there is one left; with a constant rule. */
+INLINE void move_behind(struct behind *b, const struct mover *mover, int kind, int momentum)
 {
+    const int third = 2 * LANES;
     if (!b->rows) return;
-    move_as(mover, kind, momentum, 1, b->w, b->s1, b->s2, 0, b->g, 0, 1, vectors);
-    b->w += b->ld, b->s1 += b->ld, b->s2 += b->ld, b->g += vectors * LANES, b->rows--;
+    move_as(mover, kind, momentum, 1, b->w, b->s1, b->s2, 0, b->g, 0, 1, 2);
+    if (b->vectors > 2) move_as(mover, kind, momentum, 1, b->w + third, b->s1 + third, b->s2 + third, 0, b->g + third, 0, 1, 1);
+    b->w += b->ld, b->s1 += b->ld, b->s2 += b->ld, b->g += b->vectors * LANES, b->rows--;
 }
 
 /* Asks for a row of the parameters of the tile to come, laid out as those behind; null: they are near. */

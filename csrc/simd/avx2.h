@@ -28,3 +28,5 @@ static inline void vf_stream(real *p, vf v) { _mm256_stream_pd(p, (__m256d)v); }
 static inline void vf_streamed(void) { _mm_sfence(); }
 
 static inline vw vw_multiply(vw a, vw b) { return (vw)_mm256_mul_epu32((__m256i)a, (__m256i)b); } /* the lower halves */
+
+#include "accumulate.h"

@@ -28,3 +28,5 @@ static inline void vf_stream(real *p, vf v) { _mm512_stream_pd(p, (__m512d)v); }
 static inline void vf_streamed(void) { _mm_sfence(); }
 
 static inline vw vw_multiply(vw a, vw b) { return (vw)_mm512_mul_epu32((__m512i)a, (__m512i)b); } /* the lower halves */
+
+#include "accumulate.h"

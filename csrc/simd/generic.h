@@ -18,3 +18,5 @@ static inline void vf_stream(real *p, vf v) { vf_store(p, v); }
 static inline void vf_streamed(void) {}
 
 static inline vw vw_multiply(vw a, vw b) { return (a & UINT32_MAX) * (b & UINT32_MAX); } /* the lower halves */
+
+#include "accumulate.h"

@@ -24,3 +24,5 @@ static inline void vf_streamed(void) {}
 
 /* The lower halves. */
 static inline vw vw_multiply(vw a, vw b) { return (vw)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b)); }
+
+#include "accumulate.h"
