@@ -119,9 +119,14 @@ def arm64_tiles(tmp_path_factory):
 
 
 def k_loops(code, dialect, multiply):
-    """The innermost loops that multiply: from the goal of a backward jump to the jump, with no other loop within."""
+    """The innermost loops that multiply: from the goal of a backward jump to the jump, with no other loop within.
+
+    What comes after a return was moved out of the way: a jump back over that closes no loop.
+    """
     jumps = [(int(m[1], 16), i.address) for i in code if (m := dialect["jump"].match(i.text))]
-    loops = [(goal, end) for goal, end in jumps if code[0].address <= goal <= end]
+    returns = [i.address for i in code if re.match(r"ret", i.text)]
+    backward = [(goal, end) for goal, end in jumps if code[0].address <= goal <= end]
+    loops = [(goal, end) for goal, end in backward if not any(goal < address < end for address in returns)]
     for goal, end in loops:
         inner = any(goal <= g and e <= end and (g, e) != (goal, end) for g, e in loops)
         body = [i for i in code if goal <= i.address <= end]

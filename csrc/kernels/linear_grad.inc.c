@@ -56,8 +56,9 @@ static int is_packed(const fm_step *step, int64_t rows, int64_t span, int64_t ve
 struct gradient {
     const fm_op *op;
     const struct mover *mover;
-    int go_on, far;                         /* add to g; the parameters come from afar */
-    tile_table *still, *moving;             /* tiles that move nothing, and those that do, or null */
+    int go_on, far;        /* add to g; the parameters come from afar */
+    int form;              /* of tiles */
+    tile_table *moving;    /* those that move weights, or null */
     struct product product;
     struct behind behind;
     struct ahead ahead[3];
@@ -78,14 +79,14 @@ static void look_at_parameters(struct gradient *s, int64_t at, int64_t rows)
 INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows, int wide, int64_t next)
 {
     struct product *p = &s->product;
-    tile_fn *const moving = s->moving && s->behind.vectors >= 2 && s->behind.vectors <= 3 ? (*s->moving)[wide][rows] : 0;
+    tile_fn *const moving = s->moving && s->behind.vectors >= 2 && s->behind.vectors <= MOVED_VECTORS ? (*s->moving)[wide][rows] : 0;
     p->c = s->mover ? s->tile : (real *)s->op->g.p + i * s->op->g.ld + j;
-    p->ldc = s->mover ? wide * LANES : s->op->g.ld;
+    p->ldc = s->mover ? tile_ld(wide) : s->op->g.ld;
     if (s->go_on) p->init = p->c;
     if (s->far && moving) p->coming = (const char *)((const real *)s->op->w.p + next);
     if (s->far && !moving) look_at_parameters(s, next, rows);
     p->look = s->far || moving ? look_every(p->k, 1, rows) : 0;
-    (moving ? moving : (*s->still)[wide][rows])(p);
+    (moving ? moving : tile_for(s->form, wide, rows))(p);
     if (s->mover && !s->moving) move(s->mover, s->op, i * s->op->w.ld + j, s->tile, p->ldc, rows, wide);
     if (!s->moving) return;
     catch_up(&s->behind, s->op);
@@ -104,13 +105,14 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int go_on = !mover && (first || op->accumulate), packs = is_packed(step, rows, span, vectors);
     const int far = mover && (weight_bytes(op) > (is_shared(op, begin, end) ? SHARED : NEAR));
     const real *const *at = rows_in_place(op, step, first);
+    const int form = at ? TI : op->x.ld * (int64_t)sizeof(real) < PAGE ? TN : TF;
     real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int widest = panel_vectors(span, vectors);
     const int64_t block = far && packs ? PACKED / rows / (widest * LANES) * widest : 1; /* vectors; at least a panel */
     const int64_t pace = fetch_pace(op, step, tiles_in(span, widest) * parts_of(vectors, widest));
     struct gradient s = {
         .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .behind.mover = mover,
-        .still = &tiles[at ? TI : TN], .moving = moving_tiles_for(op, mover, rows, at != 0),
+        .form = form, .moving = moving_tiles_for(op, mover, rows, form),
         .product = {.k = rows, .lda = op->x.ld, .at = at, .ldb = ldy, .init = zeros, .ldi = go_on ? op->g.ld : 0},
     };
     s.product.ahead = s.ahead, s.product.behind = &s.behind;

@@ -26,7 +26,7 @@ static const int tile_rows[PANEL_VECTORS + 1] = {0, 8, 4, 0, 2, 0, 0, 0, 1};
 #endif
 #define TALLEST_TILE 10
 
-#define TERMS (FM_BYTES > 16 ? 2 : 1) /* at a time: two hyper-threads share a core's four to six instructions a cycle */
+#define LOOKING_VECTORS 3 /* wider panels have too few rows */
 
 /* In a loop too short for vectors. */
 #define NOT_VECTORISED __asm__ volatile("")
@@ -41,7 +41,7 @@ struct product {
     int64_t skip;
     real *c;
     int64_t lda, ldb, ldi, ldc;
-    int64_t look; /* of k from one look to the next; 0: never */
+    int64_t look; /* of k from one look to the next, a multiple of TERMS; 0: never */
     struct ahead *ahead;
     int n_ahead;
     struct behind *behind; /* those that move: parameters of the tile before */
@@ -54,7 +54,7 @@ typedef void tile_fn(const struct product *p);
     UNROLL for (int r = 0; r < rows; r++)                                                                              \
         UNROLL for (int v = 0; v < nv; v++)
 /* One term of every sum. */
-#define TERM(rows, nv, AT, A)                                                                                          \
+#define TERM(rows, nv, AT, A, NEXT)                                                                                    \
     {                                                                                                                  \
         vf bv[nv];                                                                                                     \
         AT                                                                                                             \
@@ -68,28 +68,30 @@ typedef void tile_fn(const struct product *p);
         }                                                                                                              \
         i++, b += step;                                                                                                \
         ONE_REGISTER(b)                                                                                                \
+        NEXT                                                                                                           \
     }
-#define TILE(form, rows, nv, ROWS, AT, A, BEFORE, LOOK, AFTER)                                                         \
+#define TILE(form, rows, nv, ROWS, AT, A, NEXT, BEFORE, LOOK, AFTER)                                                   \
     static void tile_##form##_##rows##x##nv(const struct product *p)                                                   \
     {                                                                                                                  \
         vf acc[rows][nv];                                                                                              \
         const char *b = (const char *)p->b;                                                                            \
-        int64_t step = p->ldb * (int64_t)sizeof(real);                                                                 \
-        const int64_t k = p->k, ldc = p->ldc;                                                                          \
+        int64_t i = 0, step = p->ldb * (int64_t)sizeof(real);                                                          \
+        const int64_t k = p->k, together = k / TERMS * TERMS, ldc = p->ldc;                                            \
+        const int64_t look = nv <= LOOKING_VECTORS && p->look ? p->look : k;                                           \
         real *c = p->c;                                                                                                \
         ROWS BEFORE                                                                                                    \
         EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
-        for (int64_t i = 0; i < k;) {                                                                                  \
-            const int64_t stop = nv > 3 || !p->look || k - i < p->look ? k : i + p->look; /* wider: too few rows */    \
-            if (nv <= 3) {                                                                                             \
+        while (i < together) {                                                                                         \
+            const int64_t stop = at_most(i + look, together);                                                          \
+            if (nv <= LOOKING_VECTORS) {                                                                               \
                 LOOK                                                                                                   \
             }                                                                                                          \
-            if (TERMS == 2 && __builtin_expect((stop - i) & 1, 1)) TERM(rows, nv, AT, A) /* else it goes out of line */\
-            while (i < stop) {                                                                                         \
-                TERM(rows, nv, AT, A)                                                                                  \
-                if (TERMS == 2) TERM(rows, nv, AT, A)                                                                  \
-            }                                                                                                          \
+            do {                                                                                                       \
+                TERM(rows, nv, AT, A, NEXT)                                                                            \
+                if (TERMS == 2) TERM(rows, nv, AT, A, NEXT)                                                            \
+            } while (i < stop);                                                                                        \
         }                                                                                                              \
+        if (TERMS == 2 && i < k) TERM(rows, nv, AT, A, NEXT)                                                           \
         AFTER                                                                                                          \
         if (p->relu) {                                                                                                 \
             EACH_ACC(rows, nv) acc[r][v] = relu(acc[r][v]);                                                            \
@@ -97,43 +99,43 @@ typedef void tile_fn(const struct product *p);
         EACH_ACC(rows, nv) vf_store(c + r * ldc + v * LANES, acc[r][v]);                                               \
     }
 
+/* nn; nf, whose b does not stay in the first-level cache: its rows are a stride apart, and come late even from the second. One
+ * row reads every line of b once, as fast as it comes; narrower vectors have no time left to ask for it. */
+#define ROWS_AHEAD 12
+#define LINES_AHEAD 8 /* a factor that addresses can have */
 #define NN_ROWS(rows)                                                                                                  \
     const real *row[rows];                                                                                             \
     UNROLL for (int r = 0; r < rows; r++) row[r] = p->at ? p->at[r] + p->skip : p->a + r * p->lda;
-/* One row reads every line of b once, as fast as it comes. Narrower vectors have no time left to ask for it. */
-#define ROWS_AHEAD 12
-#define NN_LINE(nv)                                                                                                    \
+#define NN_AT(nv)                                                                                                      \
     if (nv == PANEL_VECTORS && FM_BYTES == LINE) {                                                                     \
-        UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(b + ROWS_AHEAD * step + v * FM_BYTES);                   \
+        UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(b + ROWS_AHEAD * step + v * FM_BYTES);                  \
     }
-#define ONE_REGISTER(value) __asm__("" : "+r"(value)); /* or gcc keeps what follows from it in others, one for every use */
-/* A panel that does not stay in the first-level cache: its rows are a stride apart, and come late even from the second. */
-#define LINES_AHEAD 8 /* a factor that addresses can have */
-#define NF_LINE(nv)                                                                                                    \
+#define NF_AT(nv)                                                                                                      \
     UNROLL for (int l = 0; l < nv * FM_BYTES; l += LINE) {                                                             \
         ONE_REGISTER(step)                                                                                             \
         __builtin_prefetch(b + LINES_AHEAD * step + l);                                                                \
     }
-#define PAGE 4096 /* bytes: where rows of x are as far apart, the processor does not guess the next */
+/* tn; tf, whose rows of x are a page or more apart: the processor does not guess the next. */
+#define PAGE 4096 /* bytes */
 #define TN_ROWS                                                                                                        \
     const real *a = p->a;                                                                                              \
-    const int64_t lda = p->lda, ahead = lda * (int64_t)sizeof(real) < PAGE ? 0 : LINES_AHEAD * lda;
-#define TN_LINE                                                                                                        \
-    const real *line = a;                                                                                              \
-    ONE_REGISTER(line)                                                                                                 \
-    __builtin_prefetch(a + ahead);                                                                                     \
-    a += lda;
+    const int64_t lda = p->lda;
+#define TN_NEXT a += lda; ONE_REGISTER(a)
+#define TF_AT __builtin_prefetch(a + LINES_AHEAD * lda);
 #define TI_ROWS                                                                                                        \
     const real *const *at = p->at;                                                                                     \
     const int64_t skip = p->skip;
-#define TI_LINE const real *line = at[i] + skip; ONE_REGISTER(line)
+#define TI_AT const real *a = at[i] + skip; ONE_REGISTER(a)
 
 /* Those whose results move weights take the lines out of other caches. */
 #define LOOK_AHEAD(nv, take) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, take);
 #define TILES(form, rows, nv)                                                                                          \
-    TILE(nn, rows, nv, NN_ROWS(rows), NN_LINE(nv), row[r][i], , LOOK_AHEAD(nv, 0), )                                   \
-    TILE(tn, rows, nv, TN_ROWS, TN_LINE, line[r], , LOOK_AHEAD(nv, 1), )                                               \
-    TILE(ti, rows, nv, TI_ROWS, TI_LINE, line[r], , LOOK_AHEAD(nv, 1), )
+    TILE(nn, rows, nv, NN_ROWS(rows), NN_AT(nv), row[r][i], , , LOOK_AHEAD(nv, 0), )                                   \
+    TILE(tn, rows, nv, TN_ROWS, , a[r], TN_NEXT, , LOOK_AHEAD(nv, 1), )                                                \
+    TILE(ti, rows, nv, TI_ROWS, TI_AT, a[r], , , LOOK_AHEAD(nv, 1), )
+#define FAR_TILES(form, rows, nv)                                                                                      \
+    TILE(nf, rows, nv, NN_ROWS(rows), NF_AT(nv), row[r][i], , , LOOK_AHEAD(nv, 0), )                                   \
+    TILE(tf, rows, nv, TN_ROWS, TF_AT, a[r], TN_NEXT, , LOOK_AHEAD(nv, 1), )
 
 /* All tiles as AS(form, rows, vectors); and those that there are of panels of several tiles, two or three vectors wide. */
 #define LOW(AS, form)                                                                                                  \
@@ -159,22 +161,20 @@ typedef void tile_fn(const struct product *p);
 #define EACH_OF_SEVERAL(AS, form)
 #endif
 EACH_TILE(TILES, )
+EACH_OF_SEVERAL(FAR_TILES, )
 
 typedef tile_fn *const tile_table[PANEL_VECTORS + 1][TALLEST_TILE + 1]; /* by vectors and rows; null where there is none */
 #define BY_SIZE(form, rows, nv) [nv][rows] = tile_##form##_##rows##x##nv,
-enum { NN, TN, TI };
-static tile_table tiles[3] = {{EACH_TILE(BY_SIZE, nn)}, {EACH_TILE(BY_SIZE, tn)}, {EACH_TILE(BY_SIZE, ti)}};
+enum { NN, TN, TI, NF, TF };
+static tile_table tiles[5] = {
+    {EACH_TILE(BY_SIZE, nn)}, {EACH_TILE(BY_SIZE, tn)}, {EACH_TILE(BY_SIZE, ti)}, {EACH_OF_SEVERAL(BY_SIZE, nf)}, {EACH_OF_SEVERAL(BY_SIZE, tf)},
+};
 
-/* ---- tiles that ask for the panel they read ----------------------------------------------------------------- */
-
-#define FAR_TILE(form, rows, nv) TILE(nf, rows, nv, NN_ROWS(rows), NF_LINE(nv), row[r][i], , LOOK_AHEAD(nv, 0), )
-EACH_OF_SEVERAL(FAR_TILE, )
-static tile_table far_tiles = {EACH_OF_SEVERAL(BY_SIZE, nf)};
-
-/* Whether a panel does not stay in the first-level cache, and is not packed. */
-static inline int is_far(const struct product *p, int wide)
+/* Of a form, or the plain one where that has none of this size. */
+static inline tile_fn *tile_for(int form, int wide, int64_t rows)
 {
-    return p->ldb > wide * LANES && p->k * wide > NEAR_TERMS;
+    tile_fn *const tile = tiles[form][wide][rows];
+    return tile ? tile : tiles[form == NF ? NN : TN][wide][rows];
 }
 
 /* ---- tiles that move the weights of the tile before --------------------------------------------------------- */
@@ -183,16 +183,15 @@ static inline int is_far(const struct product *p, int wide)
 #define MOVING_TERMS 64 /* fewer are over before it pays */
 
 #define BEHIND                                                                                                         \
-    struct behind behind = *p->behind; /* copies that no store can reach: they stay in registers */                   \
-    struct mover mover = *behind.mover;                                                                                \
-    const char *coming = p->coming;                                                                                    \
-    mover.nesterov = mover.stream = 0; /* their branches would be in the way */
+    struct behind behind = *p->behind; /* a copy that no store can reach: it stays in registers */                     \
+    const char *coming = p->coming;
 #define LOOK_BEHIND(nv, kind, momentum)                                                                                \
     coming = look_at_coming(coming, &behind, kind, momentum, nv * FM_BYTES);                                           \
-    move_behind(&behind, &mover, kind, momentum);
+    move_behind(&behind, kind, momentum);
 #define MOVING_TILE(rule, kind, momentum, rows, nv)                                                                    \
-    TILE(tn_##rule, rows, nv, TN_ROWS, TN_LINE, line[r], BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;)\
-    TILE(ti_##rule, rows, nv, TI_ROWS, TI_LINE, line[r], BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;)
+    TILE(tn_##rule, rows, nv, TN_ROWS, , a[r], TN_NEXT, BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;) \
+    TILE(ti_##rule, rows, nv, TI_ROWS, TI_AT, a[r], , BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;)   \
+    TILE(tf_##rule, rows, nv, TN_ROWS, TF_AT, a[r], TN_NEXT, BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;)
 #define MOVING_TILES(form, rows, nv)                                                                                   \
     MOVING_TILE(sgd, FM_OPT_sgd, 0, rows, nv)                                                                          \
     MOVING_TILE(momentum, FM_OPT_sgd, 1, rows, nv)                                                                     \
@@ -201,14 +200,14 @@ EACH_OF_SEVERAL(MOVING_TILES, )
 
 #define BY_RULE(form)                                                                                                  \
     {{EACH_OF_SEVERAL(BY_SIZE, form##_sgd)}, {EACH_OF_SEVERAL(BY_SIZE, form##_momentum)}, {EACH_OF_SEVERAL(BY_SIZE, form##_adam)}}
-static tile_table moving_tiles[2][3] = {BY_RULE(tn), BY_RULE(ti)};
+static tile_table moving_tiles[5][3] = {[TN] = BY_RULE(tn), [TI] = BY_RULE(ti), [TF] = BY_RULE(tf)};
 
 /* Null where there are none. k: terms of each sum. */
-static tile_table *moving_tiles_for(const fm_op *op, const struct mover *mover, int64_t k, int in_place)
+static tile_table *moving_tiles_for(const fm_op *op, const struct mover *mover, int64_t k, int form)
 {
     if (!mover || !mover->plain || mover->nesterov || mover->stream || k < MOVING_TERMS) return 0;
-    if (op->kind == FM_OPT_adam) return &moving_tiles[in_place][2];
-    return op->kind == FM_OPT_sgd ? &moving_tiles[in_place][op->s1.p != 0] : 0;
+    if (op->kind == FM_OPT_adam) return &moving_tiles[form][2];
+    return op->kind == FM_OPT_sgd ? &moving_tiles[form][op->s1.p != 0] : 0;
 }
 
 /* ---- panels --------------------------------------------------------------------------------------------------- */
@@ -232,6 +231,12 @@ static inline const real *const *rows_in_place(const fm_op *op, const fm_step *s
     return op->direct && step->at ? (const real *const *)step->at + first : 0;
 }
 
+/* Whether a panel of b does not stay in the first-level cache, and is not packed. */
+static inline int is_far(const struct product *p, int wide)
+{
+    return p->ldb > wide * LANES && p->k * wide > NEAR_TERMS;
+}
+
 /* One panel of nn, c[rows, wide vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not 6+6+6+6+6+2). p is
  * moved along. */
 static void panel(struct product *p, int64_t rows, int wide)
@@ -239,8 +244,7 @@ static void panel(struct product *p, int64_t rows, int wide)
     const int far = is_far(p, wide);
     for (int64_t left = tiles_in(rows, wide), m; rows > 0; left--, rows -= m) {
         m = (rows + left - 1) / left;
-        tile_fn *const tile = far ? far_tiles[wide][m] : 0;
-        (tile ? tile : tiles[NN][wide][m])(p);
+        tile_for(far ? NF : NN, wide, m)(p);
         if (p->at) p->at += m;
         else p->a += m * p->lda;
         p->init += m * p->ldi, p->c += m * p->ldc;

@@ -1,10 +1,12 @@
 /* What a product does meanwhile. Multiply-adds keep two units of a core busy and leave the others idle; so a tile stops
  * every few terms of its sums to look after something else for a moment. */
 
+#define TERMS (FM_BYTES > 16 ? 2 : 1) /* at a time: two hyper-threads share a core's four to six instructions a cycle */
+
 /* From one look to the next, of k terms in each of so many products that together have to look so many times. */
 static inline int64_t look_every(int64_t k, int64_t products, int64_t looks)
 {
-    return looks <= products ? k : larger_of(k * products / looks, 1);
+    return looks <= products ? k : larger_of(k * products / looks / TERMS * TERMS, TERMS);
 }
 
 /* ---- ahead: rows that will be used soon --------------------------------------------------------------------- */
@@ -40,10 +42,14 @@ struct behind {
     const struct mover *mover;
     real *w, *s1, *s2; /* the next row to be moved, and its states */
     int64_t ld;        /* elements from one to the next */
-    const real *g;     /* its gradient, and the others' at once behind it */
+    const real *g;     /* its gradient; the others' follow at that of the widest that are moved this way */
     int64_t rows;      /* left */
     int vectors;       /* of each row */
 };
+
+#define MOVED_VECTORS (FM_BYTES == 64 ? 3 : 2) /* at most, of a tile whose weights the next one moves */
+
+static inline int64_t tile_ld(int64_t wide) { return larger_of(wide, MOVED_VECTORS) * LANES; }
 
 /* Rows i .. i + rows - 1 of the weights, from column j on. */
 static inline void fall_behind(struct behind *b, const fm_op *op, int64_t i, int64_t j, int64_t rows, int vectors, const real *g)
@@ -55,13 +61,18 @@ static inline void fall_behind(struct behind *b, const fm_op *op, int64_t i, int
 }
 
 /* One row of two or three vectors, if there is one left; with a constant rule. */
-INLINE void move_behind(struct behind *b, const struct mover *mover, int kind, int momentum)
+INLINE void move_behind(struct behind *b, int kind, int momentum)
 {
     const int third = 2 * LANES;
-    if (!b->rows) return;
-    move_as(mover, kind, momentum, 1, b->w, b->s1, b->s2, 0, b->g, 0, 1, 2);
-    if (b->vectors > 2) move_as(mover, kind, momentum, 1, b->w + third, b->s1 + third, b->s2 + third, 0, b->g + third, 0, 1, 1);
-    b->w += b->ld, b->s1 += b->ld, b->s2 += b->ld, b->g += b->vectors * LANES, b->rows--;
+    const struct mover *at = b->mover;
+    if (b->rows <= 0) return;
+    ONE_REGISTER(at) /* the sums need those that its constants would be kept in */
+    struct mover mover = *at;
+    mover.nesterov = mover.stream = 0; /* their branches would be in the way */
+    move_as(&mover, kind, momentum, 1, b->w, b->s1, b->s2, 0, b->g, 0, 1, 2);
+    if (b->vectors > 2) move_as(&mover, kind, momentum, 1, b->w + third, b->s1 + third, b->s2 + third, 0, b->g + third, 0, 1, 1);
+    b->w += b->ld, b->s1 += b->ld, b->g += MOVED_VECTORS * LANES, b->rows--;
+    if (kind == FM_OPT_adam) b->s2 += b->ld;
 }
 
 /* Asks for a row of the parameters of the tile to come, laid out as those behind; null: they are near. */
@@ -81,7 +92,7 @@ INLINE const char *look_at_coming(const char *coming, const struct behind *b, in
 /* All that are left. */
 static inline void catch_up(struct behind *b, const fm_op *op)
 {
-    if (b->rows) move(b->mover, op, b->w - (real *)op->w.p, b->g, b->vectors * LANES, b->rows, b->vectors);
+    if (b->rows) move(b->mover, op, b->w - (real *)op->w.p, b->g, tile_ld(b->vectors), b->rows, b->vectors);
     b->rows = 0;
 }
 
