@@ -16,5 +16,5 @@ static inline int64_t parts_of(int64_t whole, int64_t most) { return whole <= mo
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
 #else
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 #endif

@@ -109,7 +109,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int widest = panel_vectors(span, vectors);
     const int64_t block = far && packs ? PACKED / rows / (widest * LANES) * widest : 1; /* vectors; at least a panel */
-    const int64_t pace = fetch_pace(op, step, tiles_in(span, widest) * parts_of(vectors, widest));
+    const int64_t pace = fetch_pace(op, step, grad_tiles_in(span, widest) * parts_of(vectors, widest));
     struct gradient s = {
         .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .behind.mover = mover,
         .form = form, .moving = moving_tiles_for(op, mover, rows, form),
@@ -121,7 +121,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
         v1 = at_most(vectors, v0 + block);
         if (block == 1) v1 = v0 + panel_vectors(span, vectors - v0);
         if (packs) pack_panels(dy + v0 * LANES, ldy, rows, span, v1 - v0, packed);
-        for (int64_t i = begin, left = tiles_in(span, panel_vectors(span, v1 - v0)), m; i < end; i += m, left--) {
+        for (int64_t i = begin, left = grad_tiles_in(span, panel_vectors(span, v1 - v0)), m; i < end; i += m, left--) {
             m = (end - i) / left; /* later ones are taller, and have a look for every row of the one before */
             const real *b = packed;
             s.product.a = x + i, s.product.skip = i;

@@ -24,7 +24,9 @@ static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, 8, 0, 4, 0, 0, 0, 1};
 #else
 static const int tile_rows[PANEL_VECTORS + 1] = {0, 8, 4, 0, 2, 0, 0, 0, 1};
 #endif
-#define TALLEST_TILE 10
+/* tn and ti of a single vector: their rows are columns of x, side by side, and need but one address. */
+#define TALLEST_ALONE (FM_BYTES == 64 ? 24 : tile_rows[1])
+#define TALLEST_TILE (FM_BYTES == 64 ? 24 : 10)
 
 #define LOOKING_VECTORS 3 /* wider panels have too few rows */
 
@@ -137,6 +139,10 @@ typedef void tile_fn(const struct product *p);
     TILE(nf, rows, nv, NN_ROWS(rows), NF_AT(nv), row[r][i], , , LOOK_AHEAD(nv, 0), )                                   \
     TILE(tf, rows, nv, TN_ROWS, TF_AT, a[r], TN_NEXT, , LOOK_AHEAD(nv, 1), )
 
+#define ALONE_TILES(form, rows, nv)                                                                                    \
+    TILE(tn, rows, nv, TN_ROWS, , a[r], TN_NEXT, , LOOK_AHEAD(nv, 1), )                                                \
+    TILE(ti, rows, nv, TI_ROWS, TI_AT, a[r], , , LOOK_AHEAD(nv, 1), )
+
 /* All tiles as AS(form, rows, vectors); and those that there are of panels of several tiles, two or three vectors wide. */
 #define LOW(AS, form)                                                                                                  \
     AS(form, 1, 1) AS(form, 2, 1) AS(form, 3, 1) AS(form, 4, 1) AS(form, 5, 1) AS(form, 6, 1) AS(form, 7, 1) AS(form, 8, 1)\
@@ -148,26 +154,34 @@ typedef void tile_fn(const struct product *p);
 #define EACH_OF_SEVERAL(AS, form)                                                                                      \
     AS(form, 5, 2) AS(form, 6, 2) AS(form, 7, 2) AS(form, 8, 2) AS(form, 9, 2) AS(form, 10, 2)                         \
     AS(form, 4, 3) AS(form, 5, 3) AS(form, 6, 3) AS(form, 7, 3) AS(form, 8, 3)
+#define EACH_ALONE(AS, form)                                                                                           \
+    AS(form, 11, 1) AS(form, 12, 1) AS(form, 13, 1) AS(form, 14, 1) AS(form, 15, 1) AS(form, 16, 1) AS(form, 17, 1)    \
+    AS(form, 18, 1) AS(form, 19, 1) AS(form, 20, 1) AS(form, 21, 1) AS(form, 22, 1) AS(form, 23, 1) AS(form, 24, 1)
 #elif FM_BYTES == 32
+#define EACH_ALONE(AS, form)
 #define EACH_TILE(AS, form) LOW(AS, form) AS(form, 9, 1) AS(form, 10, 1) AS(form, 5, 2) AS(form, 6, 2) AS(form, 3, 4)
 #define EACH_OF_SEVERAL(AS, form) AS(form, 3, 2) AS(form, 4, 2) AS(form, 5, 2) AS(form, 6, 2)
 #elif defined(__aarch64__)
+#define EACH_ALONE(AS, form)
 #define EACH_TILE(AS, form)                                                                                            \
     LOW(AS, form) AS(form, 9, 1) AS(form, 10, 1) AS(form, 5, 2) AS(form, 6, 2) AS(form, 7, 2) AS(form, 8, 2)           \
     AS(form, 3, 4) AS(form, 4, 4)
 #define EACH_OF_SEVERAL(AS, form)
 #else
+#define EACH_ALONE(AS, form)
 #define EACH_TILE(AS, form) LOW(AS, form)
 #define EACH_OF_SEVERAL(AS, form)
 #endif
 EACH_TILE(TILES, )
+EACH_ALONE(ALONE_TILES, )
 EACH_OF_SEVERAL(FAR_TILES, )
 
 typedef tile_fn *const tile_table[PANEL_VECTORS + 1][TALLEST_TILE + 1]; /* by vectors and rows; null where there is none */
 #define BY_SIZE(form, rows, nv) [nv][rows] = tile_##form##_##rows##x##nv,
 enum { NN, TN, TI, NF, TF };
 static tile_table tiles[5] = {
-    {EACH_TILE(BY_SIZE, nn)}, {EACH_TILE(BY_SIZE, tn)}, {EACH_TILE(BY_SIZE, ti)}, {EACH_OF_SEVERAL(BY_SIZE, nf)}, {EACH_OF_SEVERAL(BY_SIZE, tf)},
+    {EACH_TILE(BY_SIZE, nn)}, {EACH_TILE(BY_SIZE, tn) EACH_ALONE(BY_SIZE, tn)}, {EACH_TILE(BY_SIZE, ti) EACH_ALONE(BY_SIZE, ti)},
+    {EACH_OF_SEVERAL(BY_SIZE, nf)}, {EACH_OF_SEVERAL(BY_SIZE, tf)},
 };
 
 /* Of a form, or the plain one where that has none of this size. */
@@ -222,8 +236,9 @@ static inline int panel_vectors(int64_t rows, int64_t vectors)
     return vectors != 2 && vectors != 4 && rows > tile_rows[3] / 2 && tile_rows[3] ? 3 : 2;
 }
 
-/* Tiles in so many rows of a panel. */
+/* Tiles in so many rows of a panel: of nn, and of tn or ti. */
 static inline int64_t tiles_in(int64_t rows, int wide) { return parts_of(rows, tile_rows[wide]); }
+static inline int64_t grad_tiles_in(int64_t rows, int wide) { return parts_of(rows, wide == 1 ? TALLEST_ALONE : tile_rows[wide]); }
 
 /* Rows of x from row `first` of the batch on, where they are to be read in place; else null. */
 static inline const real *const *rows_in_place(const fm_op *op, const fm_step *step, int64_t first)

@@ -47,9 +47,9 @@ struct behind {
     int vectors;       /* of each row */
 };
 
-#define MOVED_VECTORS (FM_BYTES == 64 ? 3 : 2) /* at most, of a tile whose weights the next one moves */
+#define MOVED_VECTORS (FM_BYTES == 64 ? 3 : 2) /* at most, of a tile whose weights the next one moves; at least two */
 
-static inline int64_t tile_ld(int64_t wide) { return larger_of(wide, MOVED_VECTORS) * LANES; }
+static inline int64_t tile_ld(int64_t wide) { return (wide == 2 ? MOVED_VECTORS : wide) * LANES; }
 
 /* Rows i .. i + rows - 1 of the weights, from column j on. */
 static inline void fall_behind(struct behind *b, const fm_op *op, int64_t i, int64_t j, int64_t rows, int vectors, const real *g)

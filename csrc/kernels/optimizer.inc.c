@@ -126,6 +126,7 @@ static void move(const struct mover *m, const fm_op *op, int64_t at, const real 
 {
     const int64_t ldw = op->w.ld;
     real *w = (real *)op->w.p + at, *s1 = op->s1.p ? (real *)op->s1.p + at : w, *s2 = op->s2.p ? (real *)op->s2.p + at : w;
+    if (ldw == vectors * LANES && ldg == ldw) vectors *= rows, rows = 1; /* rows one behind the other */
 #define MOVE(kind, momentum, plain) move_as(m, kind, momentum, plain, w, s1, s2, ldw, g, ldg, rows, vectors)
     AS_OPTIMIZER(op, m->plain, MOVE)
 #undef MOVE
