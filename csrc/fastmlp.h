@@ -7,7 +7,7 @@
 #ifndef FASTMLP_H
 #define FASTMLP_H
 
-#include "fetch.h"
+#include "balance.h"
 
 #include <stdint.h>
 
@@ -207,6 +207,7 @@ typedef struct fm_run_args {
     int32_t first_op, last_op; /* run ops [first_op, last_op): all of them, or one for a lock-step check */
     int32_t n_threads;
     int32_t apart;             /* fm_apart */
+    fm_balance *balance;       /* the workers' shares, set for the next run after this; null: all are given the same */
 } fm_run_args;
 
 void fm_run(const fm_plan *plan, const fm_run_args *args);

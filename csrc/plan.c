@@ -75,6 +75,10 @@ struct worker {
     int me, n, first_op, last_op;
     const fm_op *fetching;          /* the op whose x the next batch will be; or null */
     int64_t fetch_begin, fetch_end; /* which columns of that */
+    const fm_balance *balance;      /* of the shares; null: they are equal */
+    int shared;                     /* what was shared since the last barrier: fm_shared, or FM_N_SHARED for nothing */
+    int64_t left;                   /* that barrier, in ticks */
+    double busy[FM_N_SHARED + 1];   /* ticks from barrier to barrier, by what was shared */
 };
 
 static struct worker worker_of(const struct job *job, fm_team *team, int me, int n)
@@ -85,11 +89,28 @@ static struct worker worker_of(const struct job *job, fm_team *team, int me, int
     return (struct worker){
         .plan = plan, .ops = sharing->ops + (full ? me * plan->n_ops : 0), .sync = sharing->sync, .own = sharing->own,
         .team = team, .me = me, .n = n, .first_op = job->args->first_op, .last_op = job->args->last_op,
+        .balance = plan->barriers == FM_BARRIERS_BY_SYNC && n > 1 ? job->args->balance : 0, .shared = FM_N_SHARED,
     };
 }
 
-/* Where a worker's share of so many begins; the next worker's beginning ends it. One worker is spared the division. */
-static int64_t share_begin(int64_t all, int me, int n) { return n == 1 ? all * me : all * me / n; }
+/* Where a worker's share of so many rows begins, of the batch or (of the op's own balance) parameters; the next worker's
+ * beginning ends it. One worker is spared the division. */
+static int64_t share_begin(const struct worker *w, enum fm_shared what, int64_t all, int me)
+{
+    return w->n == 1 ? all * me : fm_share_begin(w->balance, what, all, me, w->n);
+}
+
+/* A barrier; and how long it took from the last one. */
+static void meet(struct worker *w, const fm_step *step)
+{
+    if (!w->balance) {
+        fm_barrier(w->team, step->coming);
+        return;
+    }
+    w->busy[w->shared] += (double)(fm_ticks() - w->left);
+    fm_barrier(w->team, step->coming);
+    w->left = fm_ticks(), w->shared = FM_N_SHARED;
+}
 
 static int is_own(const struct worker *w, int i) { return w->own && w->own[i]; }
 
@@ -113,17 +134,19 @@ static void run_part(const struct worker *w, const fm_step *step, int i)
     }
 }
 
-/* The rows of an op's parameters that this worker moves. */
+/* The rows of an op's parameters that this worker moves: half of them where it has half of the inputs. */
 static void params_of(const struct worker *w, int i, int64_t *begin, int64_t *end)
 {
-    const int64_t span = w->plan->span[i], own = is_own(w, i);
-    *begin = own ? 0 : share_begin(span, w->me, w->n), *end = own ? span : share_begin(span, w->me + 1, w->n);
+    const int64_t span = w->plan->span[i], own = is_own(w, i), half = w->ops[i].partial;
+    *begin = own ? 0 : half ? span * w->me / w->n : share_begin(w, FM_PARAMETERS, span, w->me);
+    *end = own ? span : half ? span * (w->me + 1) / w->n : share_begin(w, FM_PARAMETERS, span, w->me + 1);
 }
 
-static void run_params(const struct worker *w, const fm_step *step, int i)
+static void run_params(struct worker *w, const fm_step *step, int i)
 {
     int64_t begin, end;
     params_of(w, i, &begin, &end);
+    if (!is_own(w, i) && !w->ops[i].partial) w->shared = FM_PARAMETERS;
     if (begin < end) w->plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, begin, end);
 }
 
@@ -139,17 +162,17 @@ static void run_alone(const struct worker *w, const fm_step *step, double *loss)
     if (loss) *loss = mean_loss(plan->row_loss, step);
 }
 
-static void run_together(const struct worker *w, const fm_step *step, double *loss)
+static void run_together(struct worker *w, const fm_step *step, double *loss)
 {
     const fm_plan *plan = w->plan;
     /* Where no barrier parts the steps, a worker must keep to the same buffer rows in all of them. */
     const int64_t rows = plan->barriers != FM_BARRIERS_NONE ? step->rows : plan->capacity;
-    const int64_t begin = share_begin(rows, w->me, w->n), share = share_begin(rows, w->me + 1, w->n);
+    const int64_t begin = share_begin(w, FM_BATCH, rows, w->me), share = share_begin(w, FM_BATCH, rows, w->me + 1);
     const int64_t end = share < step->rows ? share : step->rows;
 
     for (int i = w->first_op, next; i < w->last_op; i = next) {
         next = i + 1;
-        if (w->sync[i]) fm_barrier(w->team, step->coming);
+        if (w->sync[i]) meet(w, step);
         if (splits_params(&w->ops[i])) {
             run_params(w, step, i);
             continue;
@@ -160,14 +183,15 @@ static void run_together(const struct worker *w, const fm_step *step, double *lo
         }
         const int own = is_own(w, i);
         while (next < w->last_op && !splits_params(&w->ops[next]) && !w->sync[next] && is_own(w, next) == own) next++;
+        if (!own) w->shared = FM_BATCH;
         run_rows(w, step, i, next, own ? 0 : begin, own ? step->rows : end);
     }
     if (!loss) return;
     /* Behind an op on parameters all rows are done; else wait, and let nobody begin the next step before the sum is made. */
     const int wait = !splits_params(&w->ops[w->last_op - 1]);
-    if (wait) fm_barrier(w->team, step->coming);
+    if (wait) meet(w, step);
     if (w->me == 0) *loss = mean_loss(plan->row_loss, step);
-    if (wait) fm_barrier(w->team, step->coming);
+    if (wait) meet(w, step);
 }
 
 /* Where the batch's rows of X lie. The first op is their gather, which has then nothing to do. */
@@ -200,8 +224,7 @@ static fm_fetch fetch_behind(const struct worker *w, const fm_run_args *args, in
     const fm_op *op = w->fetching;
     if (s + 1 >= args->n_steps) return (fm_fetch){0};
     const int64_t rows = args->offsets[s + 2] - args->offsets[s + 1];
-    const int64_t begin = op->partial ? 0 : share_begin(rows, w->me, w->n);
-    const int64_t end = op->partial ? rows : share_begin(rows, w->me + 1, w->n);
+    const int64_t begin = op->partial ? 0 : rows * w->me / w->n, end = op->partial ? rows : rows * (w->me + 1) / w->n;
     const int64_t *row = args->order + args->offsets[s + 1];
     fm_fetch f = {
         .data = op->data + w->fetch_begin * op->data_column, .data_row = op->data_row,
@@ -228,6 +251,7 @@ static void run_steps(void *context, fm_team *team, int me, int n)
     fm_fetch coming = {0};
     fm_step step = {.weight = args->weight, .coming = &coming}; /* once: clearing it takes as long as a layer of a tiny network */
     step.far_apart = n > 1 && job->plan->barriers == FM_BARRIERS_BY_SYNC && are_far_apart(args, team, me);
+    if (w.balance) w.left = fm_ticks();
     if (args->order) find_fetching(&w); /* else one row follows another, as the processor guesses */
     for (int64_t s = 0; s < args->n_steps; s++) {
         const int64_t first = args->offsets[s];
@@ -244,8 +268,11 @@ static void run_steps(void *context, fm_team *team, int me, int n)
             step.unbias1 = 1 - whole_power(job->plan->adam->beta1, step.number + 1);
             step.root2 = sqrt(1 - whole_power(job->plan->adam->beta2, step.number + 1));
         }
-        (n == 1 && step.rows <= job->plan->row_block ? run_alone : run_together)(&w, &step, args->losses ? &args->losses[s] : 0);
+        double *loss = args->losses ? &args->losses[s] : 0;
+        if (n == 1 && step.rows <= job->plan->row_block) run_alone(&w, &step, loss);
+        else run_together(&w, &step, loss);
     }
+    for (int what = 0; w.balance && what < FM_N_SHARED; what++) args->balance->busy[what][me] = w.busy[what];
 }
 
 static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
@@ -258,5 +285,7 @@ static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
 void fm_run(const fm_plan *plan, const fm_run_args *args)
 {
     struct job job = {plan, args};
-    fm_team_run(workers_worth_waking(plan, args), run_steps, &job);
+    const int n = fm_team_run(workers_worth_waking(plan, args), run_steps, &job);
+    const int whole = args->first_op == 0 && args->last_op == plan->n_ops;
+    if (n > 1 && whole && args->balance && plan->barriers == FM_BARRIERS_BY_SYNC) fm_rebalance(args->balance, n);
 }

@@ -166,12 +166,12 @@ static void start_elsewhere(pthread_attr_t *attributes, int n_threads)
 #endif
 }
 
-void fm_team_run(int n_threads, fm_work *work, void *context)
+int fm_team_run(int n_threads, fm_work *work, void *context)
 {
     fm_team team = {.work = work, .context = context, .n = 1};
     if (n_threads <= 1) {
         work(context, &team, 0, 1);
-        return;
+        return 1;
     }
     struct seat seats[FM_MAX_WORKERS];
     pthread_t threads[FM_MAX_WORKERS];
@@ -197,4 +197,5 @@ void fm_team_run(int n_threads, fm_work *work, void *context)
     pthread_attr_destroy(&attributes);
     pthread_cond_destroy(&team.woken);
     pthread_mutex_destroy(&team.lock);
+    return team.n;
 }

@@ -10,8 +10,8 @@ typedef void fm_work(void *context, fm_team *team, int me, int n);
 #define FM_MAX_WORKERS 256
 
 /* Run work(context, team, me, n) on n workers, the caller being worker 0, and wait for all. n is what could be started:
- * at most n_threads and FM_MAX_WORKERS, at least 1. */
-void fm_team_run(int n_threads, fm_work *work, void *context);
+ * at most n_threads and FM_MAX_WORKERS, at least 1; and returned. */
+int fm_team_run(int n_threads, fm_work *work, void *context);
 
 /* Wait until all workers of the team have come here. Meanwhile the next batch is fetched, if that is not null. */
 void fm_barrier(fm_team *team, fm_fetch *meanwhile);

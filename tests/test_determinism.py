@@ -123,6 +123,28 @@ def test_cores_that_are_far_apart_have_the_same_bits(dtype, optimizer, workers, 
     assert len(set(found)) == 1
 
 
+@pytest.mark.parametrize("sizes", [[60, 90, 300, 310, 10], [300, 40, 70, 10]], ids=["split", "own first layer"])
+@pytest.mark.parametrize("optimizer", [SGD(0.01, momentum=0.9), Adam(0.01, clip_norm=0.5)], ids=str)
+def test_uneven_shares_have_the_same_bits(dtype, sizes, optimizer, rng):
+    fastmlp.set_num_threads(2)
+    X, y = rng.standard_normal((ROWS, sizes[0])), rng.integers(0, 10, ROWS)
+    found = []
+    for shares in ([1], [0.5, 0.5], [0.37, 0.63], [0.999, 0.001], [0, 1], [0.2, 0.1, 0.7]):
+        net = MLP(sizes, dtype=dtype, seed=2)
+        trainer = Trainer(net, optimizer)
+        plan = trainer.plan_for(100, True)
+        assert plan.work > WORTH_A_BARRIER
+        runner = executor(plan, "engine")
+        for i, array in zip(plan.gathers, (X, y), strict=True):
+            runner.bind(i, array)
+        offsets, losses = np.minimum(np.arange(13) * 100, ROWS), []
+        for s in range(12):  # a run moves the shares
+            runner.shares = shares, shares[::-1]
+            losses += runner.run(None, offsets[s : s + 2], np.full(1, 0.01), first_number=s, n_threads=len(shares)).tolist()
+        found.append((net.parameters.tobytes(), str(losses), *(s.tobytes() for s in trainer.states)))
+    assert len(set(found)) == 1
+
+
 def test_a_step_in_parts_may_change_its_workers(dtype, rng):
     fastmlp.set_num_threads(2)
     X, y = rng.standard_normal((500, 100)), rng.integers(0, 5, 500)

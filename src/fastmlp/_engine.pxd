@@ -28,6 +28,10 @@ cdef extern from "fastmlp.h" nogil:
         const uint8_t *own
     enum:
         FM_DIRECT_ROWS
+    int FM_MAX_WORKERS
+    ctypedef struct fm_balance:
+        int n
+        double share[2][256]  # FM_N_SHARED, FM_MAX_WORKERS
     ctypedef struct fm_plan:
         fm_sharing any, team
         const int64_t *span
@@ -45,6 +49,7 @@ cdef extern from "fastmlp.h" nogil:
         double *losses
         int64_t n_steps, first_number
         int32_t first_op, last_op, n_threads, apart
+        fm_balance *balance
     ctypedef struct fm_target:
         const char *name
         int (*supported)()

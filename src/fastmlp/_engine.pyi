@@ -1,5 +1,6 @@
 """Types of the compiled executor; see ``_engine.pyx``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ class Engine:
     @property
     def in_place(self) -> bool: ...
     def bind(self, i: int, data: NDArray[Any]) -> None: ...
+    @property
+    def shares(self) -> list[list[float]] | None: ...
+    @shares.setter
+    def shares(self, both: Sequence[Sequence[float]]) -> None: ...
     def run(
         self,
         order: NDArray[np.int64] | None,

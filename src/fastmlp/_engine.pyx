@@ -152,6 +152,7 @@ cdef class Engine:
     cdef object _lock
     cdef list _fetching
     cdef int _last_direct
+    cdef fm_balance _balance
 
     def __cinit__(self, plan, target=None):
         cdef int n = len(plan.ops)
@@ -281,6 +282,26 @@ cdef class Engine:
         """Whether the rows of X that are bound now are read as they lie, not gathered first."""
         return self._plan.last_direct > 0
 
+    @property
+    def shares(self):
+        """How much each worker is given of the rows of a batch, and of an op's parameters: as the last runs suggest.
+
+        Two lists of numbers that add up to 1, or None while nothing is known. The result of a run does not depend on it.
+        """
+        cdef int i, n = self._balance.n
+        return [[self._balance.share[what][i] for i in range(n)] for what in range(2)] if n else None
+
+    @shares.setter
+    def shares(self, both):
+        cdef int i, what
+        fits = len(both) == 2 and 0 < len(both[0]) == len(both[1]) <= FM_MAX_WORKERS
+        if not (fits and all(min(one) >= 0 < sum(one) < float("inf") for one in both)):
+            raise ValueError(f"shares must be two lists of at most {FM_MAX_WORKERS} numbers from 0 on, not all 0, got {both!r}")
+        for what in range(2):
+            for i in range(len(both[0])):
+                self._balance.share[what][i] = both[what][i] / sum(both[what])
+        self._balance.n = len(both[0])
+
     def run(self, order, offsets, lr=None, *, weight=None, int64_t first_number=0, int first_op=0, last_op=None,
             int n_threads=1, far_apart=None):
         """Run steps: step `s` works on rows ``order[offsets[s]:offsets[s + 1]]`` at rate ``lr[s]``.
@@ -337,6 +358,7 @@ cdef class Engine:
         args.first_op = first_op
         args.last_op = self._plan.n_ops if last_op is None else last_op
         args.n_threads = n_threads
+        args.balance = &self._balance
         args.apart = FM_APART_MEASURED if far_apart is None else FM_APART_FAR if far_apart else FM_APART_NEAR
         if not 0 <= args.first_op <= args.last_op <= self._plan.n_ops:
             raise ValueError(f"ops must lie in 0..{self._plan.n_ops}, got {first_op}..{last_op}")
@@ -410,6 +432,7 @@ cdef class RowPredictor:
         args.offsets = offsets
         args.n_steps, args.first_number, args.first_op = 1, 0, 0
         args.last_op, args.n_threads, args.apart = self._engine._plan.n_ops, 1, FM_APART_NEAR
+        args.balance = NULL
         PyObject_GetBuffer(out, &to, PyBUF_STRIDED_RO)
         gather.kind = SINGLE if self._format == b"f" else DOUBLE
         gather.data, gather.data_row, gather.data_column = <const char *>x.buf, x.strides[0], x.itemsize

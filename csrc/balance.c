@@ -1,0 +1,56 @@
+/* Shares of workers, see balance.h. */
+#include "balance.h"
+
+#include <math.h>
+#include <time.h>
+
+#define GAIN 0.3  /* of the way to what the last run's times ask for: one of them may have been interrupted */
+#define LEAST 0.5 /* of an equal share, and ... */
+#define MOST 2.0  /* ... at most so many of them: beyond, it is a misunderstanding */
+#define GRAIN 8.0 /* rows, of the batch or of parameters: a tile, by which shares differ from equal ones */
+
+int64_t fm_ticks(void)
+{
+#if defined(__x86_64__)
+    return (int64_t)__builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+    int64_t ticks;
+    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(ticks));
+    return ticks;
+#else
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+#endif
+}
+
+int64_t fm_share_begin(const fm_balance *balance, enum fm_shared what, int64_t all, int me, int n)
+{
+    const int64_t equal = all * me / n;
+    if (!balance || balance->n != n || me == 0 || me == n) return equal;
+    double end = 0;
+    for (int i = 0; i < me; i++) end += balance->share[what][i];
+    const int64_t begin = equal + (int64_t)(rint((end * (double)all - (double)equal) / GRAIN) * GRAIN);
+    return begin < 0 ? 0 : begin > all ? all : begin;
+}
+
+static void rebalance(double *share, const double *busy, int n)
+{
+    double mean = 0, sum = 0;
+    for (int i = 0; i < n; i++) mean += busy[i] / n;
+    for (int i = 0; i < n; i++) {
+        if (busy[i] > 0) share[i] *= 1 + GAIN * (mean / busy[i] - 1);
+        share[i] = fmin(fmax(share[i], LEAST / n), MOST / n);
+        sum += share[i];
+    }
+    for (int i = 0; i < n; i++) share[i] /= sum;
+}
+
+void fm_rebalance(fm_balance *balance, int n)
+{
+    for (int what = 0; what < FM_N_SHARED; what++) {
+        for (int i = 0; i < n && balance->n != n; i++) balance->share[what][i] = 1.0 / n;
+        rebalance(balance->share[what], balance->busy[what], n);
+    }
+    balance->n = n;
+}
