@@ -98,7 +98,8 @@ def test_an_engine_learns_shares_from_runs_of_several_workers():
     assert np.allclose(np.sum(runner.shares, axis=1), 1)
     runner.shares = [3, 1], [1, 1]
     assert runner.shares == [[0.75, 0.25], [0.5, 0.5]]
-    for wrong in ([[1, 1]], [[1], [1, 1]], [[], []], [[1, -1], [1, 1]], [[0, 0], [1, 1]], [[1] * 257] * 2, [[float("nan"), 1]] * 2):
+    nan = float("nan")
+    for wrong in ([[1]], [[1], [1, 1]], [[], []], [[1, -1], [1, 1]], [[0, 0], [1, 1]], [[1] * 257] * 2, [[nan, 1]] * 2):
         with pytest.raises(ValueError, match="shares must be two lists"):
             runner.shares = wrong
     assert runner.shares == [[0.75, 0.25], [0.5, 0.5]]

@@ -140,8 +140,8 @@ def test_uneven_shares_have_the_same_bits(dtype, sizes, optimizer, rng):
         offsets, losses = np.minimum(np.arange(13) * 100, ROWS), []
         for s in range(12):  # a run moves the shares
             runner.shares = shares, shares[::-1]
-            losses += runner.run(None, offsets[s : s + 2], np.full(1, 0.01), first_number=s, n_threads=len(shares)).tolist()
-        found.append((net.parameters.tobytes(), str(losses), *(s.tobytes() for s in trainer.states)))
+            losses.append(runner.run(None, offsets[s : s + 2], np.full(1, 0.01), first_number=s, n_threads=len(shares)))
+        found.append((net.parameters.tobytes(), np.concatenate(losses).tobytes(), *(s.tobytes() for s in trainer.states)))
     assert len(set(found)) == 1
 
 

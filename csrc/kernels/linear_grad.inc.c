@@ -79,7 +79,8 @@ static void look_at_parameters(struct gradient *s, int64_t at, int64_t rows)
 INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows, int wide, int64_t next)
 {
     struct product *p = &s->product;
-    tile_fn *const moving = s->moving && s->behind.vectors >= 2 && s->behind.vectors <= MOVED_VECTORS ? (*s->moving)[wide][rows] : 0;
+    const int moved_so = s->moving && s->behind.vectors >= 2 && s->behind.vectors <= MOVED_VECTORS;
+    tile_fn *const moving = moved_so ? (*s->moving)[wide][rows] : 0;
     p->c = s->mover ? s->tile : (real *)s->op->g.p + i * s->op->g.ld + j;
     p->ldc = s->mover ? tile_ld(wide) : s->op->g.ld;
     if (s->go_on) p->init = p->c;
