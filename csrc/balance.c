@@ -29,9 +29,13 @@ int64_t fm_share_begin(const fm_balance *balance, enum fm_shared what, int64_t a
     const int64_t equal = all * me / n;
     if (!balance || balance->n != n || me == 0 || me == n) return equal;
     double end = 0;
-    for (int i = 0; i < me; i++) end += balance->share[what][i];
-    const int64_t begin = equal + (int64_t)(rint((end * (double)all - (double)equal) / GRAIN) * GRAIN);
-    return begin < 0 ? 0 : begin > all ? all : begin;
+    int64_t begin = 0; /* of a worker never before that of the one before it, wherever the grains fall: no row has two owners */
+    for (int i = 1; i <= me; i++) {
+        end += balance->share[what][i - 1];
+        const double even = (double)(all * i / n), to = even + rint((end * (double)all - even) / GRAIN) * GRAIN;
+        if (to > (double)begin) begin = to < (double)all ? (int64_t)to : all;
+    }
+    return begin;
 }
 
 static void rebalance(double *share, const double *busy, int n)

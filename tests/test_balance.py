@@ -76,6 +76,17 @@ def test_shares_stay_within_bounds_and_of_their_number_of_workers(c):
     assert np.allclose(balance.share[0][:3], 1 / 3)
 
 
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_every_row_has_one_owner(c, n):
+    rng, balance = np.random.default_rng(n), Balance(n=n)
+    for _ in range(300):
+        balance.share[0][:n] = list(rng.dirichlet(np.full(n, 0.5)))
+        rows = int(rng.integers(0, 200))
+        found = begins(c, balance, 0, rows, n)
+        assert (found[0], found[-1]) == (0, rows)
+        assert sorted(found) == found
+
+
 def test_ticks_go_on(c):
     first = c.fm_ticks()
     assert c.fm_ticks() >= first

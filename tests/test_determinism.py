@@ -129,7 +129,7 @@ def test_uneven_shares_have_the_same_bits(dtype, sizes, optimizer, rng):
     fastmlp.set_num_threads(2)
     X, y = rng.standard_normal((ROWS, sizes[0])), rng.integers(0, 10, ROWS)
     found = []
-    for shares in ([1], [0.5, 0.5], [0.37, 0.63], [0.999, 0.001], [0, 1], [0.2, 0.1, 0.7]):
+    for shares in ([1], [0.5, 0.5], [0.37, 0.63], [0.999, 0.001], [0, 1], [0.2, 0.1, 0.7], [0.6, 0.1, 0.3]):
         net = MLP(sizes, dtype=dtype, seed=2)
         trainer = Trainer(net, optimizer)
         plan = trainer.plan_for(100, True)
@@ -141,7 +141,8 @@ def test_uneven_shares_have_the_same_bits(dtype, sizes, optimizer, rng):
         for s in range(12):  # a run moves the shares
             runner.shares = shares, shares[::-1]
             losses.append(runner.run(None, offsets[s : s + 2], np.full(1, 0.01), first_number=s, n_threads=len(shares)))
-        found.append((net.parameters.tobytes(), np.concatenate(losses).tobytes(), *(s.tobytes() for s in trainer.states)))
+        states = [s.tobytes() for s in trainer.states]
+        found.append((net.parameters.tobytes(), np.concatenate(losses).tobytes(), *states))
     assert len(set(found)) == 1
 
 
