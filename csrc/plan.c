@@ -93,8 +93,8 @@ static struct worker worker_of(const struct job *job, fm_team *team, int me, int
     };
 }
 
-/* Where a worker's share of so many rows begins, of the batch or (of the op's own balance) parameters; the next worker's
- * beginning ends it. One worker is spared the division. */
+/* Where a worker's share of so many rows begins, of the batch or of parameters; the next worker's beginning ends it. One
+ * worker is spared the division. */
 static int64_t share_begin(const struct worker *w, enum fm_shared what, int64_t all, int me)
 {
     return w->n == 1 ? all * me : fm_share_begin(w->balance, what, all, me, w->n);
@@ -224,7 +224,8 @@ static fm_fetch fetch_behind(const struct worker *w, const fm_run_args *args, in
     const fm_op *op = w->fetching;
     if (s + 1 >= args->n_steps) return (fm_fetch){0};
     const int64_t rows = args->offsets[s + 2] - args->offsets[s + 1];
-    const int64_t begin = op->partial ? 0 : rows * w->me / w->n, end = op->partial ? rows : rows * (w->me + 1) / w->n;
+    const int64_t begin = op->partial ? 0 : share_begin(w, FM_BATCH, rows, w->me);
+    const int64_t end = op->partial ? rows : share_begin(w, FM_BATCH, rows, w->me + 1);
     const int64_t *row = args->order + args->offsets[s + 1];
     fm_fetch f = {
         .data = op->data + w->fetch_begin * op->data_column, .data_row = op->data_row,

@@ -61,6 +61,13 @@ def bits(net, history, X):
     return net.parameters.tobytes(), tuple(history.loss), net._outputs(X).tobytes()
 
 
+def engine_on(plan, X, y):
+    runner = executor(plan, "engine")
+    for i, array in zip(plan.gathers, (X, y), strict=True):
+        runner.bind(i, array)
+    return runner
+
+
 @pytest.mark.parametrize("threads", [2, 3, 7])
 @pytest.mark.parametrize("name", RUNS)
 def test_training_and_prediction_do_not_depend_on_the_number_of_threads(data, dtype, name, threads):
@@ -91,9 +98,7 @@ def test_workers_with_ops_of_their_own_have_the_same_bits(dtype, sizes, threads,
         trainer = Trainer(net, Adam(0.01, l2=1e-3))
         plan = trainer.plan_for(100, True)
         assert plan.work > WORTH_A_BARRIER and (any(plan.own) or threads > 2)
-        runner = executor(plan, "engine")
-        for i, array in zip(plan.gathers, (X, y), strict=True):
-            runner.bind(i, array)
+        runner = engine_on(plan, X, y)
         order = np.random.default_rng(5).permutation(ROWS)
         offsets = np.minimum(np.arange(13) * 100, ROWS)
         losses = runner.run(order, offsets, np.full(12, 0.01), n_threads=workers)
@@ -114,9 +119,7 @@ def test_cores_that_are_far_apart_have_the_same_bits(dtype, optimizer, workers, 
         trainer = Trainer(net, optimizer)
         plan = trainer.plan_for(100, True)
         assert plan.work > WORTH_A_BARRIER
-        runner = executor(plan, "engine")
-        for i, array in zip(plan.gathers, (X, y), strict=True):
-            runner.bind(i, array)
+        runner = engine_on(plan, X, y)
         offsets = np.minimum(np.arange(13) * 100, ROWS)
         losses = runner.run(None, offsets, np.full(12, 0.01), n_threads=n, far_apart=far_apart)
         found.append((net.parameters.tobytes(), losses.tobytes(), *(s.tobytes() for s in trainer.states)))
@@ -134,9 +137,7 @@ def test_uneven_shares_have_the_same_bits(dtype, sizes, optimizer, rng):
         trainer = Trainer(net, optimizer)
         plan = trainer.plan_for(100, True)
         assert plan.work > WORTH_A_BARRIER
-        runner = executor(plan, "engine")
-        for i, array in zip(plan.gathers, (X, y), strict=True):
-            runner.bind(i, array)
+        runner = engine_on(plan, X, y)
         offsets, losses = np.minimum(np.arange(13) * 100, ROWS), []
         for s in range(12):  # a run moves the shares
             runner.shares = shares, shares[::-1]
@@ -256,9 +257,7 @@ def test_fused_updates_have_the_bits_of_unfused_ones(data, dtype, rows):
         learning = Learning(optimizer.kind, [optimizer.rule()] * 3, matrices)
         plan = training_plan(net, rows, True, learning, unfused=unfused)
         assert [op.opcode for op in plan.ops].count("linear_update") == (0 if unfused else 3)
-        runner = executor(plan, "engine")
-        for i, array in zip(plan.gathers, (X, y), strict=True):
-            runner.bind(i, array)
+        runner = engine_on(plan, X, y)
         offsets = np.minimum(np.arange(min(8, 1 - -ROWS // rows)) * rows, ROWS)
         before = net.parameters.tobytes()
         losses = runner.run(None, offsets, np.full(len(offsets) - 1, 0.01), weight=weight, n_threads=1 + 2 * unfused)
