@@ -140,12 +140,16 @@ typedef struct fm_op {
 
 /* ---- a step, a run, a plan --------------------------------------------------------------------------------- */
 
+#define FM_DIRECT_ROWS 1024 /* the largest batch that is read in place */
+#define FM_ROWS_AHEAD 8     /* of those, which are asked for before they are read */
+
 /* One batch as the kernels see it. Row r of the batch is row index[r] of the data (first + r where index is null). */
 typedef struct fm_step {
     int64_t rows, first, number; /* number: steps since training began, from 0 */
     fm_fetch *coming;            /* this worker's share of the next batch's rows */
     const int64_t *index;
-    const void *const *at;       /* [rows] where the rows of X lie, to be read in place; null: they are gathered */
+    const void *const *at;       /* [rows + FM_ROWS_AHEAD] where the rows of X lie, to be read in place (the last of them goes on,
+                                    for whoever asks for rows ahead); null: they are gathered */
     const double *weight;        /* by row of the data, or null for all ones */
     double inverse_weight;       /* 1 / sum of the batch's weights; 0 if they are all zero */
     int far_apart;               /* the workers' cores share no cache: taking back a line that another has read takes long */
@@ -175,8 +179,6 @@ typedef struct fm_sharing {
     const uint8_t *sync; /* [n_ops] wait for all workers before this op */
     const uint8_t *own;  /* [n_ops] this op is the worker's own; null: none is */
 } fm_sharing;
-
-#define FM_DIRECT_ROWS 1024 /* the largest batch that is read in place */
 
 typedef struct fm_plan {
     fm_sharing any;        /* for any number of workers: no op is anybody's own */

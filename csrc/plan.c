@@ -199,6 +199,7 @@ static void find_rows(const fm_op *gather, const fm_step *step, const void **at)
 {
     for (int64_t r = 0; r < step->rows; r++)
         at[r] = gather->data + (step->index ? step->index[r] : step->first + r) * gather->data_row;
+    for (int64_t r = step->rows; r < step->rows + FM_ROWS_AHEAD; r++) at[r] = r > 0 ? at[r - 1] : 0;
 }
 
 #define FETCHED_LEAST 256 /* bytes of a row: the cache has smaller ones anyway */
@@ -248,7 +249,7 @@ static void run_steps(void *context, fm_team *team, int me, int n)
     const fm_run_args *args = job->args;
     struct worker w = worker_of(job, team, me, n);
     const int direct = job->plan->last_direct && args->first_op == 0 && args->last_op >= job->plan->last_direct;
-    const void *at[FM_DIRECT_ROWS];
+    const void *at[FM_DIRECT_ROWS + FM_ROWS_AHEAD];
     fm_fetch coming = {0};
     fm_step step = {.weight = args->weight, .coming = &coming}; /* once: clearing it takes as long as a layer of a tiny network */
     step.far_apart = n > 1 && job->plan->barriers == FM_BARRIERS_BY_SYNC && are_far_apart(args, team, me);

@@ -2,6 +2,8 @@
  *
  * A panel of the result is finished by the activation while it is still in the first-level cache. */
 
+#define NEAR_WEIGHTS (768 << 10) /* bytes of weights that come from a cache that others use, too, or from memory */
+
 /* What the panel of `linear` reads that follows the one at row k and vector v of w, and what it writes. Returns how many
  * terms of its sums there are from one look to the next. */
 static int64_t next_panel(const fm_op *op, int64_t k, int64_t v, int wide, const real *y, int64_t rows, struct ahead ahead[2])
@@ -22,7 +24,7 @@ NOINLINE void wide_linear(const fm_op *op, const fm_step *step, int64_t begin, i
     const real *init = op->partial ? (const real *)op->init.p + begin * op->init.ld : w + op->n_in * ldw; /* the bias */
     const real *const *at = rows_in_place(op, step, begin);
     real *y = (real *)op->y.p + begin * ldy, *z = op->z.p ? (real *)op->z.p + begin * op->z.ld : 0;
-    const int far = is_distant(op) || is_streamed(op, step, rows < step->rows);
+    const int far = weight_bytes(op) > NEAR_WEIGHTS || is_streamed(op, step, rows < step->rows);
 
     for (int64_t k = 0, run; k < op->n_in; k += run) {
         run = at_most(op->n_in - k, RUN_K);

@@ -6,6 +6,8 @@
 #define PACKED ((256 << 10) / (int64_t)sizeof(real)) /* of dy, packed: a quarter of a second-level cache of 1 MB */
 #define PACKED_SPAN 64   /* rows of w from which packing pays */
 #define PACKED_LEAST (8 << 10) /* bytes of a panel of dy */
+#define WALKED (2 << 20) /* bytes of weights, which come from afar */
+#define NEAR_PANEL (32 << 10) /* bytes of a panel of dy that stays in the first-level cache */
 #define NARROW 4         /* times as many lanes as columns: not worth a vector across */
 #define RUN_ROWS (FM_BYTES == 64 ? 128 : 256) /* of the batch: a tile's columns of x and a panel of dy stay in the first-level cache */
 #define LONG_ROWS 256    /* of the batch, above which it goes in runs */
@@ -96,8 +98,14 @@ INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows
     s->tile = s->other, s->other = swap;
 }
 
-/* Tiles go down a panel, whose dy stays in the first-level cache; where the weights come from afar, along the rows of a
- * block of panels: w and the optimizer's state are then walked through in order, and a tile's columns of x stay instead. */
+/* Whether tiles go along the rows of a block of panels, and a tile's columns of x stay in the first-level cache: where a
+ * panel of dy does not, or where there are so many weights that it pays to walk through them in order. */
+static int goes_along_rows(const fm_op *op, int64_t rows, int wide)
+{
+    return weight_bytes(op) > WALKED || rows * wide * FM_BYTES > NEAR_PANEL;
+}
+
+/* Tiles go down a panel, whose dy stays in the first-level cache; or else, where the weights are far, along their rows. */
 static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
                             const struct mover *mover)
 {
@@ -106,10 +114,10 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int go_on = !mover && (first || op->accumulate), packs = is_packed(step, rows, span, vectors);
     const int far = mover && (weight_bytes(op) > (is_shared(op, begin, end) ? SHARED : NEAR));
     const real *const *at = rows_in_place(op, step, first);
-    const int form = at ? TI : op->x.ld * (int64_t)sizeof(real) < PAGE ? TN : TF;
+    const int form = at ? TI : op->x.ld * (int64_t)sizeof(real) < GUESSED ? TN : TF;
     real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int widest = panel_vectors(span, vectors);
-    const int64_t block = far && packs ? PACKED / rows / (widest * LANES) * widest : 1; /* vectors; at least a panel */
+    const int64_t block = far && packs && goes_along_rows(op, rows, widest) ? PACKED / rows / (widest * LANES) * widest : 1; /* vectors; at least a panel */
     const int64_t pace = fetch_pace(op, step, grad_tiles_in(span, widest) * parts_of(vectors, widest));
     struct gradient s = {
         .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .behind.mover = mover,

@@ -117,8 +117,8 @@ typedef void tile_fn(const struct product *p);
         ONE_REGISTER(step)                                                                                             \
         __builtin_prefetch(b + LINES_AHEAD * step + l);                                                                \
     }
-/* tn; tf, whose rows of x are a page or more apart: the processor does not guess the next. */
-#define PAGE 4096 /* bytes */
+/* tn; tf, whose rows of x are so far apart that the processor does not guess the next; ti, whose rows lie anywhere. */
+#define GUESSED 2048 /* bytes from one row to the next, at most */
 #define TN_ROWS                                                                                                        \
     const real *a = p->a;                                                                                              \
     const int64_t lda = p->lda;
@@ -127,7 +127,10 @@ typedef void tile_fn(const struct product *p);
 #define TI_ROWS                                                                                                        \
     const real *const *at = p->at;                                                                                     \
     const int64_t skip = p->skip;
-#define TI_AT const real *a = at[i] + skip; ONE_REGISTER(a)
+#define TI_AT                                                                                                          \
+    __builtin_prefetch(at[i + FM_ROWS_AHEAD] + skip);                                                                  \
+    const real *a = at[i] + skip;                                                                                      \
+    ONE_REGISTER(a)
 
 /* Those whose results move weights take the lines out of other caches. */
 #define LOOK_AHEAD(nv, take) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, take);
