@@ -5,13 +5,15 @@
 
 #define HANDED_OUT 512    /* bytes of a row of dx, from which it is worth the way round */
 #define HANDED_ROWS 128   /* at most, of a plan's block of rows */
-#define BACK_VECTORS (FM_BYTES == 64 ? 3 : 2) /* of a panel, at most */
+#define BACK_VECTORS (FM_BYTES == 64 ? 4 : 2) /* of a panel, at most */
+#define BACK_LOOKING (FM_BYTES == 64 ? LOOKING_VECTORS : 2) /* the same where its tiles look ahead */
 #define BACK_PANELS (FM_BYTES == 64 ? 3 : 4)  /* at once: half of a second-level cache of 1 MB */
 
-static inline int back_vectors(int64_t rows, int64_t vectors)
+static inline int back_vectors(int64_t rows, int64_t vectors, int widest)
 {
+    if (vectors == widest) return widest; /* all at once: the other side is read once, and broadcast as often as can be */
     const int wide = panel_vectors(rows, vectors);
-    return wide <= BACK_VECTORS ? wide : 2;
+    return wide <= widest ? wide : 2;
 }
 
 /* Whether dx goes past the caches: the next op on parameters has all workers read it, and the next step takes every line
@@ -40,10 +42,10 @@ INLINE void back_by_columns_as(const fm_op *op, int64_t begin, int64_t end, int 
     const real *dy = (const real *)op->dy.p + begin * op->dy.ld, *w = op->w.p;
     real scratch[HANDED_ROWS * BACK_VECTORS * LANES] __attribute__((aligned(64)));
     real wt[RUN_K * BACK_VECTORS * LANES] __attribute__((aligned(64)));
-    const int far = is_distant(op);
+    const int far = is_distant(op), widest = far ? BACK_LOOKING : BACK_VECTORS;
 
     for (int64_t v = 0, wide; v < vectors; v += wide) {
-        const int64_t j = v * LANES, width = (wide = back_vectors(rows, vectors - v)) * LANES;
+        const int64_t j = v * LANES, width = (wide = back_vectors(rows, vectors - v, widest)) * LANES;
         const int64_t ldx = handed_out ? width : op->dx.ld;
         real *dx = handed_out ? scratch : dx_at(op, begin, j);
         const int64_t left = op->n_in - j - width, next = left > 0 ? at_most(left, width) * ldw / width : 0;
@@ -70,10 +72,10 @@ NOINLINE void back_by_columns_to_hand_out(const fm_op *op, int64_t begin, int64_
 
 /* Rows of the batch that lie across: their dy for a run of columns, and their dx for as many rows of w. */
 struct back_panel {
-    real dyt[RUN_K * BACK_VECTORS * LANES], dxt[RUN_K * BACK_VECTORS * LANES];
+    real *dyt, *dxt;
     int64_t first, rows, width;
     int wide;
-} __attribute__((aligned(64)));
+};
 
 /* Asks for columns k .. k + run - 1 of these rows of w, a piece of each at a look. */
 static int look_at_rows(const fm_op *op, int64_t i, int64_t rows, int64_t k, int64_t run, int64_t piece, struct ahead *ahead)
@@ -124,14 +126,17 @@ static void finish_panel(const fm_op *op, const struct back_panel *a, int64_t i,
     }
 }
 
-/* dx^T = w dy^T by rows of the batch: panels of them, transposed before and after, for all rows of w as they lie. */
-static void back_by_panels(const fm_op *op, struct back_panel *panels, int most, int64_t begin, int64_t end, int handed_out)
+/* dx^T = w dy^T by rows of the batch: up to `most` panels of them at a time, transposed before and after, for all rows of w as
+ * they lie. scratch: dyt and dxt of each panel, of up to `widest` vectors. */
+static void back_by_panels(const fm_op *op, int most, int widest, real *scratch, int64_t begin, int64_t end, int handed_out)
 {
+    struct back_panel panels[BACK_PANELS];
     while (begin < end) {
         int n = 0;
         for (; begin < end && n < most; begin += panels[n++].rows) {
             struct back_panel *a = &panels[n];
-            a->wide = back_vectors(op->n_in, vectors_of(end - begin)), a->width = a->wide * LANES;
+            a->dyt = scratch + 2 * n * RUN_K * widest * LANES, a->dxt = a->dyt + RUN_K * widest * LANES;
+            a->wide = back_vectors(op->n_in, vectors_of(end - begin), widest), a->width = a->wide * LANES;
             a->first = begin, a->rows = at_most(end - begin, a->width);
         }
         for (int64_t i = 0, height; i < op->n_in; i += height) {
@@ -145,15 +150,15 @@ static void back_by_panels(const fm_op *op, struct back_panel *panels, int most,
 
 NOINLINE void back_by_rows(const fm_op *op, int64_t begin, int64_t end, int handed_out)
 {
-    struct back_panel panel;
-    back_by_panels(op, &panel, 1, begin, end, handed_out);
+    real scratch[2 * RUN_K * BACK_VECTORS * LANES] __attribute__((aligned(64)));
+    back_by_panels(op, 1, BACK_VECTORS, scratch, begin, end, handed_out);
 }
 
 /* Several panels at once: what comes from memory comes once for all of them. */
 NOINLINE void back_by_rows_from_memory(const fm_op *op, int64_t begin, int64_t end, int handed_out)
 {
-    struct back_panel panels[BACK_PANELS];
-    back_by_panels(op, panels, BACK_PANELS, begin, end, handed_out);
+    real scratch[BACK_PANELS * 2 * RUN_K * BACK_LOOKING * LANES] __attribute__((aligned(64)));
+    back_by_panels(op, BACK_PANELS, BACK_LOOKING, scratch, begin, end, handed_out);
 }
 
 /* Both give the same bits. What they differ in: how many squares are transposed, and the lanes that stay empty. */
