@@ -19,6 +19,7 @@ LAYERS = [
     (300, 150, 300),  # and weights in several parts each way
     (64, 100, 100),  # rows that fill vectors: linear_back goes by rows of the batch
     (64, 700, 600),  # that in several runs each way, and weights too large for the second-level cache
+    (200, 500, 300),  # such weights, and panels of dy too large for the first-level cache: tiles go along the rows
     (9, 700, 600),  # such weights, and linear_back by columns
     (33, 100, 1),  # few columns: the gradient of the weights with lanes along their rows
     (130, 257, 2),
