@@ -2,7 +2,7 @@
  *
  * A panel of the result is finished by the activation while it is still in the first-level cache. */
 
-#define NEAR_WEIGHTS (768 << 10) /* bytes of weights that come from a cache that others use, too, or from memory */
+#define NEAR_WEIGHTS (768 << 10) /* bytes of weights: more are not left in a second-level cache from one step to the next */
 
 /* What the panel of `linear` reads that follows the one at row k and vector v of w, and what it writes. Returns how many
  * terms of its sums there are from one look to the next. */

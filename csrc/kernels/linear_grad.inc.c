@@ -6,7 +6,7 @@
 #define PACKED ((256 << 10) / (int64_t)sizeof(real)) /* of dy, packed: a quarter of a second-level cache of 1 MB */
 #define PACKED_SPAN 64   /* rows of w from which packing pays */
 #define PACKED_LEAST (8 << 10) /* bytes of a panel of dy */
-#define WALKED (2 << 20) /* bytes of weights, which come from afar */
+#define WALKED (2 << 20) /* bytes of weights, above which it pays to walk through them in order */
 #define NEAR_PANEL (32 << 10) /* bytes of a panel of dy that stays in the first-level cache */
 #define NARROW 4         /* times as many lanes as columns: not worth a vector across */
 #define RUN_ROWS (FM_BYTES == 64 ? 128 : 256) /* of the batch: a tile's columns of x and a panel of dy stay in the first-level cache */
@@ -98,11 +98,12 @@ INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows
     s->tile = s->other, s->other = swap;
 }
 
-/* Whether tiles go along the rows of a block of panels, and a tile's columns of x stay in the first-level cache: where a
- * panel of dy does not, or where there are so many weights that it pays to walk through them in order. */
-static int goes_along_rows(const fm_op *op, int64_t rows, int wide)
+/* Vectors of a block of packed panels whose tiles go along the rows of w, and a tile's columns of x stay in the first-level
+ * cache: where a panel of dy does not, or where there are many weights. Else 0. */
+static int64_t vectors_along_rows(const fm_op *op, int64_t rows, int widest)
 {
-    return weight_bytes(op) > WALKED || rows * wide * FM_BYTES > NEAR_PANEL;
+    const int pays = weight_bytes(op) > WALKED || rows * widest * FM_BYTES > NEAR_PANEL;
+    return pays ? PACKED / rows / (widest * LANES) * widest : 0;
 }
 
 /* Tiles go down a panel, whose dy stays in the first-level cache; or else, where the weights are far, along their rows. */
@@ -117,7 +118,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int form = at ? TI : op->x.ld * (int64_t)sizeof(real) < GUESSED ? TN : TF;
     real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int widest = panel_vectors(span, vectors);
-    const int64_t block = far && packs && goes_along_rows(op, rows, widest) ? PACKED / rows / (widest * LANES) * widest : 1; /* vectors; at least a panel */
+    const int64_t block = far && packs ? vectors_along_rows(op, rows, widest) : 0;
     const int64_t pace = fetch_pace(op, step, grad_tiles_in(span, widest) * parts_of(vectors, widest));
     struct gradient s = {
         .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .behind.mover = mover,
@@ -127,8 +128,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     s.product.ahead = s.ahead, s.product.behind = &s.behind;
 
     for (int64_t v0 = 0, v1; v0 < vectors; v0 = v1) {
-        v1 = at_most(vectors, v0 + block);
-        if (block == 1) v1 = v0 + panel_vectors(span, vectors - v0);
+        v1 = block ? at_most(vectors, v0 + block) : v0 + panel_vectors(span, vectors - v0);
         if (packs) pack_panels(dy + v0 * LANES, ldy, rows, span, v1 - v0, packed);
         for (int64_t i = begin, left = grad_tiles_in(span, panel_vectors(span, v1 - v0)), m; i < end; i += m, left--) {
             m = (end - i) / left; /* later ones are taller, and have a look for every row of the one before */

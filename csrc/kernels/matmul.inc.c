@@ -118,7 +118,7 @@ typedef void tile_fn(const struct product *p);
         __builtin_prefetch(b + LINES_AHEAD * step + l);                                                                \
     }
 /* tn; tf, whose rows of x are so far apart that the processor does not guess the next; ti, whose rows lie anywhere. */
-#define GUESSED 2048 /* bytes from one row to the next, at most */
+#define GUESSED 2048 /* bytes from one row to the next, below which it does */
 #define TN_ROWS                                                                                                        \
     const real *a = p->a;                                                                                              \
     const int64_t lda = p->lda;
