@@ -199,7 +199,8 @@ static void find_rows(const fm_op *gather, const fm_step *step, const void **at)
 {
     for (int64_t r = 0; r < step->rows; r++)
         at[r] = gather->data + (step->index ? step->index[r] : step->first + r) * gather->data_row;
-    for (int64_t r = step->rows; r < step->rows + FM_ROWS_AHEAD; r++) at[r] = r > 0 ? at[r - 1] : 0;
+    const void *const last = step->rows > 0 ? at[step->rows - 1] : 0;
+    for (int r = 0; r < FM_ROWS_AHEAD; r++) at[step->rows + r] = last;
 }
 
 #define FETCHED_LEAST 256 /* bytes of a row: the cache has smaller ones anyway */

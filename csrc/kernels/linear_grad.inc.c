@@ -253,8 +253,20 @@ NOINLINE void wide_update(const fm_op *op, const fm_step *step, int64_t begin, i
     }
 }
 
-static void linear_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+static inline void update_from(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (is_small(op, step->rows) ? small_update : wide_update)(op, step, begin, end);
-    clear_faded(op, step, begin, end);
+}
+
+NOINLINE void update_and_clear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    update_from(op, step, begin, end);
+    clear_faded(op, begin, end);
+}
+
+/* In two functions: a tiny update needs no frame of its own unless something follows it. */
+static void linear_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    if (is_time_to_clear(step)) update_and_clear(op, step, begin, end);
+    else update_from(op, step, begin, end);
 }

@@ -26,9 +26,10 @@ static int is_streamed(const fm_op *op, const fm_step *step, int shared)
  * for it. So every few steps such states become zero. */
 #define FADED_STEPS 16
 
-static void clear_faded(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+static inline int is_time_to_clear(const fm_step *step) { return (step->number + 1) % FADED_STEPS == 0; }
+
+NOINLINE void clear_faded(const fm_op *op, int64_t begin, int64_t end)
 {
-    if ((step->number + 1) % FADED_STEPS) return;
     const fm_mat states[2] = {op->s1, op->s2};
     for (int s = 0; s < 2; s++)
         for (int64_t r = begin; states[s].p && r < end; r++)
@@ -48,7 +49,7 @@ static void update(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
         move(&mover, op, first * op->w.ld, (const real *)op->g.p + first * op->g.ld, op->g.ld, last - first, vectors_of(op->n_out));
     }
     if (step->far_apart) vf_streamed();
-    clear_faded(op, step, begin, end);
+    if (is_time_to_clear(step)) clear_faded(op, begin, end);
 }
 
 /* part[r] = sum of g[r, :]^2, added on a block of lanes and then across it. */
