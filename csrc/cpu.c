@@ -17,7 +17,7 @@ int fm_cpu_has_avx2(void)
 }
 #endif
 
-int fm_cpu_streams_well(void)
+static int is_amd(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -26,6 +26,9 @@ int fm_cpu_streams_well(void)
     return 0;
 #endif
 }
+
+int fm_cpu_streams_well(void) { return is_amd(); }
+int fm_cpu_takes_long_runs(void) { return is_amd(); }
 
 #if defined(__aarch64__)
 int fm_cpu_has_neon(void) { return 1; } /* part of the ARM64 baseline */

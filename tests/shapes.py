@@ -17,6 +17,9 @@ LAYERS = [
     (5, 40, 600),  # and backward
     (700, 9, 18),  # more rows than a run of the batch
     (300, 150, 300),  # and weights in several parts each way
+    (1100, 9, 18),  # the same two where runs are long: on AMD's CPUs
+    (1100, 150, 300),
+    (40, 530, 530),  # a gradient too large for the second-level cache
     (64, 100, 100),  # rows that fill vectors: linear_back goes by rows of the batch
     (64, 700, 600),  # that in several runs each way, and weights too large for the second-level cache
     (200, 500, 300),  # such weights, and panels of dy too large for the first-level cache: tiles go along the rows

@@ -1,4 +1,5 @@
 /* Everything one target runs in one type. A target file sets FM_REAL and FM_KERNELS, includes its vector words, then this. */
+#include "../cpu.h"
 #include "counting.inc.c"
 #include "vmath.inc.c"
 #include "activation.inc.c"

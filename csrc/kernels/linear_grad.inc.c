@@ -11,6 +11,7 @@
 #define NARROW 4         /* times as many lanes as columns: not worth a vector across */
 #define RUN_ROWS (FM_BYTES == 64 ? 128 : 256) /* of the batch: a tile's columns of x and a panel of dy stay in the first-level cache */
 #define LONG_ROWS 256    /* of the batch, above which it goes in runs */
+#define LONG_RUN 1024    /* both, where the second-level cache is as good */
 #define PART_OF_ROWS 128 /* weights whose gradient a long batch adds up at a time */
 #define PART_OF_COLUMNS ((int)(1024 / sizeof(real)))
 
@@ -67,10 +68,10 @@ struct gradient {
     real *tile, *other;
 };
 
-/* Asks for the parameters of a tile, whose first element is at `at`. */
+/* Asks for what a tile ends in, the gradient or the parameters, whose first element is at `at`. */
 static void look_at_parameters(struct gradient *s, int64_t at, int64_t rows)
 {
-    const fm_mat of[3] = {s->op->w, s->op->s1, s->op->s2};
+    const fm_mat none = {0}, of[3] = {s->mover ? s->op->w : s->op->g, s->mover ? s->op->s1 : none, s->mover ? s->op->s2 : none};
     s->product.n_ahead = 0;
     for (int m = 0; m < 3; m++)
         if (of[m].p) s->ahead[s->product.n_ahead++] = ahead_of((const real *)of[m].p + at, of[m].ld, rows);
@@ -100,9 +101,9 @@ INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows
 
 /* Vectors of a block of packed panels whose tiles go along the rows of w, and a tile's columns of x stay in the first-level
  * cache: where a panel of dy does not, or where there are many weights. Else 0. */
-static int64_t vectors_along_rows(const fm_op *op, int64_t rows, int widest)
+static int64_t vectors_along_rows(int64_t bytes, int64_t rows, int widest)
 {
-    const int pays = weight_bytes(op) > WALKED || rows * widest * FM_BYTES > NEAR_PANEL;
+    const int pays = bytes > WALKED || rows * widest * FM_BYTES > NEAR_PANEL;
     return pays ? PACKED / rows / (widest * LANES) * widest : 0;
 }
 
@@ -113,12 +114,13 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int64_t span = end - begin, vectors = vectors_of(op->n_out), ldy = op->dy.ld;
     const real *x = (const real *)op->x.p + first * op->x.ld, *dy = (const real *)op->dy.p + first * ldy;
     const int go_on = !mover && (first || op->accumulate), packs = is_packed(step, rows, span, vectors);
-    const int far = mover && (weight_bytes(op) > (is_shared(op, begin, end) ? SHARED : NEAR));
+    const int64_t ld = mover ? op->w.ld : op->g.ld, bytes = mover ? weight_bytes(op) : span * ld * (int64_t)sizeof(real);
+    const int far = bytes > (mover && is_shared(op, begin, end) ? SHARED : NEAR);
     const real *const *at = rows_in_place(op, step, first);
     const int form = at ? TI : op->x.ld * (int64_t)sizeof(real) < GUESSED ? TN : TF;
     real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     const int widest = panel_vectors(span, vectors);
-    const int64_t block = far && packs ? vectors_along_rows(op, rows, widest) : 0;
+    const int64_t block = far && packs ? vectors_along_rows(bytes, rows, widest) : 0;
     const int64_t pace = fetch_pace(op, step, grad_tiles_in(span, widest) * parts_of(vectors, widest));
     struct gradient s = {
         .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .behind.mover = mover,
@@ -140,7 +142,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
                 s.product.b = packs ? b : dy + v * LANES;
                 if (packs) s.product.ldb = width;
                 const int64_t follows = v + wide, down = follows < v1 || i + m == end ? i : i + m;
-                gradient_tile(&s, i, v * LANES, m, wide, down * op->w.ld + (follows < v1 ? follows : v0) * LANES);
+                gradient_tile(&s, i, v * LANES, m, wide, down * ld + (follows < v1 ? follows : v0) * LANES);
                 b += rows * width, v = follows;
             }
         }
@@ -195,10 +197,14 @@ static void gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_
     (is_narrow(op, step) ? narrow_gradient : weight_gradient)(op, step, begin, end, first, rows, mover);
 }
 
+/* Of the batch, at a time. */
+static int64_t rows_of_run(void) { return fm_cpu_takes_long_runs() ? LONG_RUN : RUN_ROWS; }
+
 /* One part of the weights after the other: its gradient is added up in scratch, run by run of the batch, before it moves
  * them. The same chains. */
 static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, const struct mover *mover)
 {
+    const int64_t longest = rows_of_run();
     real g[PART_OF_ROWS * PART_OF_COLUMNS] __attribute__((aligned(64)));
     for (int64_t i = begin, last; i < end; i = last) {
         last = at_most(end, i + PART_OF_ROWS);
@@ -208,7 +214,7 @@ static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begi
             part.g.ld = vectors_of(part.n_out) * LANES, part.g.p = g - i * part.g.ld;
             part.accumulate = 0, part.data = i == begin && j == 0 ? op->data : 0; /* the first asks for the next batch */
             for (int64_t k = 0, run; k < step->rows; k += run) {
-                run = at_most(step->rows - k, RUN_ROWS);
+                run = at_most(step->rows - k, longest);
                 weight_gradient(&part, step, i, last, k, run, 0);
             }
             move(mover, op, i * op->w.ld + j, g, part.g.ld, last - i, vectors_of(part.n_out));
@@ -219,15 +225,15 @@ static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begi
 /* Weights that come from memory are moved a tile at a time all the same, while the next tile's are on their way. */
 static int goes_in_parts(const fm_op *op, const fm_step *step)
 {
-    return step->rows > LONG_ROWS && !is_distant(op) && !is_narrow(op, step);
+    return step->rows > (fm_cpu_takes_long_runs() ? LONG_RUN : LONG_ROWS) && !is_distant(op) && !is_narrow(op, step);
 }
 
 static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld;
+    const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, longest = rows_of_run();
     real *gb = (real *)op->g.p + op->n_in * op->g.ld;
     for (int64_t k = 0, run; k < step->rows; k += run) {
-        run = at_most(step->rows - k, RUN_ROWS);
+        run = at_most(step->rows - k, longest);
         if (begin < last) gradient(op, step, begin, last, k, run, 0);
         if (op->bias && end > op->n_in)
             bias_gradient((const real *)op->dy.p + k * ldy, ldy, run, vectors_of(op->n_out), k || op->accumulate ? gb : 0, gb);
