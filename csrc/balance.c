@@ -38,12 +38,17 @@ int64_t fm_share_begin(const fm_balance *balance, enum fm_shared what, int64_t a
     return begin;
 }
 
-static void rebalance(double *share, const double *busy, int n)
+/* Towards what each got done in a tick, however much it was given: a difference too small to be worth a grain stays too small
+ * from run to run. */
+static void rebalance(double *share, const double *given, const double *busy, int n)
 {
-    double mean = 0, sum = 0;
-    for (int i = 0; i < n; i++) mean += busy[i] / n;
+    double rates = 0, sum = 0;
     for (int i = 0; i < n; i++) {
-        if (busy[i] > 0) share[i] *= 1 + GAIN * (mean / busy[i] - 1);
+        if (!(given[i] > 0 && busy[i] > 0)) return; /* nothing was shared, or one had nothing of it */
+        rates += given[i] / busy[i];
+    }
+    for (int i = 0; i < n; i++) {
+        share[i] += GAIN * (given[i] / busy[i] / rates - share[i]);
         share[i] = fmin(fmax(share[i], LEAST / n), MOST / n);
         sum += share[i];
     }
@@ -54,7 +59,7 @@ void fm_rebalance(fm_balance *balance, int n)
 {
     for (int what = 0; what < FM_N_SHARED; what++) {
         for (int i = 0; i < n && balance->n != n; i++) balance->share[what][i] = 1.0 / n;
-        rebalance(balance->share[what], balance->busy[what], n);
+        rebalance(balance->share[what], balance->given[what], balance->busy[what], n);
     }
     balance->n = n;
 }

@@ -13,6 +13,7 @@ enum fm_shared { FM_BATCH, FM_PARAMETERS, FM_N_SHARED };
 typedef struct fm_balance {
     int n;                                   /* workers that these are the shares of; of any other number, all are given the same */
     double share[FM_N_SHARED][FM_MAX_WORKERS]; /* of the whole: they add up to 1 */
+    double given[FM_N_SHARED][FM_MAX_WORKERS]; /* the work each got in the last run, in whole rows, which shares need not be */
     double busy[FM_N_SHARED][FM_MAX_WORKERS];  /* ticks between barriers, in the last run */
 } fm_balance;
 
@@ -22,7 +23,7 @@ int64_t fm_ticks(void);
 /* Where the share of worker `me` begins, of so many rows; that of worker n is the end. */
 int64_t fm_share_begin(const fm_balance *balance, enum fm_shared what, int64_t all, int me, int n);
 
-/* After a run of n workers that have set `busy`: the shares of the next. */
+/* After a run of n workers that have set `given` and `busy`: the shares of the next. */
 void fm_rebalance(fm_balance *balance, int n);
 
 #endif

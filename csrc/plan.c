@@ -78,6 +78,7 @@ struct worker {
     const fm_balance *balance;      /* of the shares; null: they are equal */
     int shared;                     /* what was shared since the last barrier: fm_shared, or FM_N_SHARED for nothing */
     int64_t left;                   /* that barrier, in ticks */
+    double given[FM_N_SHARED];      /* rows, times the columns of the op's result */
     double busy[FM_N_SHARED + 1];   /* ticks from barrier to barrier, by what was shared */
 };
 
@@ -110,6 +111,13 @@ static void meet(struct worker *w, const fm_step *step)
     w->busy[w->shared] += (double)(fm_ticks() - w->left);
     fm_barrier(w->team, step->coming);
     w->left = fm_ticks(), w->shared = FM_N_SHARED;
+}
+
+/* Notes that so many rows of op i, and of those that follow it between two barriers, are a share. */
+static void note_share(struct worker *w, enum fm_shared what, int i, int64_t rows)
+{
+    w->shared = what;
+    w->given[what] += (double)(rows * w->ops[i].n_out);
 }
 
 static int is_own(const struct worker *w, int i) { return w->own && w->own[i]; }
@@ -146,7 +154,7 @@ static void run_params(struct worker *w, const fm_step *step, int i)
 {
     int64_t begin, end;
     params_of(w, i, &begin, &end);
-    if (!is_own(w, i) && !w->ops[i].partial) w->shared = FM_PARAMETERS;
+    if (!is_own(w, i) && !w->ops[i].partial) note_share(w, FM_PARAMETERS, i, end - begin);
     if (begin < end) w->plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, begin, end);
 }
 
@@ -183,7 +191,7 @@ static void run_together(struct worker *w, const fm_step *step, double *loss)
         }
         const int own = is_own(w, i);
         while (next < w->last_op && !splits_params(&w->ops[next]) && !w->sync[next] && is_own(w, next) == own) next++;
-        if (!own) w->shared = FM_BATCH;
+        if (!own) note_share(w, FM_BATCH, i, end - begin);
         run_rows(w, step, i, next, own ? 0 : begin, own ? step->rows : end);
     }
     if (!loss) return;
@@ -275,7 +283,8 @@ static void run_steps(void *context, fm_team *team, int me, int n)
         if (n == 1 && step.rows <= job->plan->row_block) run_alone(&w, &step, loss);
         else run_together(&w, &step, loss);
     }
-    for (int what = 0; w.balance && what < FM_N_SHARED; what++) args->balance->busy[what][me] = w.busy[what];
+    for (int what = 0; w.balance && what < FM_N_SHARED; what++)
+        args->balance->busy[what][me] = w.busy[what], args->balance->given[what][me] = w.given[what];
 }
 
 static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)

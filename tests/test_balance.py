@@ -20,7 +20,7 @@ MOST = 256  # workers of a team
 class Balance(ctypes.Structure):
     """fm_balance of csrc/balance.h."""
 
-    _fields_ = [("n", ctypes.c_int), ("share", ctypes.c_double * MOST * 2), ("busy", ctypes.c_double * MOST * 2)]
+    _fields_ = [("n", ctypes.c_int), *((name, ctypes.c_double * MOST * 2) for name in ("share", "given", "busy"))]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,9 @@ def test_shares_come_to_equal_times(c, speed):
     balance, n, speed = Balance(), len(speed), np.array(speed)
     for _ in range(40):
         share = np.array(balance.share[0][:n]) if balance.n else np.full(n, 1 / n)
+        balance.given[0][:n], balance.given[1][:n] = list(share), [3.0] * n
         balance.busy[0][:n] = list(1e6 * share / speed)
-        balance.busy[1][:n] = [5.0] * n  # whatever its own shares are: nothing is to be moved
+        balance.busy[1][:n] = [5.0] * n
         c.fm_rebalance(ctypes.byref(balance), n)
     assert np.allclose(balance.share[0][:n], speed / speed.sum(), rtol=1e-3)
     assert np.allclose(balance.share[1][:n], 1 / n)
@@ -60,18 +61,28 @@ def test_shares_come_to_equal_times(c, speed):
     assert np.abs(moved).max() <= 8
 
 
+def test_a_difference_smaller_than_half_a_grain_moves_nothing(c):
+    balance, rows = Balance(), 256
+    for _ in range(200):
+        given = np.diff(begins(c, balance, 0, rows, 2))
+        balance.given[0][:2], balance.busy[0][:2] = list(given), list(given * [1.0, 1.02])  # not made up for by whole grains
+        c.fm_rebalance(ctypes.byref(balance), 2)
+        assert begins(c, balance, 0, rows, 2) == [0, 128, 256]
+    assert balance.share[0][0] == pytest.approx(1.02 / 2.02, abs=1e-6)
+
+
 def test_shares_stay_within_bounds_and_of_their_number_of_workers(c):
     balance = Balance()
     for _ in range(100):
-        balance.busy[0][:2] = [1.0, 1e9]
-        balance.busy[1][:2] = [0.0, 0.0]  # never shared
+        balance.given[0][:2], balance.busy[0][:2] = [1.0, 1.0], [1.0, 1e9]
+        balance.given[1][:2], balance.busy[1][:2] = [0.0, 0.0], [0.0, 0.0]  # never shared
         c.fm_rebalance(ctypes.byref(balance), 2)
     assert 0.6 <= balance.share[0][0] <= 0.81
     assert list(balance.share[1][:2]) == [0.5, 0.5]
     assert begins(c, balance, 0, 9, 3) == [0, 3, 6, 9]  # of two workers, not of three
     assert begins(c, balance, 0, 5, 2) in ([0, 2, 5], [0, 5, 5])
     for _ in range(2):
-        balance.busy[0][:3] = [1.0, 1.0, 1.0]
+        balance.given[0][:3] = balance.busy[0][:3] = [1.0, 1.0, 1.0]
         c.fm_rebalance(ctypes.byref(balance), 3)
     assert np.allclose(balance.share[0][:3], 1 / 3)
 
