@@ -65,7 +65,10 @@ def test_a_difference_smaller_than_half_a_grain_moves_nothing(c):
     balance, rows = Balance(), 256
     for _ in range(200):
         given = np.diff(begins(c, balance, 0, rows, 2))
-        balance.given[0][:2], balance.busy[0][:2] = list(given), list(given * [1.0, 1.02])  # not made up for by whole grains
+        balance.given[0][:2], balance.busy[0][:2] = (
+            list(given),
+            list(given * [1.0, 1.02]),
+        )  # not made up for by whole grains
         c.fm_rebalance(ctypes.byref(balance), 2)
         assert begins(c, balance, 0, rows, 2) == [0, 128, 256]
     assert balance.share[0][0] == pytest.approx(1.02 / 2.02, abs=1e-6)
