@@ -152,6 +152,7 @@ typedef struct fm_step {
                                     for whoever asks for rows ahead); null: they are gathered */
     const double *weight;        /* by row of the data, or null for all ones */
     double inverse_weight;       /* 1 / sum of the batch's weights; 0 if they are all zero */
+    int me, n_workers;           /* which worker this is, of how many; for speed alone */
     int far_apart;               /* the workers' cores share no cache: taking back a line that another has read takes long */
     double lr;
     double unbias1, root2;       /* adam: 1 - beta1^t and sqrt(1 - beta2^t), t = number + 1 */

@@ -260,7 +260,8 @@ static void run_steps(void *context, fm_team *team, int me, int n)
     const int direct = job->plan->last_direct && args->first_op == 0 && args->last_op >= job->plan->last_direct;
     const void *at[FM_DIRECT_ROWS + FM_ROWS_AHEAD];
     fm_fetch coming = {0};
-    fm_step step = {.weight = args->weight, .coming = &coming}; /* once: clearing it takes as long as a layer of a tiny network */
+    /* Once: clearing it takes as long as a layer of a tiny network. */
+    fm_step step = {.weight = args->weight, .coming = &coming, .me = me, .n_workers = n};
     step.far_apart = n > 1 && job->plan->barriers == FM_BARRIERS_BY_SYNC && are_far_apart(args, team, me);
     if (w.balance) w.left = fm_ticks();
     if (args->order) find_fetching(&w); /* else one row follows another, as the processor guesses */

@@ -110,12 +110,18 @@ def test_workers_with_ops_of_their_own_have_the_same_bits(dtype, sizes, threads,
     "optimizer", [SGD(0.01), SGD(0.01, momentum=0.9, l2=1e-3), Adam(0.01), RMSprop(0.01, clip_norm=0.5)], ids=str
 )
 @pytest.mark.parametrize("workers", [2, 3])
-def test_cores_that_are_far_apart_have_the_same_bits(dtype, optimizer, workers, rng):
-    # Of these weights some are small and some large enough to go past the caches, and to be asked for before that.
-    X, y = rng.standard_normal((ROWS, 60)), rng.integers(0, 10, ROWS)
+@pytest.mark.parametrize(
+    ("sizes", "activation"),
+    [([60, 90, 300, 310, 10], "relu"), ([600, 400, 150, 10], "gelu"), ([40, 256, 10], "tanh")],
+    ids=["small and large", "long sums", "own columns"],
+)
+def test_cores_that_are_far_apart_have_the_same_bits(dtype, optimizer, sizes, activation, workers, rng):
+    # Of these weights some are small and some large enough to go past the caches, and to be asked for before that. So do
+    # activations, and the batch's rows where they are gathered for all.
+    X, y = rng.standard_normal((ROWS, sizes[0])), rng.integers(0, 10, ROWS)
     found = []
     for n, far_apart in ((1, None), (workers, False), (workers, True), (workers, None)):
-        net = MLP([60, 90, 300, 310, 10], dtype=dtype, seed=2)
+        net = MLP(sizes, activation, dtype=dtype, seed=2)
         trainer = Trainer(net, optimizer)
         plan = trainer.plan_for(100, True)
         assert plan.work > WORTH_A_BARRIER

@@ -7,6 +7,7 @@
 #include "meanwhile.inc.c"
 #include "matmul.inc.c"
 #include "transpose.inc.c"
+#include "far.inc.c"
 #include "update.inc.c"
 #include "small.inc.c"
 #include "linear.inc.c"

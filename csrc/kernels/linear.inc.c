@@ -4,48 +4,118 @@
 
 #define NEAR_WEIGHTS (768 << 10) /* bytes of weights: more are not left in a second-level cache from one step to the next */
 
-/* What the panel of `linear` reads that follows the one at row k and vector v of w, and what it writes. Returns how many
- * terms of its sums there are from one look to the next. */
-static int64_t next_panel(const fm_op *op, int64_t k, int64_t v, int wide, const real *y, int64_t rows, struct ahead ahead[2])
+/* Rows of the batch by some columns of the weights, in vectors. */
+struct forward {
+    const fm_op *op;
+    int64_t begin, rows, first, last;
+    const real *const *at; /* see product */
+};
+
+/* Of the rest of the sums in a panel, a run from input k on: y = x w + b, or what there is of it. Where it is put is not said
+ * here, but where it starts. */
+static inline struct product run_of_panel(const struct forward *f, int64_t k, int64_t v)
 {
+    const fm_op *op = f->op;
+    const int64_t j = v * LANES, run = at_most(op->n_in - k, RUN_K);
+    const real *bias = (const real *)op->w.p + op->n_in * op->w.ld;
+    return (struct product){
+        .k = run, .a = (const real *)op->x.p + f->begin * op->x.ld + k, .lda = op->x.ld, .at = f->at, .skip = op->first_in + k,
+        .b = (const real *)op->w.p + k * op->w.ld + j, .ldb = op->w.ld, .relu = op->kind == FM_ACT_relu && k + run == op->n_in,
+        .init = (op->partial ? (const real *)op->init.p + f->begin * op->init.ld : bias) + j, .ldi = op->init.ld,
+    };
+}
+
+/* A panel whose sums are complete, in y or on its way there. */
+static inline void end_panel(const struct forward *f, int64_t v, int wide, real *y, int64_t ldy)
+{
+    const fm_op *op = f->op;
+    real *z = op->z.p ? (real *)op->z.p + f->begin * op->z.ld + v * LANES : 0;
+    if (op->kind != FM_ACT_relu) activation_forward(op->kind, (real)op->param, y, ldy, z, op->z.ld, f->rows, wide);
+}
+
+/* What the panel reads that follows the one at row k and vector v of w, and what it writes. Returns how many terms of its sums
+ * there are from one look to the next. */
+static int64_t next_panel(const struct forward *f, int64_t k, int64_t v, int wide, struct ahead ahead[2])
+{
+    const fm_op *op = f->op;
     const int64_t run = at_most(op->n_in - k, RUN_K);
     v += wide;
-    if (v >= vectors_of(op->n_out)) k += RUN_K, v = 0;
+    if (v >= f->last) k += RUN_K, v = f->first;
     const int64_t next = k < op->n_in ? at_most(op->n_in - k, RUN_K) : 0;
     ahead[0] = ahead_of((const real *)op->w.p + k * op->w.ld + v * LANES, op->w.ld, next);
-    ahead[1] = ahead_of(y + v * LANES, op->y.ld, next ? rows : 0);
-    return look_every(run, tiles_in(rows, wide), next ? larger_of(next, rows) : 0);
+    ahead[1] = ahead_of((real *)op->y.p + f->begin * op->y.ld + v * LANES, op->y.ld, next ? f->rows : 0);
+    return look_every(run, tiles_in(f->rows, wide), next ? larger_of(next, f->rows) : 0);
+}
+
+/* All panels by a run of the inputs, then by the next: those of x stay in the second-level cache. */
+NOINLINE void panels_forward(const struct forward *f, int far)
+{
+    const fm_op *op = f->op;
+    for (int64_t k = 0; k < op->n_in; k += RUN_K)
+        for (int64_t v = f->first, wide; v < f->last; v += wide) {
+            real *y = (real *)op->y.p + f->begin * op->y.ld + v * LANES;
+            struct product p = run_of_panel(f, k, v);
+            struct ahead ahead[2];
+            wide = panel_vectors(f->rows, f->last - v);
+            if (k) p.init = y, p.ldi = op->y.ld;
+            p.c = y, p.ldc = op->y.ld;
+            if (far) p.look = next_panel(f, k, v, (int)wide, ahead), p.ahead = ahead, p.n_ahead = 2;
+            panel(&p, f->rows, (int)wide);
+            if (k + RUN_K >= op->n_in) end_panel(f, v, (int)wide, y, op->y.ld);
+        }
+}
+
+/* One panel after the other, and past the caches. */
+NOINLINE void panels_handed_out(const struct forward *f)
+{
+    const fm_op *op = f->op;
+    real scratch[HANDED_ROWS * 4 * LANES] __attribute__((aligned(64)));
+    for (int64_t v = f->first, wide; v < f->last; v += wide) {
+        const int64_t width = (wide = at_most(panel_vectors(f->rows, f->last - v), 4)) * LANES;
+        for (int64_t k = 0; k < op->n_in; k += RUN_K) {
+            struct product p = run_of_panel(f, k, v);
+            const int last = k + p.k == op->n_in;
+            const int64_t next = last ? (v + wide < f->last ? at_most(op->n_in, RUN_K) : 0) : at_most(op->n_in - k - p.k, RUN_K);
+            struct ahead ahead = ahead_of(last ? p.b - k * p.ldb + width : p.b + p.k * p.ldb, p.ldb, next);
+            if (k) p.init = scratch, p.ldi = width;
+            p.c = scratch, p.ldc = width;
+            p.look = look_every(p.k, tiles_in(f->rows, (int)wide), next), p.ahead = &ahead, p.n_ahead = 1;
+            panel(&p, f->rows, (int)wide);
+        }
+        end_panel(f, v, (int)wide, scratch, width);
+        stream_block(scratch, width, (real *)op->y.p + f->begin * op->y.ld + v * LANES, op->y.ld, f->rows, wide);
+    }
+    vf_streamed();
+}
+
+/* Rows begin .. end - 1 by vectors first .. last - 1 of the weights. */
+static void forward(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t last, int handed_out)
+{
+    const int far = weight_bytes(op) > NEAR_WEIGHTS || is_streamed(op, step, end - begin < step->rows);
+    for (int64_t r = begin, rows; r < end && first < last; r += rows) {
+        rows = handed_out ? at_most(end - r, HANDED_ROWS) : end - r;
+        const struct forward f = {op, r, rows, first, last, rows_in_place(op, step, r)};
+        if (handed_out) panels_handed_out(&f);
+        else panels_forward(&f, far);
+    }
+}
+
+/* What others will read goes past the caches: of this worker's columns, others' rows; of its rows, others' columns. */
+static void forward_far_apart(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    const int64_t vectors = vectors_of(op->n_out);
+    const int by_rows = end - begin == step->rows;
+    const int64_t all = by_rows ? step->rows : vectors, mine = my_begin(step, all), others = my_end(step, all);
+    const int64_t from[3] = {0, mine, others}, to[3] = {mine, others, all};
+    for (int i = 0; i < 3; i++)
+        if (by_rows) forward(op, step, from[i], to[i], 0, vectors, i != 1);
+        else forward(op, step, begin, end, from[i], to[i], i != 1);
 }
 
 NOINLINE void wide_linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    const int64_t rows = end - begin, vectors = vectors_of(op->n_out), ldw = op->w.ld, ldy = op->y.ld;
-    const real *x = (const real *)op->x.p + begin * op->x.ld, *w = op->w.p;
-    const real *init = op->partial ? (const real *)op->init.p + begin * op->init.ld : w + op->n_in * ldw; /* the bias */
-    const real *const *at = rows_in_place(op, step, begin);
-    real *y = (real *)op->y.p + begin * ldy, *z = op->z.p ? (real *)op->z.p + begin * op->z.ld : 0;
-    const int far = weight_bytes(op) > NEAR_WEIGHTS || is_streamed(op, step, rows < step->rows);
-
-    for (int64_t k = 0, run; k < op->n_in; k += run) {
-        run = at_most(op->n_in - k, RUN_K);
-        const int last = k + run == op->n_in;
-        for (int64_t v = 0; v < vectors;) {
-            const int64_t j = v * LANES;
-            const int wide = panel_vectors(rows, vectors - v);
-            struct ahead ahead[2];
-            const int64_t look = far ? next_panel(op, k, v, wide, y, rows, ahead) : 0;
-            struct product p = {
-                .k = run, .a = x + k, .lda = op->x.ld, .at = at, .skip = op->first_in + k, .b = w + k * ldw + j, .ldb = ldw,
-                .c = y + j, .ldc = ldy, .init = k ? y + j : init + j, .ldi = k ? ldy : op->init.ld,
-                .relu = last && op->kind == FM_ACT_relu,
-                .look = look, .ahead = ahead, .n_ahead = far ? 2 : 0,
-            };
-            panel(&p, rows, wide);
-            if (last && op->kind != FM_ACT_relu)
-                activation_forward(op->kind, (real)op->param, y + j, ldy, z ? z + j : 0, op->z.ld, rows, wide);
-            v += wide;
-        }
-    }
+    if (is_handed_out(step, op->y) && !op->partial && !is_distant(op)) forward_far_apart(op, step, begin, end);
+    else forward(op, step, begin, end, 0, vectors_of(op->n_out), 0);
 }
 
 static void linear(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)

@@ -3,8 +3,6 @@
  * One side must be turned for the product: w, a panel of it for all rows of the batch, or dy and dx, a panel of those for all
  * rows of w. */
 
-#define HANDED_OUT 512    /* bytes of a row of dx, from which it is worth the way round */
-#define HANDED_ROWS 128   /* at most, of a plan's block of rows */
 #define BACK_VECTORS (FM_BYTES == 64 ? 4 : 2) /* of a panel, at most */
 #define BACK_LOOKING (FM_BYTES == 64 ? LOOKING_VECTORS : 2) /* the same where its tiles look ahead */
 #define BACK_PANELS (FM_BYTES == 64 ? 3 : 4)  /* at once: half of a second-level cache of 1 MB */
@@ -16,22 +14,11 @@ static inline int back_vectors(int64_t rows, int64_t vectors, int widest)
     return wide <= widest ? wide : 2;
 }
 
-/* Whether dx goes past the caches: the next op on parameters has all workers read it, and the next step takes every line
- * back; see is_streamed. */
-static int is_handed_out(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
-{
-    const int64_t rows = end - begin, bytes = op->dx.ld * (int64_t)sizeof(real);
-    const int aligned = (uintptr_t)op->dx.p % LINE == 0 && bytes % LINE == 0;
-    return FM_STREAMS && step->far_apart && aligned && bytes >= HANDED_OUT && rows < step->rows && rows <= HANDED_ROWS;
-}
-
 /* A block of dx that lies in scratch: through the activation, and to (r, j) past the caches. */
 static void hand_out(const fm_op *op, int64_t r, int64_t j, int64_t rows, int64_t vectors, real *scratch, int64_t ld)
 {
-    real *dx = dx_at(op, r, j);
     through_activation(op, r, j, rows, vectors, scratch, ld);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t v = 0; v < vectors * LANES; v += LANES) vf_stream(dx + i * op->dx.ld + v, vf_load(scratch + i * ld + v));
+    stream_block(scratch, ld, dx_at(op, r, j), op->dx.ld, rows, vectors);
 }
 
 /* dx = dy w^T by columns of dx: a panel of them from as many rows of w, transposed for all rows of the batch. The last
@@ -171,7 +158,8 @@ static int rows_are_cheaper(const fm_op *op, int64_t rows)
 
 static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    const int handed_out = is_handed_out(op, step, begin, end);
+    /* The next op on parameters has all workers read it, and the next step takes every line back. */
+    const int handed_out = is_handed_out(step, op->dx) && end - begin < step->rows && end - begin <= HANDED_ROWS;
     if (is_small(op, end - begin)) small_backs[op->n_in > LANES][small_activation(op->kind)](op, step, begin, end);
     else if (!rows_are_cheaper(op, end - begin)) (handed_out ? back_by_columns_to_hand_out : back_by_columns)(op, begin, end);
     else (is_distant(op) ? back_by_rows_from_memory : back_by_rows)(op, begin, end, handed_out);

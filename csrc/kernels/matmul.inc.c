@@ -222,7 +222,7 @@ static tile_table moving_tiles[5][3] = {[TN] = BY_RULE(tn), [TI] = BY_RULE(ti), 
 /* Null where there are none. k: terms of each sum. */
 static tile_table *moving_tiles_for(const fm_op *op, const struct mover *mover, int64_t k, int form)
 {
-    if (!mover || !mover->plain || mover->nesterov || k < MOVING_TERMS) return 0;
+    if (!mover || !mover->plain || mover->nesterov || (mover->stream && !MOVED_PAST) || k < MOVING_TERMS) return 0;
     if (op->kind == FM_OPT_adam) return &moving_tiles[form][2];
     return op->kind == FM_OPT_sgd ? &moving_tiles[form][op->s1.p != 0] : 0;
 }

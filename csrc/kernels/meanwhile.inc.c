@@ -47,6 +47,7 @@ struct behind {
     int vectors;       /* of each row */
 };
 
+#define MOVED_PAST (FM_BYTES == 64) /* also past the caches: narrower vectors leave no register for it */
 #define MOVED_VECTORS (FM_BYTES == 64 ? 3 : 2) /* at most, of a tile whose weights the next one moves; at least two */
 
 static inline int64_t tile_ld(int64_t wide) { return (wide == 2 ? MOVED_VECTORS : wide) * LANES; }
@@ -68,7 +69,7 @@ INLINE void move_behind(struct behind *b, int kind, int momentum)
     if (b->rows <= 0) return;
     ONE_REGISTER(at) /* the sums need those that its constants would be kept in */
     struct mover mover = *at;
-    mover.nesterov = 0; /* its branch would be in the way */
+    mover.nesterov = 0, mover.stream &= MOVED_PAST; /* their branches would be in the way */
     move_as(&mover, kind, momentum, 1, b->w, b->s1, b->s2, 0, b->g, 0, 1, 2);
     if (b->vectors > 2) move_as(&mover, kind, momentum, 1, b->w + third, b->s1 + third, b->s2 + third, 0, b->g + third, 0, 1, 1);
     b->w += b->ld, b->s1 += b->ld, b->g += MOVED_VECTORS * LANES, b->rows--;

@@ -60,6 +60,30 @@ static void look_for_odd(const fm_op *op, const real *x)
     if (!all_finite(x, op->n_in)) __atomic_store_n(op->odd, 1, __ATOMIC_RELAXED);
 }
 
+#define GATHERED_OUT 2048 /* columns, at most: a row on the stack */
+
+/* Rows that others will read: past the caches, but for the columns that this worker reads of all rows. */
+NOINLINE void gather_far_apart(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, fm_kernel *read)
+{
+    real row[GATHERED_OUT] __attribute__((aligned(64))) = {0};
+    const int64_t vectors = op->x.ld / LANES, first = my_begin(step, vectors), last = my_end(step, vectors);
+    fm_op to_row = *op;
+    to_row.x = (fm_mat){row, 0};
+    for (int64_t r = begin; r < end; r++) {
+        real *x = (real *)op->x.p + r * op->x.ld;
+        read(&to_row, step, r, r + 1);
+        stream_block(row, 0, x, 0, 1, first);
+        for (int64_t v = first; v < last; v++) vf_store(x + v * LANES, vf_load(row + v * LANES));
+        stream_block(row + last * LANES, 0, x + last * LANES, 0, 1, vectors - last);
+    }
+    vf_streamed();
+}
+
+static inline int is_gathered_out(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    return is_handed_out(step, op->x) && !op->labels && end - begin < step->rows && op->x.ld <= GATHERED_OUT;
+}
+
 static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     if (op->direct && step->at) {
@@ -70,7 +94,8 @@ static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
     fm_kernel *const read = readers[op->kind][op->labels ? 3 : op->n_in == 1 ? 2 : op->n_in <= FEW];
     const real *shift = op->w.p, *scale = shift + op->w.ld;
     if (!shift && !op->odd) {
-        read(op, step, begin, end);
+        if (is_gathered_out(op, step, begin, end)) gather_far_apart(op, step, begin, end, read);
+        else read(op, step, begin, end);
         return;
     }
     const vf three = vf_set1(3), one = vf_set1(1);

@@ -1,26 +1,5 @@
 /* What works on whole parameters: their update from a finished gradient, norms, averages. */
 
-/* A worker that is given some of the rows shares them all: the others have read its rows and have them in their caches. To
- * take such a line back takes 7 ns where two cores share a cache and 30 where they do not, however many are asked for at
- * once (on a Zen 4). A store past the caches takes 5, but then everybody reads from memory. The largest weights have left
- * the caches anyway. */
-#define STREAMED_LEAST (32 << 10) /* bytes */
-#define DISTANT (8 << 20)         /* bytes of weights that come from memory each time */
-
-static int64_t weight_bytes(const fm_op *op) { return op->n_in * op->w.ld * (int64_t)sizeof(real); }
-
-static inline int is_distant(const fm_op *op) { return weight_bytes(op) > DISTANT; }
-
-static inline int is_shared(const fm_op *op, int64_t begin, int64_t end) { return end - begin < op->n_in; }
-
-/* shared: other workers read these weights, too. */
-static int is_streamed(const fm_op *op, const fm_step *step, int shared)
-{
-    const int aligned = (uintptr_t)op->w.p % LINE == 0 && op->w.ld * (int64_t)sizeof(real) % LINE == 0;
-    const int fits = FM_STREAMS && aligned && weight_bytes(op) >= STREAMED_LEAST && !is_distant(op);
-    return fits && step->far_apart && shared;
-}
-
 /* Where a gradient stays zero, as that of a unit that has died, the optimizer's state fades until it is subnormal. There it
  * would stay: 0.9 times the smallest number is the smallest number again; and many processors take a hundred times as long
  * for it. So every few steps such states become zero. */
