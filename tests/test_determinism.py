@@ -116,7 +116,7 @@ def test_workers_with_ops_of_their_own_have_the_same_bits(dtype, sizes, threads,
     ids=["small and large", "long sums", "own columns"],
 )
 def test_cores_that_are_far_apart_have_the_same_bits(dtype, optimizer, sizes, activation, workers, rng):
-    # Of these weights some are small and some large enough to go past the caches, and to be asked for before that. So do
+    # Of these weights some are small and some large enough to go past the caches and to be asked for before that. So do
     # activations, and the batch's rows where they are gathered for all.
     X, y = rng.standard_normal((ROWS, sizes[0])), rng.integers(0, 10, ROWS)
     found = []
