@@ -74,6 +74,9 @@ class Network:
         self.training = threading.Lock()
         self._predictors: dict[tuple[int, int], tuple[Executor, threading.Lock]] = {}
         self._row_predictor: Callable[[object], NDArray[Any] | None] | None = None
+        # Asked for with every prediction, of a row at a time too.
+        self._gives_probabilities = self.functions[-1].name in ("softmax", "sigmoid")
+        self._finishes = self.loss.default_output == "exp" or self.standardize_targets
 
     def _shapes(self) -> list[tuple[int, int]]:
         return list(zip(self.sizes, self.sizes[1:], strict=False))
