@@ -16,6 +16,7 @@
 #define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
 #define SPINS 1000            /* ~15 us: about as long as evenly loaded workers wait for one another */
 #define YIELDS 200            /* then offer the core to whoever else wants it, and then sleep */
+#define FEW 4                 /* workers, whose looks at the phase do not keep each other from the barrier */
 #define TRIPS 8               /* of a ball, there and back, that are timed together */
 #define FAR_APART 150e-9      /* seconds a trip: 50 ns were seen within a complex of cores, 300 between two */
 #define ANSWERS 20000         /* looks for one, ~10 us, before the other is thought to be elsewhere */
@@ -26,11 +27,14 @@ struct fm_team {
     int n;                        /* set before the gate opens */
     atomic_int gate;
     _Alignas(128) atomic_int waiting;
-    _Alignas(128) atomic_uint phase;
+    atomic_uint phase_beside; /* in that line, which whoever comes last has then, or in one of its own */
+    _Alignas(128) atomic_uint phase_apart;
+    _Alignas(128) atomic_uint *phase;
     atomic_int sleepers;
     pthread_mutex_t lock;
     pthread_cond_t woken;
     _Alignas(128) atomic_long handed; /* by worker 0 to worker 1 */
+    _Alignas(128) long handing;       /* the same, which worker 0 alone sees */
     _Alignas(128) long taken;         /* by worker 1, who alone sees it */
     _Alignas(128) atomic_int ball;    /* which they throw to one another */
     _Alignas(128) atomic_int far_apart;
@@ -61,12 +65,12 @@ static inline int pass(fm_fetch *meanwhile)
 static void wait_for_phase(fm_team *team, unsigned old, fm_fetch *meanwhile)
 {
     for (int i = 0; i < SPINS; i += pass(meanwhile))
-        if (atomic_load_explicit(&team->phase, memory_order_acquire) != old) return;
+        if (atomic_load_explicit(team->phase, memory_order_acquire) != old) return;
     for (int i = 0; i < YIELDS; i++, sched_yield())
-        if (atomic_load_explicit(&team->phase, memory_order_acquire) != old) return;
+        if (atomic_load_explicit(team->phase, memory_order_acquire) != old) return;
     pthread_mutex_lock(&team->lock);
     atomic_fetch_add(&team->sleepers, 1);
-    while (atomic_load(&team->phase) == old) pthread_cond_wait(&team->woken, &team->lock);
+    while (atomic_load(team->phase) == old) pthread_cond_wait(&team->woken, &team->lock);
     atomic_fetch_sub(&team->sleepers, 1);
     pthread_mutex_unlock(&team->lock);
 }
@@ -74,13 +78,13 @@ static void wait_for_phase(fm_team *team, unsigned old, fm_fetch *meanwhile)
 void fm_barrier(fm_team *team, fm_fetch *meanwhile)
 {
     if (team->n == 1) return;
-    const unsigned phase = atomic_load_explicit(&team->phase, memory_order_relaxed);
+    const unsigned phase = atomic_load_explicit(team->phase, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&team->waiting, 1, memory_order_acq_rel) + 1 < team->n) {
         wait_for_phase(team, phase, meanwhile);
         return;
     }
     atomic_store_explicit(&team->waiting, 0, memory_order_relaxed);
-    atomic_fetch_add(&team->phase, 1); /* not a plain store: QEMU lets the load below overtake one, and a wake-up is lost */
+    atomic_fetch_add(team->phase, 1); /* not a plain store: QEMU lets the load below overtake one, and a wake-up is lost */
     if (atomic_load(&team->sleepers)) {
         pthread_mutex_lock(&team->lock);
         pthread_cond_broadcast(&team->woken);
@@ -88,7 +92,8 @@ void fm_barrier(fm_team *team, fm_fetch *meanwhile)
     }
 }
 
-void fm_hand_over(fm_team *team) { atomic_fetch_add_explicit(&team->handed, 1, memory_order_release); }
+/* A store, which need not wait for the line that the other is looking at. */
+void fm_hand_over(fm_team *team) { atomic_store_explicit(&team->handed, ++team->handing, memory_order_release); }
 
 /* Without sleeping: worker 0 is on its way through the same rows. */
 void fm_take_over(fm_team *team, fm_fetch *meanwhile)
@@ -169,6 +174,7 @@ static void start_elsewhere(pthread_attr_t *attributes, int n_threads)
 int fm_team_run(int n_threads, fm_work *work, void *context)
 {
     fm_team team = {.work = work, .context = context, .n = 1};
+    team.phase = n_threads <= FEW ? &team.phase_beside : &team.phase_apart;
     if (n_threads <= 1) {
         work(context, &team, 0, 1);
         return 1;
