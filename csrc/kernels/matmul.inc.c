@@ -209,21 +209,27 @@ static inline tile_fn *tile_for(int form, int wide, int64_t rows)
     TILE(tn_##rule, rows, nv, TN_ROWS, , a[r], TN_NEXT, BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;) \
     TILE(ti_##rule, rows, nv, TI_ROWS, TI_AT, a[r], , BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;)   \
     TILE(tf_##rule, rows, nv, TN_ROWS, TF_AT, a[r], TN_NEXT, BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;)
-#define MOVING_TILES(form, rows, nv)                                                                                   \
+#define MOVING_BY_SGD(form, rows, nv)                                                                                  \
     MOVING_TILE(sgd, FM_OPT_sgd, 0, rows, nv)                                                                          \
-    MOVING_TILE(momentum, FM_OPT_sgd, 1, rows, nv)                                                                     \
-    MOVING_TILE(adam, FM_OPT_adam, 0, rows, nv)
-EACH_OF_SEVERAL(MOVING_TILES, )
+    MOVING_TILE(momentum, FM_OPT_sgd, 1, rows, nv)
+#define MOVING_BY_ADAM(form, rows, nv) MOVING_TILE(adam, FM_OPT_adam, 0, rows, nv)
+EACH_OF_SEVERAL(MOVING_BY_SGD, )
+#if FM_BYTES == 64 /* of sixteen registers the sums leave too few: each look would put them aside and fetch them back */
+EACH_OF_SEVERAL(MOVING_BY_ADAM, )
+#define EACH_BY_ADAM EACH_OF_SEVERAL
+#else
+#define EACH_BY_ADAM(AS, form)
+#endif
 
 #define BY_RULE(form)                                                                                                  \
-    {{EACH_OF_SEVERAL(BY_SIZE, form##_sgd)}, {EACH_OF_SEVERAL(BY_SIZE, form##_momentum)}, {EACH_OF_SEVERAL(BY_SIZE, form##_adam)}}
+    {{EACH_OF_SEVERAL(BY_SIZE, form##_sgd)}, {EACH_OF_SEVERAL(BY_SIZE, form##_momentum)}, {EACH_BY_ADAM(BY_SIZE, form##_adam)}}
 static tile_table moving_tiles[5][3] = {[TN] = BY_RULE(tn), [TI] = BY_RULE(ti), [TF] = BY_RULE(tf)};
 
 /* Null where there are none. k: terms of each sum. */
 static tile_table *moving_tiles_for(const fm_op *op, const struct mover *mover, int64_t k, int form)
 {
     if (!mover || !mover->plain || mover->nesterov || (mover->stream && !MOVED_PAST) || k < MOVING_TERMS) return 0;
-    if (op->kind == FM_OPT_adam) return &moving_tiles[form][2];
+    if (op->kind == FM_OPT_adam) return FM_BYTES == 64 ? &moving_tiles[form][2] : 0;
     return op->kind == FM_OPT_sgd ? &moving_tiles[form][op->s1.p != 0] : 0;
 }
 
