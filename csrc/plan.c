@@ -78,7 +78,7 @@ struct worker {
     const fm_balance *balance;      /* of the shares; null: they are equal */
     int shared;                     /* what was shared since the last barrier: fm_shared, or FM_N_SHARED for nothing */
     int64_t left;                   /* that barrier, in ticks */
-    double given[FM_N_SHARED];      /* rows, times the columns of the op's result */
+    double given[FM_N_SHARED];      /* how much of it, in a unit of its own */
     double busy[FM_N_SHARED + 1];   /* ticks from barrier to barrier, by what was shared */
 };
 
@@ -113,11 +113,11 @@ static void meet(struct worker *w, const fm_step *step)
     w->left = fm_ticks(), w->shared = FM_N_SHARED;
 }
 
-/* Notes that so many rows of op i, and of those that follow it between two barriers, are a share. */
-static void note_share(struct worker *w, enum fm_shared what, int i, int64_t rows)
+/* Notes that what a worker does now is its share. */
+static void note_share(struct worker *w, enum fm_shared what, int64_t work)
 {
     w->shared = what;
-    w->given[what] += (double)(rows * w->ops[i].n_out);
+    w->given[what] += (double)work;
 }
 
 static int is_own(const struct worker *w, int i) { return w->own && w->own[i]; }
@@ -154,7 +154,7 @@ static void run_params(struct worker *w, const fm_step *step, int i)
 {
     int64_t begin, end;
     params_of(w, i, &begin, &end);
-    if (!is_own(w, i) && !w->ops[i].partial) note_share(w, FM_PARAMETERS, i, end - begin);
+    if (!is_own(w, i) && !w->ops[i].partial) note_share(w, FM_PARAMETERS, (end - begin) * w->ops[i].n_out);
     if (begin < end) w->plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, begin, end);
 }
 
@@ -191,7 +191,7 @@ static void run_together(struct worker *w, const fm_step *step, double *loss)
         }
         const int own = is_own(w, i);
         while (next < w->last_op && !splits_params(&w->ops[next]) && !w->sync[next] && is_own(w, next) == own) next++;
-        if (!own) note_share(w, FM_BATCH, i, end - begin);
+        if (!own) note_share(w, FM_BATCH, end - begin);
         run_rows(w, step, i, next, own ? 0 : begin, own ? step->rows : end);
     }
     if (!loss) return;

@@ -110,8 +110,8 @@ def test_ticks_go_on(c):
 def test_an_engine_learns_shares_from_runs_of_several_workers():
     fastmlp.set_num_threads(2)
     rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((1000, 100)), rng.integers(0, 10, 1000)
-    trainer = Trainer(MLP([100, 300, 300, 10], dtype="float64", seed=0), SGD(0.01))
+    X, y = rng.standard_normal((1000, 400)), rng.integers(0, 10, 1000)
+    trainer = Trainer(MLP([400, 300, 10], dtype="float64", seed=0), SGD(0.01))  # all rows are shared
     runner = executor(trainer.plan_for(200, True), "engine")
     for i, array in zip(runner.plan.gathers, (X, y), strict=True):
         runner.bind(i, array)
@@ -123,6 +123,9 @@ def test_an_engine_learns_shares_from_runs_of_several_workers():
     assert np.allclose(np.sum(runner.shares, axis=1), 1)
     runner.shares = [3, 1], [1, 1]
     assert runner.shares == [[0.75, 0.25], [0.5, 0.5]]
+    runner.run(None, offsets, lr, n_threads=2)
+    assert all(found not in ([0.75, 0.25], [0.5, 0.5]) for found in runner.shares), "nothing was learnt"
+    runner.shares = [3, 1], [1, 1]
     nan = float("nan")
     for wrong in ([[1]], [[1], [1, 1]], [[], []], [[1, -1], [1, 1]], [[0, 0], [1, 1]], [[1] * 257] * 2, [[nan, 1]] * 2):
         with pytest.raises(ValueError, match="shares must be two lists"):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 TRIAL = 32  # of a slice: a trial with another number of workers takes a millisecond or two
-GROUP_ROWS = 1 << 16  # epochs of a tiny data set run together up to so many rows
+GROUP_ROWS = 1 << 17  # epochs of a tiny data set run together up to so many rows
 
 # Ctrl-C reaches the main thread only: one that trains networks in other threads sets this event to stop them.
 CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
