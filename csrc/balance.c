@@ -39,16 +39,18 @@ int64_t fm_share_begin(const fm_balance *balance, enum fm_shared what, int64_t a
 }
 
 /* Towards what each got done in a tick, however much it was given: a difference too small to be worth a grain stays too small
- * from run to run. */
+ * from run to run. Who was given nothing is taken to be as fast as the others are. */
 static void rebalance(double *share, const double *given, const double *busy, int n)
 {
     double rates = 0, sum = 0;
+    int known = 0;
+    for (int i = 0; i < n; i++)
+        if (given[i] > 0 && busy[i] > 0) rates += given[i] / busy[i], known++;
+    if (!known) return;
+    const double mean = rates / known, all = mean * n;
     for (int i = 0; i < n; i++) {
-        if (!(given[i] > 0 && busy[i] > 0)) return; /* nothing was shared, or one had nothing of it */
-        rates += given[i] / busy[i];
-    }
-    for (int i = 0; i < n; i++) {
-        share[i] += GAIN * (given[i] / busy[i] / rates - share[i]);
+        const double rate = given[i] > 0 && busy[i] > 0 ? given[i] / busy[i] : mean;
+        share[i] += GAIN * (rate / all - share[i]);
         share[i] = fmin(fmax(share[i], LEAST / n), MOST / n);
         sum += share[i];
     }

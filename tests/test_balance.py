@@ -65,13 +65,19 @@ def test_a_difference_smaller_than_half_a_grain_moves_nothing(c):
     balance, rows = Balance(), 256
     for _ in range(200):
         given = np.diff(begins(c, balance, 0, rows, 2))
-        balance.given[0][:2], balance.busy[0][:2] = (
-            list(given),
-            list(given * [1.0, 1.02]),
-        )  # not made up for by whole grains
+        balance.given[0][:2], balance.busy[0][:2] = list(given), list(given * [1.0, 1.02])
         c.fm_rebalance(ctypes.byref(balance), 2)
         assert begins(c, balance, 0, rows, 2) == [0, 128, 256]
     assert balance.share[0][0] == pytest.approx(1.02 / 2.02, abs=1e-6)
+
+
+def test_who_was_given_nothing_is_given_something_again(c):
+    balance = Balance(n=3)
+    balance.share[0][:3] = [0.5, 0.5, 0.0]
+    for _ in range(40):
+        balance.given[0][:3], balance.busy[0][:3] = [4.0, 4.0, 0.0], [2.0, 2.0, 1.0]
+        c.fm_rebalance(ctypes.byref(balance), 3)
+    assert np.allclose(balance.share[0][:3], 1 / 3)
 
 
 def test_shares_stay_within_bounds_and_of_their_number_of_workers(c):
