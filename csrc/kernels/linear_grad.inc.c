@@ -54,8 +54,8 @@ static int is_packed(const fm_step *step, int64_t rows, int64_t span, int64_t ve
     return pays && span >= PACKED_SPAN && vectors > 2 && panel <= PACKED;
 }
 
-/* A gradient on its way: into g, on top of what is there; or, with a mover, into a tile of scratch. Where there are tiles that
- * move the one before, two take turns: the weights of one are moved while the other is added up. */
+/* A gradient on its way: into g, on top of what is there; or, with a mover, into a tile of scratch, if not from registers into
+ * the weights. Where a tile moves the one before, two take turns: the weights of one are moved while the other is added up. */
 struct gradient {
     const fm_op *op;
     const struct mover *mover;
@@ -63,7 +63,7 @@ struct gradient {
     int form;              /* of tiles */
     tile_table *moving;    /* those that move weights, or null */
     struct product product;
-    struct behind behind;
+    struct parameters moved; /* by such a tile */
     struct ahead ahead[3];
     real *tile, *other;
 };
@@ -77,26 +77,45 @@ static void look_at_parameters(struct gradient *s, int64_t at, int64_t rows)
         if (of[m].p) s->ahead[s->product.n_ahead++] = ahead_of((const real *)of[m].p + at, of[m].ld, rows);
 }
 
+/* A tile that moves the weights of the one before, if those are as wide as it takes them. */
+INLINE void tile_moving_behind(struct gradient *s, int64_t i, int64_t j, int64_t rows, int wide, int64_t next)
+{
+    struct product *p = &s->product;
+    const int wide_enough = s->moved.vectors >= 2 && s->moved.vectors <= MOVED_VECTORS;
+    tile_fn *const moving = wide_enough ? (*s->moving)[wide][rows] : 0;
+    p->c = s->tile, p->ldc = tile_ld(wide);
+    p->look = s->far || moving ? look_every(p->k, 1, rows) : 0;
+    if (s->far && moving) p->coming = (const char *)((const real *)s->op->w.p + next);
+    else if (s->far) look_at_parameters(s, next, rows);
+    (moving ? moving : tile_for(s->form, wide, rows))(p);
+    catch_up(&s->moved, s->op);
+    aim_at(&s->moved, s->op, i, j, rows, wide, s->tile);
+    real *swap = s->tile;
+    s->tile = s->other, s->other = swap;
+}
+
 /* The tile of rows i .. i + rows - 1 from column j on, `wide` vectors. next: the first parameter of the tile that follows,
  * which is moved two tiles from here. */
 INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows, int wide, int64_t next)
 {
     struct product *p = &s->product;
-    const int moved_so = s->moving && s->behind.vectors >= 2 && s->behind.vectors <= MOVED_VECTORS;
-    tile_fn *const moving = moved_so ? (*s->moving)[wide][rows] : 0;
+    if (MOVES_BEHIND && s->moving) {
+        tile_moving_behind(s, i, j, rows, wide, next);
+        return;
+    }
+    p->look = s->far ? look_every(p->k, 1, rows) : 0;
+    if (s->far) look_at_parameters(s, next, rows);
+    tile_fn *const moving = s->moving ? (*s->moving)[wide][rows] : 0;
+    if (moving) {
+        aim_at(&s->moved, s->op, i, j, rows, wide, 0);
+        moving(p);
+        return;
+    }
     p->c = s->mover ? s->tile : (real *)s->op->g.p + i * s->op->g.ld + j;
     p->ldc = s->mover ? tile_ld(wide) : s->op->g.ld;
     if (s->go_on) p->init = p->c;
-    if (s->far && moving) p->coming = (const char *)((const real *)s->op->w.p + next);
-    if (s->far && !moving) look_at_parameters(s, next, rows);
-    p->look = s->far || moving ? look_every(p->k, 1, rows) : 0;
-    (moving ? moving : tile_for(s->form, wide, rows))(p);
-    if (s->mover && !s->moving) move(s->mover, s->op, i * s->op->w.ld + j, s->tile, p->ldc, rows, wide);
-    if (!s->moving) return;
-    catch_up(&s->behind, s->op);
-    fall_behind(&s->behind, s->op, i, j, rows, wide, s->tile);
-    real *swap = s->tile;
-    s->tile = s->other, s->other = swap;
+    tile_for(s->form, wide, rows)(p);
+    if (s->mover) move(s->mover, s->op, i * s->op->w.ld + j, s->tile, p->ldc, rows, wide);
 }
 
 /* Vectors of a block of packed panels whose tiles go along the rows of w, and a tile's columns of x stay in the first-level
@@ -123,11 +142,11 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int64_t block = far && packs ? vectors_along_rows(bytes, rows, widest) : 0;
     const int64_t pace = fetch_pace(op, step, grad_tiles_in(span, widest) * parts_of(vectors, widest));
     struct gradient s = {
-        .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .behind.mover = mover,
+        .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .moved.mover = mover,
         .form = form, .moving = moving_tiles_for(op, mover, rows, form),
         .product = {.k = rows, .lda = op->x.ld, .at = at, .ldb = ldy, .init = zeros, .ldi = go_on ? op->g.ld : 0},
     };
-    s.product.ahead = s.ahead, s.product.behind = &s.behind;
+    s.product.ahead = s.ahead, s.product.moved = &s.moved;
 
     for (int64_t v0 = 0, v1; v0 < vectors; v0 = v1) {
         v1 = block ? at_most(vectors, v0 + block) : v0 + panel_vectors(span, vectors - v0);
@@ -147,7 +166,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
             }
         }
     }
-    catch_up(&s.behind, op);
+    if (MOVES_BEHIND) catch_up(&s.moved, op);
 }
 
 /* Few enough columns, and rows to fill vectors with: below, lanes lie along those rows of w instead. */

@@ -46,9 +46,9 @@ struct product {
     int64_t look; /* of k from one look to the next, a multiple of TERMS; 0: never */
     struct ahead *ahead;
     int n_ahead;
-    struct behind *behind; /* those that move: parameters of the tile before */
-    const char *coming;    /* those that move: parameters of the tile after this, or null where they are near */
-    int relu;              /* a common end that costs nothing here */
+    struct parameters *moved; /* by those that move: parameters of the tile before, or their own */
+    const char *coming; /* those that move the tile before: parameters of the tile after this, or null where they are near */
+    int relu;           /* a common end that costs nothing here */
 };
 typedef void tile_fn(const struct product *p);
 
@@ -194,42 +194,65 @@ static inline tile_fn *tile_for(int form, int wide, int64_t rows)
     return tile ? tile : tiles[form == NF ? NN : TN][wide][rows];
 }
 
-/* ---- tiles that move the weights of the tile before --------------------------------------------------------- */
+/* ---- tiles that move weights -------------------------------------------------------------------------------- */
 
-/* By the rules most used. A row of the tile makes a look, and a look moves a row. */
-#define MOVING_TERMS 64 /* fewer are over before it pays */
+/* By the rules most used. With thirty-two registers, the weights of the tile before, whose gradient is in scratch: a row of
+ * the tile makes a look, and a look moves a row. Of sixteen the sums leave too few for that: such a tile moves its own weights
+ * at its end, where they are in registers. */
+#define MOVES_BEHIND (FM_BYTES == 64)
+#define MOVING_TERMS (MOVES_BEHIND ? 64 : 1) /* fewer are over before it pays */
 
-#define BEHIND                                                                                                         \
-    struct behind behind = *p->behind; /* a copy that no store can reach: it stays in registers */                     \
+#if MOVES_BEHIND
+#define MOVE_BEFORE                                                                                                    \
+    struct parameters behind = *p->moved; /* a copy that no store can reach: it stays in registers */                  \
     const char *coming = p->coming;
-#define LOOK_BEHIND(nv, kind, momentum)                                                                                \
+#define MOVE_LOOK(kind, momentum, nv)                                                                                  \
     coming = look_at_coming(coming, &behind, kind, momentum, nv * FM_BYTES);                                           \
     move_behind(&behind, kind, momentum);
-#define MOVING_TILE(rule, kind, momentum, rows, nv)                                                                    \
-    TILE(tn_##rule, rows, nv, TN_ROWS, , a[r], TN_NEXT, BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;) \
-    TILE(ti_##rule, rows, nv, TI_ROWS, TI_AT, a[r], , BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;)   \
-    TILE(tf_##rule, rows, nv, TN_ROWS, TF_AT, a[r], TN_NEXT, BEHIND, LOOK_BEHIND(nv, kind, momentum), *p->behind = behind;)
-#define MOVING_BY_SGD(form, rows, nv)                                                                                  \
-    MOVING_TILE(sgd, FM_OPT_sgd, 0, rows, nv)                                                                          \
-    MOVING_TILE(momentum, FM_OPT_sgd, 1, rows, nv)
-#define MOVING_BY_ADAM(form, rows, nv) MOVING_TILE(adam, FM_OPT_adam, 0, rows, nv)
-EACH_OF_SEVERAL(MOVING_BY_SGD, )
-#if FM_BYTES == 64 /* of sixteen registers the sums leave too few: each look would put them aside and fetch them back */
-EACH_OF_SEVERAL(MOVING_BY_ADAM, )
-#define EACH_BY_ADAM EACH_OF_SEVERAL
+#define MOVE_AFTER(kind, momentum, rows, nv) *p->moved = behind;
 #else
-#define EACH_BY_ADAM(AS, form)
+#define MOVE_BEFORE
+#define MOVE_LOOK(kind, momentum, nv) LOOK_AHEAD(nv, 1)
+#define MOVE_AFTER(kind, momentum, rows, nv)                                                                           \
+    struct mover mover = *p->moved->mover;                                                                             \
+    mover.nesterov = 0;                                                                                                \
+    if (mover.stream) MOVE_SUMS(kind, momentum, rows, nv, vf_stream)                                                   \
+    else MOVE_SUMS(kind, momentum, rows, nv, vf_store)                                                                 \
+    return;
+#define MOVE_SUMS(kind, momentum, rows, nv, STORE)                                                                     \
+    {                                                                                                                  \
+        real *w = p->moved->w, *s1 = p->moved->s1, *s2 = p->moved->s2;                                                 \
+        const int64_t ld = p->moved->ld;                                                                               \
+        UNROLL for (int r = 0; r < rows; r++) {                                                                        \
+            UNROLL for (int c = 0; c < nv * LANES; c += LANES)                                                         \
+                STORE(w + c, moved(&mover, kind, momentum, 1, vf_load(w + c), acc[r][c / LANES], s1 + c, s2 + c));     \
+            w += ld, s1 += ld;                                                                                         \
+            if (kind == FM_OPT_adam) s2 += ld;                                                                         \
+        }                                                                                                              \
+    }
 #endif
+#define MOVING_TILE(rule, kind, momentum, rows, nv)                                                                    \
+    TILE(tn_##rule, rows, nv, TN_ROWS, , a[r], TN_NEXT, MOVE_BEFORE, MOVE_LOOK(kind, momentum, nv),                    \
+         MOVE_AFTER(kind, momentum, rows, nv))                                                                         \
+    TILE(ti_##rule, rows, nv, TI_ROWS, TI_AT, a[r], , MOVE_BEFORE, MOVE_LOOK(kind, momentum, nv),                      \
+         MOVE_AFTER(kind, momentum, rows, nv))                                                                         \
+    TILE(tf_##rule, rows, nv, TN_ROWS, TF_AT, a[r], TN_NEXT, MOVE_BEFORE, MOVE_LOOK(kind, momentum, nv),               \
+         MOVE_AFTER(kind, momentum, rows, nv))
+#define MOVING(form, rows, nv)                                                                                         \
+    MOVING_TILE(sgd, FM_OPT_sgd, 0, rows, nv)                                                                          \
+    MOVING_TILE(momentum, FM_OPT_sgd, 1, rows, nv)                                                                     \
+    MOVING_TILE(adam, FM_OPT_adam, 0, rows, nv)
+EACH_OF_SEVERAL(MOVING, )
 
 #define BY_RULE(form)                                                                                                  \
-    {{EACH_OF_SEVERAL(BY_SIZE, form##_sgd)}, {EACH_OF_SEVERAL(BY_SIZE, form##_momentum)}, {EACH_BY_ADAM(BY_SIZE, form##_adam)}}
+    {{EACH_OF_SEVERAL(BY_SIZE, form##_sgd)}, {EACH_OF_SEVERAL(BY_SIZE, form##_momentum)}, {EACH_OF_SEVERAL(BY_SIZE, form##_adam)}}
 static tile_table moving_tiles[5][3] = {[TN] = BY_RULE(tn), [TI] = BY_RULE(ti), [TF] = BY_RULE(tf)};
 
 /* Null where there are none. k: terms of each sum. */
 static tile_table *moving_tiles_for(const fm_op *op, const struct mover *mover, int64_t k, int form)
 {
-    if (!mover || !mover->plain || mover->nesterov || (mover->stream && !MOVED_PAST) || k < MOVING_TERMS) return 0;
-    if (op->kind == FM_OPT_adam) return FM_BYTES == 64 ? &moving_tiles[form][2] : 0;
+    if (!mover || !mover->plain || mover->nesterov || k < MOVING_TERMS) return 0;
+    if (op->kind == FM_OPT_adam) return &moving_tiles[form][2];
     return op->kind == FM_OPT_sgd ? &moving_tiles[form][op->s1.p != 0] : 0;
 }
 

@@ -37,23 +37,22 @@ INLINE void look_ahead(struct ahead *ahead, int n_ahead, int bytes, int take)
 
 /* ---- behind: parameters of the tile before ------------------------------------------------------------------ */
 
-/* Their gradient is complete, and lies in scratch. */
-struct behind {
+/* Those that a tile's sums are the gradient of. */
+struct parameters {
     const struct mover *mover;
     real *w, *s1, *s2; /* the next row to be moved, and its states */
     int64_t ld;        /* elements from one to the next */
-    const real *g;     /* its gradient; the others' follow at that of the widest that are moved this way */
+    const real *g;     /* its gradient, complete, in scratch; the others' follow at that of the widest that are moved this way */
     int64_t rows;      /* left */
     int vectors;       /* of each row */
 };
 
-#define MOVED_PAST (FM_BYTES == 64) /* also past the caches: narrower vectors leave no register for it */
 #define MOVED_VECTORS (FM_BYTES == 64 ? 3 : 2) /* at most, of a tile whose weights the next one moves; at least two */
 
 static inline int64_t tile_ld(int64_t wide) { return (wide == 2 ? MOVED_VECTORS : wide) * LANES; }
 
 /* Rows i .. i + rows - 1 of the weights, from column j on. */
-static inline void fall_behind(struct behind *b, const fm_op *op, int64_t i, int64_t j, int64_t rows, int vectors, const real *g)
+static inline void aim_at(struct parameters *b, const fm_op *op, int64_t i, int64_t j, int64_t rows, int vectors, const real *g)
 {
     const int64_t at = i * op->w.ld + j;
     b->w = (real *)op->w.p + at, b->ld = op->w.ld;
@@ -62,14 +61,14 @@ static inline void fall_behind(struct behind *b, const fm_op *op, int64_t i, int
 }
 
 /* One row of two or three vectors, if there is one left; with a constant rule. */
-INLINE void move_behind(struct behind *b, int kind, int momentum)
+INLINE void move_behind(struct parameters *b, int kind, int momentum)
 {
     const int third = 2 * LANES;
     const struct mover *at = b->mover;
     if (b->rows <= 0) return;
     ONE_REGISTER(at) /* the sums need those that its constants would be kept in */
     struct mover mover = *at;
-    mover.nesterov = 0, mover.stream &= MOVED_PAST; /* their branches would be in the way */
+    mover.nesterov = 0; /* its branch would be in the way */
     move_as(&mover, kind, momentum, 1, b->w, b->s1, b->s2, 0, b->g, 0, 1, 2);
     if (b->vectors > 2) move_as(&mover, kind, momentum, 1, b->w + third, b->s1 + third, b->s2 + third, 0, b->g + third, 0, 1, 1);
     b->w += b->ld, b->s1 += b->ld, b->g += MOVED_VECTORS * LANES, b->rows--;
@@ -77,7 +76,7 @@ INLINE void move_behind(struct behind *b, int kind, int momentum)
 }
 
 /* Asks for a row of the parameters of the tile to come, laid out as those behind; null: they are near. */
-INLINE const char *look_at_coming(const char *coming, const struct behind *b, int kind, int momentum, int bytes)
+INLINE const char *look_at_coming(const char *coming, const struct parameters *b, int kind, int momentum, int bytes)
 {
     if (!coming) return 0;
     const int64_t to_s1 = (char *)b->s1 - (char *)b->w, to_s2 = (char *)b->s2 - (char *)b->w;
@@ -91,7 +90,7 @@ INLINE const char *look_at_coming(const char *coming, const struct behind *b, in
 }
 
 /* All that are left. */
-static inline void catch_up(struct behind *b, const fm_op *op)
+static inline void catch_up(struct parameters *b, const fm_op *op)
 {
     if (b->rows) move(b->mover, op, b->w - (real *)op->w.p, b->g, tile_ld(b->vectors), b->rows, b->vectors);
     b->rows = 0;
