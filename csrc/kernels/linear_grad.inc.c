@@ -8,8 +8,10 @@
 #define PACKED_LEAST (8 << 10) /* bytes of a panel of dy */
 #define WALKED (2 << 20) /* bytes of weights, above which it pays to walk through them in order */
 #define NEAR_PANEL (32 << 10) /* bytes of a panel of dy that stays in the first-level cache */
+#define NEAR_COLUMNS (FM_BYTES == 64 ? 0 : 16 << 10) /* bytes of columns of x that stay there beside a panel of dy */
+#define LEAST_TILES 4    /* of so many columns of x: fewer save less than reading the panel of dy again costs */
 #define NARROW 4         /* times as many lanes as columns: not worth a vector across */
-#define RUN_ROWS (FM_BYTES == 64 ? 128 : 256) /* of the batch: a tile's columns of x and a panel of dy stay in the first-level cache */
+#define RUN_ROWS (FM_BYTES == 64 ? 128 : 256) /* of the batch: a tile's columns of x and a panel of dy stay in that cache */
 #define LONG_ROWS 256    /* of the batch, above which it goes in runs */
 #define LONG_RUN 1024    /* both, where the second-level cache is as good */
 #define PART_OF_ROWS 128 /* weights whose gradient a long batch adds up at a time */
@@ -59,7 +61,11 @@ static int is_packed(const fm_step *step, int64_t rows, int64_t span, int64_t ve
 struct gradient {
     const fm_op *op;
     const struct mover *mover;
+    const real *x;         /* the first row of the batch */
+    int64_t ld;            /* of where it goes: g, or the weights */
     int go_on, far;        /* add to g; the parameters come from afar */
+    fm_fetch *coming;      /* rows of the next batch */
+    int64_t pace;          /* lines of those for each tile */
     int form;              /* of tiles */
     tile_table *moving;    /* those that move weights, or null */
     struct product product;
@@ -118,51 +124,67 @@ INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows
     if (s->mover) move(s->mover, s->op, i * s->op->w.ld + j, s->tile, p->ldc, rows, wide);
 }
 
-/* Vectors of a block of packed panels whose tiles go along the rows of w, and a tile's columns of x stay in the first-level
- * cache: where a panel of dy does not, or where there are many weights. Else 0. */
-static int64_t vectors_along_rows(int64_t bytes, int64_t rows, int widest)
+/* The tiles of a panel, one below the other. next: the first parameter of what follows. */
+static void down_panel(struct gradient *s, int64_t begin, int64_t end, int64_t v, int wide, int64_t next)
 {
-    const int pays = bytes > WALKED || rows * widest * FM_BYTES > NEAR_PANEL;
-    return pays ? PACKED / rows / (widest * LANES) * widest : 0;
+    for (int64_t i = begin, left = grad_tiles_in(end - begin, wide), m; i < end; i += m, left--) {
+        m = (end - i) / left; /* later ones are taller, and have a look for every row of the one before */
+        s->product.a = s->x + i, s->product.skip = i;
+        fm_fetch_some(s->coming, s->pace);
+        gradient_tile(s, i, v * LANES, m, wide, i + m < end ? (i + m) * s->ld + v * LANES : next);
+    }
 }
 
-/* Tiles go down a panel, whose dy stays in the first-level cache; or else, where the weights are far, along their rows. */
+/* So many vectors of dy (0: one panel at a time) by so many rows of w. */
+struct block {
+    int64_t vectors, rows;
+};
+
+/* Where the weights are many, or a panel of dy does not stay in the first-level cache, a block is one tile high, and those follow
+ * one another along the rows of w. Else it is as high as a panel of dy leaves room in that cache for columns of x, which then
+ * come from further away once and not for every panel; but three vectors of 64 bytes leave none. */
+static struct block block_of(int64_t bytes, int64_t rows, int64_t span, int64_t vectors, int far, int packs)
+{
+    const int widest = panel_vectors(span, vectors), tile = tile_rows[widest];
+    const int64_t packed = packs ? PACKED / rows / (widest * LANES) * widest : vectors;
+    if (far && packs && (bytes > WALKED || rows * widest * FM_BYTES > NEAR_PANEL)) return (struct block){packed, tile};
+    const int64_t tiles = NEAR_COLUMNS / (rows * tile * (int64_t)sizeof(real));
+    return tiles >= LEAST_TILES ? (struct block){packed, tiles * tile} : (struct block){0, span};
+}
+
+/* Block by block: the weights below one another first, then those beside them, whose dy is packed anew. */
 static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
                             const struct mover *mover)
 {
     const int64_t span = end - begin, vectors = vectors_of(op->n_out), ldy = op->dy.ld;
-    const real *x = (const real *)op->x.p + first * op->x.ld, *dy = (const real *)op->dy.p + first * ldy;
+    const real *dy = (const real *)op->dy.p + first * ldy, *const *at = rows_in_place(op, step, first);
     const int go_on = !mover && (first || op->accumulate), packs = is_packed(step, rows, span, vectors);
     const int64_t ld = mover ? op->w.ld : op->g.ld, bytes = mover ? weight_bytes(op) : span * ld * (int64_t)sizeof(real);
-    const int far = bytes > (mover && is_shared(op, begin, end) ? SHARED : NEAR);
-    const real *const *at = rows_in_place(op, step, first);
+    const int far = bytes > (mover && is_shared(op, begin, end) ? SHARED : NEAR), widest = panel_vectors(span, vectors);
     const int form = at ? TI : op->x.ld * (int64_t)sizeof(real) < GUESSED ? TN : TF;
+    const struct block block = block_of(bytes, rows, span, vectors, far, packs);
     real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
-    const int widest = panel_vectors(span, vectors);
-    const int64_t block = far && packs ? vectors_along_rows(bytes, rows, widest) : 0;
-    const int64_t pace = fetch_pace(op, step, grad_tiles_in(span, widest) * parts_of(vectors, widest));
     struct gradient s = {
-        .op = op, .mover = mover, .go_on = go_on, .far = far, .tile = scratch[0], .other = scratch[1], .moved.mover = mover,
-        .form = form, .moving = moving_tiles_for(op, mover, rows, form),
+        .op = op, .mover = mover, .x = (const real *)op->x.p + first * op->x.ld, .ld = ld, .go_on = go_on, .far = far,
+        .coming = step->coming, .pace = fetch_pace(op, step, grad_tiles_in(span, widest) * parts_of(vectors, widest)),
+        .form = form, .moving = moving_tiles_for(op, mover, rows, form), .moved.mover = mover,
         .product = {.k = rows, .lda = op->x.ld, .at = at, .ldb = ldy, .init = zeros, .ldi = go_on ? op->g.ld : 0},
+        .tile = scratch[0], .other = scratch[1],
     };
     s.product.ahead = s.ahead, s.product.moved = &s.moved;
 
     for (int64_t v0 = 0, v1; v0 < vectors; v0 = v1) {
-        v1 = block ? at_most(vectors, v0 + block) : v0 + panel_vectors(span, vectors - v0);
+        v1 = block.vectors ? at_most(vectors, v0 + block.vectors) : v0 + panel_vectors(span, vectors - v0);
         if (packs) pack_panels(dy + v0 * LANES, ldy, rows, span, v1 - v0, packed);
-        for (int64_t i = begin, left = grad_tiles_in(span, panel_vectors(span, v1 - v0)), m; i < end; i += m, left--) {
-            m = (end - i) / left; /* later ones are taller, and have a look for every row of the one before */
+        for (int64_t i = begin, low; i < end; i = low) {
             const real *b = packed;
-            s.product.a = x + i, s.product.skip = i;
-            for (int64_t v = v0; v < v1;) {
-                const int wide = panel_vectors(span, v1 - v), width = wide * LANES;
-                fm_fetch_some(step->coming, pace);
+            low = at_most(end, i + block.rows);
+            for (int64_t v = v0, wide; v < v1; v += wide) {
+                wide = panel_vectors(span, v1 - v);
                 s.product.b = packs ? b : dy + v * LANES;
-                if (packs) s.product.ldb = width;
-                const int64_t follows = v + wide, down = follows < v1 || i + m == end ? i : i + m;
-                gradient_tile(&s, i, v * LANES, m, wide, down * ld + (follows < v1 ? follows : v0) * LANES);
-                b += rows * width, v = follows;
+                if (packs) s.product.ldb = wide * LANES, b += rows * wide * LANES;
+                const int64_t beside = v + wide < v1, row = beside ? i : low < end ? low : begin;
+                down_panel(&s, i, low, v, (int)wide, row * ld + (beside || low == end ? v + wide : v0) * LANES);
             }
         }
     }
