@@ -165,6 +165,7 @@ typedef struct fm_kernels {
     const char *target;
     fm_kernel *run[FM_N_OPCODES];
     int (*all_finite)(const void *x, int64_t n); /* n numbers of this type, aligned or not */
+    int tile_rows; /* of the batch, which a product takes at a time */
 } fm_kernels;
 
 enum fm_barriers {

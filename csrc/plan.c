@@ -9,7 +9,6 @@
 #include <math.h>
 
 #define SERIAL_STEP 4e5 /* floating-point operations of a step: ~10 us on one core, below which a barrier costs more */
-#define PART_ROWS 8     /* of the batch: a tile or two, so that the second worker need not wait long */
 #define SERIAL_RUN 4e6  /* of a run: ~100 us, below which starting a worker costs more */
 
 struct job {
@@ -131,13 +130,16 @@ static void run_rows(const struct worker *w, const fm_step *step, int first, int
     }
 }
 
-/* A sum over all inputs, of which two workers each have half: the first hands its rows over block by block, the second goes
- * on from there. So neither reads weights that the other moves, and both are busy but for the first and the last block. */
+/* A sum over all inputs, of which two workers each have half: the first hands its rows over tile by tile, the second goes
+ * on from there. So neither reads weights that the other moves, and both are busy but for the first and the last tile. */
 static void run_part(const struct worker *w, const fm_step *step, int i)
 {
-    for (int64_t r = 0; r < step->rows; r += PART_ROWS) {
+    const fm_kernels *kernels = w->plan->kernels;
+    int64_t left = (step->rows + kernels->tile_rows - 1) / kernels->tile_rows;
+    for (int64_t r = 0, end; r < step->rows; r = end, left--) {
+        end = r + (step->rows - r) / left;
         if (w->me) fm_take_over(w->team, step->coming);
-        w->plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, r, r + PART_ROWS < step->rows ? r + PART_ROWS : step->rows);
+        kernels->run[w->ops[i].opcode](&w->ops[i], step, r, end);
         if (!w->me) fm_hand_over(w->team);
     }
 }

@@ -16,13 +16,17 @@
  * latency, few enough to stay in registers, as the addresses of the rows must too. Without fused instructions the product
  * needs a register. */
 #if FM_BYTES == 64
-static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, 10, 8, 6, 0, 0, 0, 1};
+#define MAIN_TILE_ROWS 8 /* of the panels that most columns are in */
+static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, 10, MAIN_TILE_ROWS, 6, 0, 0, 0, 1};
 #elif FM_BYTES == 32
-static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, 6, 0, 3, 0, 0, 0, 1};
+#define MAIN_TILE_ROWS 6
+static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, MAIN_TILE_ROWS, 0, 3, 0, 0, 0, 1};
 #elif defined(__aarch64__)
-static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, 8, 0, 4, 0, 0, 0, 1};
+#define MAIN_TILE_ROWS 8
+static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, MAIN_TILE_ROWS, 0, 4, 0, 0, 0, 1};
 #else
-static const int tile_rows[PANEL_VECTORS + 1] = {0, 8, 4, 0, 2, 0, 0, 0, 1};
+#define MAIN_TILE_ROWS 4
+static const int tile_rows[PANEL_VECTORS + 1] = {0, 8, MAIN_TILE_ROWS, 0, 2, 0, 0, 0, 1};
 #endif
 /* tn and ti of a single vector: their rows are columns of x, side by side, and need but one address. */
 #define TALLEST_ALONE (FM_BYTES == 64 ? 24 : tile_rows[1])
