@@ -18,11 +18,13 @@ LAYERS = [
     (700, 9, 18),  # more rows than a run of the batch
     (300, 150, 300),  # and weights in several parts each way
     (1100, 9, 18),  # the same two where runs are long: on AMD's CPUs
-    (1100, 150, 300),
+    (1100, 604, 300),  # and what is left of a run has its columns of x copied
     (40, 530, 530),  # a gradient too large for the second-level cache
     (64, 100, 100),  # rows that fill vectors: linear_back goes by rows of the batch
     (64, 700, 600),  # that in several runs each way, and weights too large for the second-level cache
     (200, 500, 300),  # such weights, and panels of dy too large for the first-level cache: tiles go along the rows
+    (64, 604, 300),  # columns of x that are copied for many panels of dy, the last block narrower than a vector
+    (170, 90, 600),  # blocks of such columns, and more of dy than is packed at once
     (9, 700, 600),  # such weights, and linear_back by columns
     (33, 100, 1),  # few columns: the gradient of the weights with lanes along their rows
     (130, 257, 2),

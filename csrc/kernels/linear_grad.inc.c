@@ -9,7 +9,10 @@
 #define WALKED (2 << 20) /* bytes of weights, above which it pays to walk through them in order */
 #define NEAR_PANEL (32 << 10) /* bytes of a panel of dy that stays in the first-level cache */
 #define NEAR_COLUMNS (FM_BYTES == 64 ? 0 : 16 << 10) /* bytes of columns of x that stay there beside a panel of dy */
+#define COPIED (2 * NEAR_COLUMNS / (int)sizeof(real) + 1) /* of them, in whole vectors */
 #define LEAST_TILES 4    /* of so many columns of x: fewer save less than reading the panel of dy again costs */
+#define COPIED_LEAST 4   /* panels that read them, from which a copy pays of rows that lie anywhere, each on a page of its own */
+#define COPIED_APART 16  /* and of rows that are far apart */
 #define NARROW 4         /* times as many lanes as columns: not worth a vector across */
 #define RUN_ROWS (FM_BYTES == 64 ? 128 : 256) /* of the batch: a tile's columns of x and a panel of dy stay in that cache */
 #define LONG_ROWS 256    /* of the batch, above which it goes in runs */
@@ -135,21 +138,36 @@ static void down_panel(struct gradient *s, int64_t begin, int64_t end, int64_t v
     }
 }
 
-/* So many vectors of dy (0: one panel at a time) by so many rows of w. */
+/* So many vectors of dy (0: one panel at a time) by so many rows of w; and whether their columns of x are copied together. */
 struct block {
     int64_t vectors, rows;
+    int copied;
 };
 
 /* Where the weights are many, or a panel of dy does not stay in the first-level cache, a block is one tile high, and those follow
  * one another along the rows of w. Else it is as high as a panel of dy leaves room in that cache for columns of x, which then
  * come from further away once and not for every panel; but three vectors of 64 bytes leave none. */
-static struct block block_of(int64_t bytes, int64_t rows, int64_t span, int64_t vectors, int far, int packs)
+static struct block block_of(int64_t bytes, int64_t rows, int64_t span, int64_t vectors, int far, int packs, int form)
 {
     const int widest = panel_vectors(span, vectors), tile = tile_rows[widest];
     const int64_t packed = packs ? PACKED / rows / (widest * LANES) * widest : vectors;
-    if (far && packs && (bytes > WALKED || rows * widest * FM_BYTES > NEAR_PANEL)) return (struct block){packed, tile};
-    const int64_t tiles = NEAR_COLUMNS / (rows * tile * (int64_t)sizeof(real));
-    return tiles >= LEAST_TILES ? (struct block){packed, tiles * tile} : (struct block){0, span};
+    if (far && packs && (bytes > WALKED || rows * widest * FM_BYTES > NEAR_PANEL)) return (struct block){packed, tile, 0};
+    const int64_t tiles = NEAR_COLUMNS / (rows * tile * (int64_t)sizeof(real)), panels = at_most(packed, vectors) / widest;
+    if (tiles < LEAST_TILES) return (struct block){0, span, 0};
+    return (struct block){packed, tiles * tile, form == TI ? panels >= COPIED_LEAST : form == TF && panels >= COPIED_APART};
+}
+
+/* t[rows, width] = columns i .. i + width - 1 of x. */
+static void copy_columns(const fm_op *op, const real *const *at, int64_t first, int64_t rows, int64_t i, int64_t width, real *t,
+                         int64_t ldt)
+{
+    for (int64_t r = 0; r < rows; r++, t += ldt) {
+        const real *x = (at ? at[r] : (const real *)op->x.p + (first + r) * op->x.ld) + i;
+        for (int64_t c = 0; c + LANES <= width; c += LANES) vf_store(t + c, vf_load(x + c));
+        if (width >= LANES) vf_store(t + width - LANES, vf_load(x + width - LANES));
+        else
+            for (int64_t c = 0; c < width; c++) t[c] = x[c];
+    }
 }
 
 /* Block by block: the weights below one another first, then those beside them, whose dy is packed anew. */
@@ -161,14 +179,17 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     const int go_on = !mover && (first || op->accumulate), packs = is_packed(step, rows, span, vectors);
     const int64_t ld = mover ? op->w.ld : op->g.ld, bytes = mover ? weight_bytes(op) : span * ld * (int64_t)sizeof(real);
     const int far = bytes > (mover && is_shared(op, begin, end) ? SHARED : NEAR), widest = panel_vectors(span, vectors);
-    const int form = at ? TI : op->x.ld * (int64_t)sizeof(real) < GUESSED ? TN : TF;
-    const struct block block = block_of(bytes, rows, span, vectors, far, packs);
+    const int as_it_lies = at ? TI : op->x.ld * (int64_t)sizeof(real) < GUESSED ? TN : TF;
+    const struct block block = block_of(bytes, rows, span, vectors, far, packs, as_it_lies);
+    const int form = block.copied ? TN : as_it_lies;
+    const int64_t ldx = block.copied ? vectors_of(block.rows) * LANES : op->x.ld;
     real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
+    real columns[COPIED] __attribute__((aligned(64)));
     struct gradient s = {
         .op = op, .mover = mover, .x = (const real *)op->x.p + first * op->x.ld, .ld = ld, .go_on = go_on, .far = far,
         .coming = step->coming, .pace = fetch_pace(op, step, grad_tiles_in(span, widest) * parts_of(vectors, widest)),
         .form = form, .moving = moving_tiles_for(op, mover, rows, form), .moved.mover = mover,
-        .product = {.k = rows, .lda = op->x.ld, .at = at, .ldb = ldy, .init = zeros, .ldi = go_on ? op->g.ld : 0},
+        .product = {.k = rows, .lda = ldx, .at = at, .ldb = ldy, .init = zeros, .ldi = go_on ? op->g.ld : 0},
         .tile = scratch[0], .other = scratch[1],
     };
     s.product.ahead = s.ahead, s.product.moved = &s.moved;
@@ -179,6 +200,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
         for (int64_t i = begin, low; i < end; i = low) {
             const real *b = packed;
             low = at_most(end, i + block.rows);
+            if (block.copied) copy_columns(op, at, first, rows, i, low - i, columns, ldx), s.x = columns - i;
             for (int64_t v = v0, wide; v < v1; v += wide) {
                 wide = panel_vectors(span, v1 - v);
                 s.product.b = packs ? b : dy + v * LANES;
