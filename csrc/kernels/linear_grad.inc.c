@@ -241,8 +241,8 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
             for (int64_t c = 0; c < width; c++)
                 for (int64_t j = 0; j < n; j++) across[j * width + c] = c >= from && c < to ? g[c * ldg + j] : 0;
         const struct product p = {
-            .k = rows, .a = (const real *)op->dy.p + first * op->dy.ld, .lda = op->dy.ld, .b = (const real *)op->x.p + first * ldx + i,
-            .ldb = ldx, .c = across, .ldc = width, .init = go_on ? across : zeros, .ldi = go_on ? width : 0,
+            .k = rows, .a = (const real *)op->dy.p + first * op->dy.ld, .lda = op->dy.ld,
+            .b = (const real *)op->x.p + first * ldx + i, .ldb = ldx, .c = across, .ldc = width, .init = go_on ? across : zeros, .ldi = go_on ? width : 0,
         };
         tiles[TN][wide][n](&p);
         for (int64_t c = from; c < to; c++)
