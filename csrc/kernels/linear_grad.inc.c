@@ -86,7 +86,8 @@ static void look_at_parameters(struct gradient *s, int64_t at, int64_t rows)
         if (of[m].p) s->ahead[s->product.n_ahead++] = ahead_of((const real *)of[m].p + at, of[m].ld, rows);
 }
 
-/* A tile that moves the weights of the one before, if those are as wide as it takes them. */
+/* A tile that moves the weights of the one before, if those are as wide as it takes them; those at `next` are moved two tiles
+ * from here. */
 INLINE void tile_moving_behind(struct gradient *s, int64_t i, int64_t j, int64_t rows, int wide, int64_t next)
 {
     struct product *p = &s->product;
@@ -103,8 +104,7 @@ INLINE void tile_moving_behind(struct gradient *s, int64_t i, int64_t j, int64_t
     s->tile = s->other, s->other = swap;
 }
 
-/* The tile of rows i .. i + rows - 1 from column j on, `wide` vectors. next: the first parameter of the tile that follows,
- * which is moved two tiles from here. */
+/* The tile of rows i .. i + rows - 1 from column j on, `wide` vectors. next: the first parameter of the tile that follows. */
 INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows, int wide, int64_t next)
 {
     struct product *p = &s->product;
@@ -242,7 +242,8 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
                 for (int64_t j = 0; j < n; j++) across[j * width + c] = c >= from && c < to ? g[c * ldg + j] : 0;
         const struct product p = {
             .k = rows, .a = (const real *)op->dy.p + first * op->dy.ld, .lda = op->dy.ld,
-            .b = (const real *)op->x.p + first * ldx + i, .ldb = ldx, .c = across, .ldc = width, .init = go_on ? across : zeros, .ldi = go_on ? width : 0,
+            .b = (const real *)op->x.p + first * ldx + i, .ldb = ldx, .c = across,
+            .ldc = width, .init = go_on ? across : zeros, .ldi = go_on ? width : 0,
         };
         tiles[TN][wide][n](&p);
         for (int64_t c = from; c < to; c++)
