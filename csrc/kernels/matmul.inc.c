@@ -59,31 +59,55 @@ typedef void tile_fn(const struct product *p);
 #define EACH_ACC(rows, nv)                                                                                             \
     UNROLL for (int r = 0; r < rows; r++)                                                                              \
         UNROLL for (int v = 0; v < nv; v++)
-/* One term of every sum. */
-#define TERM(rows, nv, AT, A, NEXT)                                                                                    \
+
+/* One term of every sum. Where the second of two terms lies is part of the address in its instructions: left to itself, GCC
+ * moves a pointer, or one for each row. */
+#define TERM(rows, nv, AT, A, t)                                                                                       \
+    {                                                                                                                  \
+        AT(nv, t)                                                                                                      \
+        if (nv > rows) TERM_BY_VECTORS(rows, nv, A, t)                                                                 \
+        else TERM_BY_ROWS(rows, nv, A, t)                                                                              \
+    }
+#define B_AT(t, v) ({ ONE_REGISTER(step) (const real *)(b + b_waits * t * step) + v * LANES; })
+#define TERM_BY_ROWS(rows, nv, A, t)                                                                                   \
     {                                                                                                                  \
         vf bv[nv];                                                                                                     \
-        AT                                                                                                             \
-        UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load((const real *)b + v * LANES);                              \
+        UNROLL for (int v = 0; v < nv; v++) bv[v] = vf_load(B_AT(t, v));                                               \
         UNROLL for (int r = 0; r < rows; r++) {                                                                        \
-            if (nv == 1) vf_accumulate_of(&acc[r][0], &A, bv[0]);                                                      \
+            if (nv == 1) vf_accumulate_of(&acc[r][0], A(t), bv[0]);                                                    \
+            else if (nv == 2) vf_accumulate_two(acc[r], A(t), bv);                                                     \
             else {                                                                                                     \
-                const vf ar = vf_set1(A);                                                                              \
+                const vf ar = vf_set1(*A(t));                                                                          \
                 UNROLL for (int v = 0; v < nv; v++) vf_accumulate(&acc[r][v], ar, bv[v]);                              \
             }                                                                                                          \
         }                                                                                                              \
-        i++, b += step;                                                                                                \
-        ONE_REGISTER(b)                                                                                                \
-        NEXT                                                                                                           \
     }
+#define TERM_BY_VECTORS(rows, nv, A, t)                                                                                \
+    {                                                                                                                  \
+        vf ar[rows];                                                                                                   \
+        UNROLL for (int r = 0; r < rows; r++) ar[r] = vf_set1(*A(t));                                                  \
+        UNROLL for (int v = 0; v < nv; v++) {                                                                          \
+            if (rows == 1) vf_accumulate_by(&acc[0][v], ar[0], B_AT(t, v));                                            \
+            else {                                                                                                     \
+                const vf bv = vf_load(B_AT(t, v));                                                                     \
+                UNROLL for (int r = 0; r < rows; r++) vf_accumulate(&acc[r][v], ar[r], bv);                            \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+#define NEXT_OF_B(terms)                                                                                               \
+    {                                                                                                                  \
+        b += (terms) * step;                                                                                           \
+        ONE_REGISTER(b)                                                                                                \
+    }
+/* i, of k, is in bytes. b_waits: for both terms, where the second has nothing to ask for that lies a row further. */
 #define TILE(form, rows, nv, ROWS, AT, A, NEXT, BEFORE, LOOK, AFTER)                                                   \
     static void tile_##form##_##rows##x##nv(const struct product *p)                                                   \
     {                                                                                                                  \
         vf acc[rows][nv];                                                                                              \
         const char *b = (const char *)p->b;                                                                            \
         int64_t i = 0, step = p->ldb * (int64_t)sizeof(real);                                                          \
-        const int64_t k = p->k, together = k / TERMS * TERMS, ldc = p->ldc;                                            \
-        const int64_t look = nv <= LOOKING_VECTORS && p->look ? p->look : k;                                           \
+        const int64_t one = sizeof(real), k = p->k * one, together = p->k / TERMS * TERMS * one, ldc = p->ldc;         \
+        const int64_t look = nv <= LOOKING_VECTORS && p->look ? p->look * one : k;                                     \
         real *c = p->c;                                                                                                \
         ROWS BEFORE                                                                                                    \
         EACH_ACC(rows, nv) acc[r][v] = vf_load(p->init + r * p->ldi + v * LANES);                                      \
@@ -93,11 +117,18 @@ typedef void tile_fn(const struct product *p);
                 LOOK                                                                                                   \
             }                                                                                                          \
             do {                                                                                                       \
-                TERM(rows, nv, AT, A, NEXT)                                                                            \
-                if (TERMS == 2) TERM(rows, nv, AT, A, NEXT)                                                            \
+                TERM(rows, nv, AT, A, 0)                                                                               \
+                if (TERMS == 2) {                                                                                      \
+                    if (!b_waits) NEXT_OF_B(1)                                                                         \
+                    TERM(rows, nv, AT, A, 1)                                                                           \
+                }                                                                                                      \
+                NEXT_OF_B(b_waits ? TERMS : 1)                                                                         \
+                i += TERMS * one;                                                                                      \
+                ONE_REGISTER(i)                                                                                        \
+                NEXT                                                                                                   \
             } while (i < stop);                                                                                        \
         }                                                                                                              \
-        if (TERMS == 2 && i < k) TERM(rows, nv, AT, A, NEXT)                                                           \
+        if (TERMS == 2 && i < k) TERM(rows, nv, AT, A, 0)                                                              \
         AFTER                                                                                                          \
         if (p->relu) {                                                                                                 \
             EACH_ACC(rows, nv) acc[r][v] = relu(acc[r][v]);                                                            \
@@ -105,18 +136,16 @@ typedef void tile_fn(const struct product *p);
         EACH_ACC(rows, nv) vf_store(c + r * ldc + v * LANES, acc[r][v]);                                               \
     }
 
-/* nn; nf, whose b does not stay in the first-level cache: its rows are a stride apart, and come late even from the second. One
- * row reads every line of b once, as fast as it comes; narrower vectors have no time left to ask for it. */
-#define ROWS_AHEAD 12
+#define NONE(...)
+/* nn; nf, whose b does not stay in the first-level cache: its rows are a stride apart, and come late even from the second. */
 #define LINES_AHEAD 8 /* a factor that addresses can have */
-#define NN_ROWS(rows)                                                                                                  \
-    const real *row[rows];                                                                                             \
-    UNROLL for (int r = 0; r < rows; r++) row[r] = p->at ? p->at[r] + p->skip : p->a + r * p->lda;
-#define NN_AT(nv)                                                                                                      \
-    if (nv == PANEL_VECTORS && FM_BYTES == LINE) {                                                                     \
-        UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(b + ROWS_AHEAD * step + v * FM_BYTES);                  \
-    }
-#define NF_AT(nv)                                                                                                      \
+#define ROWS_OF_X(rows)                                                                                                \
+    const char *row[rows];                                                                                             \
+    UNROLL for (int r = 0; r < rows; r++) row[r] = (const char *)(p->at ? p->at[r] + p->skip : p->a + r * p->lda);
+#define NN_ROWS(rows) ROWS_OF_X(rows) enum { b_waits = 1 };
+#define NF_ROWS(rows) ROWS_OF_X(rows) enum { b_waits = 0 };
+#define NN_A(t) ((const real *)(row[r] + i) + t)
+#define NF_AT(nv, t)                                                                                                   \
     UNROLL for (int l = 0; l < nv * FM_BYTES; l += LINE) {                                                             \
         ONE_REGISTER(step)                                                                                             \
         __builtin_prefetch(b + LINES_AHEAD * step + l);                                                                \
@@ -124,33 +153,48 @@ typedef void tile_fn(const struct product *p);
 /* tn; tf, whose rows of x are so far apart that the processor does not guess the next; ti, whose rows lie anywhere. */
 #define GUESSED 2048 /* bytes from one row to the next, below which it does */
 #define TN_ROWS                                                                                                        \
-    const real *a = p->a;                                                                                              \
-    const int64_t lda = p->lda;
-#define TN_NEXT a += lda; ONE_REGISTER(a)
-#define TF_AT __builtin_prefetch(a + LINES_AHEAD * lda);
+    const char *a = (const char *)p->a;                                                                                \
+    int64_t lda = p->lda * (int64_t)sizeof(real);                                                                      \
+    enum { b_waits = 1 };
+#define TN_A(t) ({ ONE_REGISTER(lda) (const real *)(a + t * lda) + r; })
+#define TN_NEXT a += TERMS * lda; ONE_REGISTER(a)
+#define TF_AT(nv, t) __builtin_prefetch(a + t * lda + LINES_AHEAD * lda);
 #define TI_ROWS                                                                                                        \
-    const real *const *at = p->at;                                                                                     \
-    const int64_t skip = p->skip;
-#define TI_AT                                                                                                          \
-    __builtin_prefetch(at[i + FM_ROWS_AHEAD] + skip);                                                                  \
-    const real *a = at[i] + skip;                                                                                      \
-    ONE_REGISTER(a)
+    const char *const *at = (const char *const *)p->at;                                                                \
+    int64_t skip = p->skip * (int64_t)sizeof(real);                                                                    \
+    enum { b_waits = 1 };
+#define TI_AT(nv, t)                                                                                                   \
+    const char *a = at[t], *coming = at[t + FM_ROWS_AHEAD];                                                            \
+    ONE_REGISTER(a)                                                                                                    \
+    ONE_REGISTER(coming)                                                                                               \
+    ONE_REGISTER(skip)                                                                                                 \
+    __builtin_prefetch(coming + skip);
+#define TI_A(t) ({ ONE_REGISTER(skip) (const real *)(a + skip) + r; })
+#define TI_NEXT at += TERMS; ONE_REGISTER(at)
 
 /* Those whose results move weights take the lines out of other caches. */
 #define LOOK_AHEAD(nv, take) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, take);
 #define TILES(form, rows, nv)                                                                                          \
-    TILE(nn, rows, nv, NN_ROWS(rows), NN_AT(nv), row[r][i], , , LOOK_AHEAD(nv, 0), )                                   \
-    TILE(tn, rows, nv, TN_ROWS, , a[r], TN_NEXT, , LOOK_AHEAD(nv, 1), )                                                \
-    TILE(ti, rows, nv, TI_ROWS, TI_AT, a[r], , , LOOK_AHEAD(nv, 1), )
+    TILE(nn, rows, nv, NN_ROWS(rows), NONE, NN_A, , , LOOK_AHEAD(nv, 0), )                                             \
+    TILE(tn, rows, nv, TN_ROWS, NONE, TN_A, TN_NEXT, , LOOK_AHEAD(nv, 1), )                                            \
+    TILE(ti, rows, nv, TI_ROWS, TI_AT, TI_A, TI_NEXT, , LOOK_AHEAD(nv, 1), )
 #define FAR_TILES(form, rows, nv)                                                                                      \
-    TILE(nf, rows, nv, NN_ROWS(rows), NF_AT(nv), row[r][i], , , LOOK_AHEAD(nv, 0), )                                   \
-    TILE(tf, rows, nv, TN_ROWS, TF_AT, a[r], TN_NEXT, , LOOK_AHEAD(nv, 1), )
+    TILE(nf, rows, nv, NF_ROWS(rows), NF_AT, NN_A, , , LOOK_AHEAD(nv, 0), )                                            \
+    TILE(tf, rows, nv, TN_ROWS, TF_AT, TN_A, TN_NEXT, , LOOK_AHEAD(nv, 1), )
+#define FAR_LOW_TILES(form, rows, nv) TILE(nf, rows, nv, NF_ROWS(rows), NF_AT, NN_A, , , , )
 
 #define ALONE_TILES(form, rows, nv)                                                                                    \
-    TILE(tn, rows, nv, TN_ROWS, , a[r], TN_NEXT, , LOOK_AHEAD(nv, 1), )                                                \
-    TILE(ti, rows, nv, TI_ROWS, TI_AT, a[r], , , LOOK_AHEAD(nv, 1), )
+    TILE(tn, rows, nv, TN_ROWS, NONE, TN_A, TN_NEXT, , LOOK_AHEAD(nv, 1), )                                            \
+    TILE(ti, rows, nv, TI_ROWS, TI_AT, TI_A, TI_NEXT, , LOOK_AHEAD(nv, 1), )
 
-/* All tiles as AS(form, rows, vectors); and those that there are of panels of several tiles, two or three vectors wide. */
+/* All tiles as AS(form, rows, vectors); those that there are of panels of several tiles, two or three vectors wide; and those
+ * of a few rows alone, which have time to ask for b. */
+#define EACH_LOW_AND_WIDE(AS, form) AS(form, 1, 4) AS(form, 2, 4) AS(form, 1, 8) THREE_BY_FOUR(AS, form)
+#if FM_BYTES > 16 || defined(__aarch64__)
+#define THREE_BY_FOUR(AS, form) AS(form, 3, 4)
+#else
+#define THREE_BY_FOUR(AS, form)
+#endif
 #define LOW(AS, form)                                                                                                  \
     AS(form, 1, 1) AS(form, 2, 1) AS(form, 3, 1) AS(form, 4, 1) AS(form, 5, 1) AS(form, 6, 1) AS(form, 7, 1) AS(form, 8, 1)\
     AS(form, 1, 2) AS(form, 2, 2) AS(form, 3, 2) AS(form, 4, 2) AS(form, 1, 4) AS(form, 2, 4) AS(form, 1, 8)
@@ -182,13 +226,14 @@ typedef void tile_fn(const struct product *p);
 EACH_TILE(TILES, )
 EACH_ALONE(ALONE_TILES, )
 EACH_OF_SEVERAL(FAR_TILES, )
+EACH_LOW_AND_WIDE(FAR_LOW_TILES, )
 
 typedef tile_fn *const tile_table[PANEL_VECTORS + 1][TALLEST_TILE + 1]; /* by vectors and rows; null where there is none */
 #define BY_SIZE(form, rows, nv) [nv][rows] = tile_##form##_##rows##x##nv,
 enum { NN, TN, TI, NF, TF };
 static tile_table tiles[5] = {
     {EACH_TILE(BY_SIZE, nn)}, {EACH_TILE(BY_SIZE, tn) EACH_ALONE(BY_SIZE, tn)}, {EACH_TILE(BY_SIZE, ti) EACH_ALONE(BY_SIZE, ti)},
-    {EACH_OF_SEVERAL(BY_SIZE, nf)}, {EACH_OF_SEVERAL(BY_SIZE, tf)},
+    {EACH_OF_SEVERAL(BY_SIZE, nf) EACH_LOW_AND_WIDE(BY_SIZE, nf)}, {EACH_OF_SEVERAL(BY_SIZE, tf)},
 };
 
 /* Of a form, or the plain one where that has none of this size. */
@@ -236,11 +281,11 @@ static inline tile_fn *tile_for(int form, int wide, int64_t rows)
     }
 #endif
 #define MOVING_TILE(rule, kind, momentum, rows, nv)                                                                    \
-    TILE(tn_##rule, rows, nv, TN_ROWS, , a[r], TN_NEXT, MOVE_BEFORE, MOVE_LOOK(kind, momentum, nv),                    \
+    TILE(tn_##rule, rows, nv, TN_ROWS, NONE, TN_A, TN_NEXT, MOVE_BEFORE, MOVE_LOOK(kind, momentum, nv),                \
          MOVE_AFTER(kind, momentum, rows, nv))                                                                         \
-    TILE(ti_##rule, rows, nv, TI_ROWS, TI_AT, a[r], , MOVE_BEFORE, MOVE_LOOK(kind, momentum, nv),                      \
+    TILE(ti_##rule, rows, nv, TI_ROWS, TI_AT, TI_A, TI_NEXT, MOVE_BEFORE, MOVE_LOOK(kind, momentum, nv),               \
          MOVE_AFTER(kind, momentum, rows, nv))                                                                         \
-    TILE(tf_##rule, rows, nv, TN_ROWS, TF_AT, a[r], TN_NEXT, MOVE_BEFORE, MOVE_LOOK(kind, momentum, nv),               \
+    TILE(tf_##rule, rows, nv, TN_ROWS, TF_AT, TN_A, TN_NEXT, MOVE_BEFORE, MOVE_LOOK(kind, momentum, nv),               \
          MOVE_AFTER(kind, momentum, rows, nv))
 #define MOVING(form, rows, nv)                                                                                         \
     MOVING_TILE(sgd, FM_OPT_sgd, 0, rows, nv)                                                                          \
