@@ -2,7 +2,9 @@
  *
  * A panel of the result is finished by the activation while it is still in the first-level cache. */
 
-#define NEAR_WEIGHTS (768 << 10) /* bytes of weights: more are not left in a second-level cache from one step to the next */
+/* Bytes of weights that come soon enough when they are asked for a few rows ahead, by tiles. Vectors of 64 bytes are through
+ * with a row too soon for more than a second-level cache keeps from one step to the next; narrower ones only for memory. */
+#define NEAR_WEIGHTS (FM_BYTES == 64 ? 768 << 10 : DISTANT)
 
 /* Rows of the batch by some columns of the weights, in vectors. */
 struct forward {
