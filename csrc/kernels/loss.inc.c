@@ -155,47 +155,54 @@ static void wide_softmax_cross_entropy(const fm_op *op, const fm_step *step, int
 
 typedef real square[BLOCK][LANES] __attribute__((aligned(64))); /* [column][row] */
 
-/* The rows of m as columns; where there are fewer, the last one over and over. */
-static inline void columns_of(const real *m, int64_t ldm, int64_t rows, square columns)
+/* The first `width` columns of rows of m, as rows of `columns`; where there are fewer than LANES, the last one over and over. */
+INLINE void columns_of(const real *m, int64_t ldm, int64_t rows, int width, square columns)
 {
-    real copy[LANES][BLOCK] __attribute__((aligned(64)));
-    for (int64_t l = 0; l < LANES; l++)
-        for (int c = 0; c < BLOCK; c += LANES) vf_store(copy[l] + c, vf_load(m + at_most(l, rows - 1) * ldm + c));
-    for (int c = 0; c < BLOCK; c += LANES) transpose_square(copy[0] + c, BLOCK, columns[c], LANES);
+    real copy[LANES][LANES] __attribute__((aligned(64)));
+    for (int c = 0; c < width; c += LANES) {
+        for (int64_t l = 0; l < LANES; l++) vf_store(copy[l], vf_load(m + at_most(l, rows - 1) * ldm + c));
+        transpose_square(copy[0], LANES, columns[c], LANES);
+    }
 }
 
-static inline void rows_of(square columns, real *m, int64_t ldm, int64_t rows)
+/* And back, with zeros in the rest of the block. */
+INLINE void rows_of(square columns, int width, real *m, int64_t ldm, int64_t rows)
 {
-    real copy[LANES][BLOCK] __attribute__((aligned(64)));
-    for (int c = 0; c < BLOCK; c += LANES) transpose_square(columns[c], LANES, copy[0] + c, BLOCK);
-    for (int64_t l = 0; l < rows; l++)
-        for (int c = 0; c < BLOCK; c += LANES) vf_store(m + l * ldm + c, vf_load(copy[l] + c));
+    real copy[LANES][LANES] __attribute__((aligned(64)));
+    for (int c = 0; c < BLOCK; c += LANES) {
+        if (c < width) transpose_square(columns[c], LANES, copy[0], LANES);
+        for (int64_t l = 0; l < rows; l++) vf_store(m + l * ldm + c, c < width ? vf_load(copy[l]) : vf_set1(0));
+    }
 }
 
-static inline vf sum_of_columns(vf s[BLOCK])
+INLINE vf sum_of_columns(const vf *s, int width)
 {
-    for (int half = BLOCK / 2; half > 0; half /= 2)
-        for (int c = 0; c < half; c++) s[c] = s[c] + s[c + half];
-    return s[0];
+    vf sum[BLOCK];
+    UNROLL for (int c = 0; c < width; c++) sum[c] = s[c];
+    UNROLL for (int half = width / 2; half > 0; half /= 2)
+        UNROLL for (int c = 0; c < half; c++) sum[c] = sum[c] + sum[c + half];
+    return sum[0];
 }
 
-static inline vf max_of_columns(square x, int64_t n)
+INLINE vf max_of_columns(square x, int64_t n, int width)
 {
     const vf lowest = vf_set1((real)-INFINITY);
     vf s[BLOCK];
-    for (int c = 0; c < BLOCK; c++) s[c] = c < n ? vf_max(lowest, vf_load(x[c])) : lowest;
-    for (int half = BLOCK / 2; half > 0; half /= 2)
-        for (int c = 0; c < half; c++) s[c] = vf_max(s[c], s[c + half]);
+    UNROLL for (int c = 0; c < width; c++) s[c] = c < n ? vf_max(lowest, vf_load(x[c])) : lowest;
+    UNROLL for (int half = width / 2; half > 0; half /= 2)
+        UNROLL for (int c = 0; c < half; c++) s[c] = vf_max(s[c], s[c + half]);
     return s[0];
 }
 
 /* t[column][row], smoothed. */
-static inline void target_columns(const fm_op *op, int64_t r, int64_t rows, square t)
+INLINE void target_columns(const fm_op *op, int64_t r, int64_t rows, int width, square t)
 {
     const int64_t n = op->n_out;
     const vf kept = vf_set1((real)(1 - op->param)), spread = vf_set1((real)(op->param / (double)n));
     vi labels = {0};
-    if (!op->labels) columns_of((const real *)op->t.p + r * op->t.ld, op->t.ld, rows, t);
+    if (!op->labels) columns_of((const real *)op->t.p + r * op->t.ld, op->t.ld, rows, width, t);
+    else if (rows == LANES)
+        for (int64_t l = 0; l < LANES; l++) labels[l] = ((const int32_t *)op->t.p)[r + l];
     else
         for (int64_t l = 0; l < rows; l++) labels[l] = ((const int32_t *)op->t.p)[r + l];
     for (int c = 0; c < n; c++) {
@@ -204,39 +211,51 @@ static inline void target_columns(const fm_op *op, int64_t r, int64_t rows, squa
     }
 }
 
-static void narrow_softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+/* width: a power of two, from n on. Of all sixteen columns the others would add zeros. */
+INLINE void narrow_softmax_as(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int width)
 {
     const int64_t n = op->n_out;
     const vf zero = vf_set1(0);
     for (int64_t r = begin, rows; r < end; r += rows) {
         square x, t;
-        vf sum_e[BLOCK] = {{0}}, sum_t[BLOCK] = {{0}}, sum_below[BLOCK] = {{0}}, share = zero;
+        vf sum_e[BLOCK], sum_t[BLOCK], sum_below[BLOCK], share = vf_set1((real)step->inverse_weight);
+        UNROLL for (int c = 0; c < width; c++) sum_e[c] = sum_t[c] = sum_below[c] = zero;
         rows = at_most(end - r, LANES);
-        columns_of((const real *)op->y.p + r * op->y.ld, op->y.ld, rows, x);
-        target_columns(op, r, rows, t);
-        const vf top = max_of_columns(x, n);
+        columns_of((const real *)op->y.p + r * op->y.ld, op->y.ld, rows, width, x);
+        target_columns(op, r, rows, width, t);
+        const vf top = max_of_columns(x, n, width);
         for (int c = 0; c < n; c++) {
             const vf below = top - vf_load(x[c]), target = vf_load(t[c]);
             sum_e[c] = zero + exp_or_zero(-below), sum_t[c] = zero + target;
             sum_below[c] = zero + vf_keep(target != zero, target * below); /* 0 log 0 = 0 */
             vf_store(x[c], sum_e[c]);
         }
-        const vf total = sum_of_columns(sum_e), weight = sum_of_columns(sum_t), below = sum_of_columns(sum_below);
+        const vf total = sum_of_columns(sum_e, width), weight = sum_of_columns(sum_t, width);
+        const vf below = sum_of_columns(sum_below, width);
         const vf log_total = vf_log(total);
-        for (int64_t l = 0; l < rows; l++) {
-            op->row_loss[r + l] = (double)weight[l] * log_total[l] + below[l];
-            share[l] = (real)row_share(step, r + l);
-        }
+        for (int64_t l = 0; l < rows; l++) op->row_loss[r + l] = (double)weight[l] * log_total[l] + below[l];
+        for (int64_t l = 0; step->weight && l < rows; l++) share[l] = (real)row_share(step, r + l);
         if (!op->dy.p) continue;
-        for (int c = 0; c < BLOCK; c++)
+        for (int c = 0; c < larger_of(width, LANES); c++)
             vf_store(x[c], c < n ? share * vf_fma(weight, vf_load(x[c]) / total, -vf_load(t[c])) : zero);
-        rows_of(x, (real *)op->dy.p + r * op->dy.ld, op->dy.ld, rows);
+        rows_of(x, width, (real *)op->dy.p + r * op->dy.ld, op->dy.ld, rows);
     }
+}
+
+NOINLINE void softmax_of_four(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    narrow_softmax_as(op, step, begin, end, 4);
+}
+
+NOINLINE void softmax_of_a_block(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    narrow_softmax_as(op, step, begin, end, BLOCK);
 }
 
 static void softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    if (op->n_out > 1 && op->n_out <= BLOCK) narrow_softmax_cross_entropy(op, step, begin, end);
+    if (op->n_out > 1 && op->n_out <= 4) softmax_of_four(op, step, begin, end);
+    else if (op->n_out > 1 && op->n_out <= BLOCK) softmax_of_a_block(op, step, begin, end);
     else wide_softmax_cross_entropy(op, step, begin, end);
 }
 
