@@ -313,6 +313,7 @@ def test_a_target_that_is_not_there_is_refused(monkeypatch, call, name):
 
 
 def test_a_bad_number_of_threads_in_the_environment_is_refused(monkeypatch):
+    monkeypatch.setattr("fastmlp.runtime._num_threads", None)  # what another test may have set comes first
     monkeypatch.setenv("FASTMLP_NUM_THREADS", "many")
     with pytest.raises(ValueError, match=r"FASTMLP_NUM_THREADS must be .* at least 1, got 'many'"):
         fastmlp.get_num_threads()
