@@ -46,7 +46,7 @@ static inline void vf_accumulate_two(vf *c, const real *a, const vf *b)
 {
     vf ar;
     __asm__(FM_SPREAD " %5, %2\n\t" FM_FMA " %3, %2, %0\n\t" FM_FMA " %4, %2, %1"
-            : "+x"(c[0]), "+x"(c[1]), "=&x"(ar) : "x"(b[0]), "x"(b[1]), "m"(*a));
+            : "+&x"(c[0]), "+x"(c[1]), "=&x"(ar) : "x"(b[0]), "x"(b[1]), "m"(*a));
 }
 #else
 static inline void vf_accumulate_two(vf *c, const real *a, const vf *b)
