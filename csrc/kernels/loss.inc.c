@@ -201,7 +201,7 @@ INLINE void target_columns(const fm_op *op, int64_t r, int64_t rows, int width, 
     const vf kept = vf_set1((real)(1 - op->param)), spread = vf_set1((real)(op->param / (double)n));
     vi labels = {0};
     if (!op->labels) columns_of((const real *)op->t.p + r * op->t.ld, op->t.ld, rows, width, t);
-    else if (rows == LANES)
+    else if (rows == LANES) /* one load */
         for (int64_t l = 0; l < LANES; l++) labels[l] = ((const int32_t *)op->t.p)[r + l];
     else
         for (int64_t l = 0; l < rows; l++) labels[l] = ((const int32_t *)op->t.p)[r + l];
@@ -211,7 +211,7 @@ INLINE void target_columns(const fm_op *op, int64_t r, int64_t rows, int width, 
     }
 }
 
-/* width: a power of two, from n on. Of all sixteen columns the others would add zeros. */
+/* width: a power of two, from n on; a constant. What the other columns of the block would add are zeros. */
 INLINE void narrow_softmax_as(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int width)
 {
     const int64_t n = op->n_out;

@@ -190,7 +190,7 @@ typedef void tile_fn(const struct product *p);
 /* All tiles as AS(form, rows, vectors); those that there are of panels of several tiles, two or three vectors wide; and those
  * of a few rows alone, which have time to ask for b. */
 #define EACH_LOW_AND_WIDE(AS, form) AS(form, 1, 4) AS(form, 2, 4) AS(form, 1, 8) THREE_BY_FOUR(AS, form)
-#if FM_BYTES > 16 || defined(__aarch64__)
+#if FM_BYTES > 16 || defined(__aarch64__) /* else it needs more registers than there are */
 #define THREE_BY_FOUR(AS, form) AS(form, 3, 4)
 #else
 #define THREE_BY_FOUR(AS, form)
