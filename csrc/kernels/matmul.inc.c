@@ -99,10 +99,15 @@ typedef void tile_fn(const struct product *p);
         b += (terms) * step;                                                                                           \
         ONE_REGISTER(b)                                                                                                \
     }
+/* Whether multiply-adds read the inputs, or b, by themselves. To Intel's processors that is one instruction only where the
+ * address is a register and a constant; so pointers move there, which would else share an index. */
+#define READS_INPUTS(rows, nv) (FM_BYTES == 64 && nv == 1)
+#define READS_B(rows) (rows == 1)
 /* i, of k, is in bytes. b_waits: for both terms, where the second has nothing to ask for that lies a row further. */
 #define TILE(form, rows, nv, ROWS, AT, A, NEXT, BEFORE, LOOK, AFTER)                                                   \
     static void tile_##form##_##rows##x##nv(const struct product *p)                                                   \
     {                                                                                                                  \
+        enum { reads_inputs = READS_INPUTS(rows, nv), reads_b = READS_B(rows) };                                       \
         vf acc[rows][nv];                                                                                              \
         const char *b = (const char *)p->b;                                                                            \
         int64_t i = 0, step = p->ldb * (int64_t)sizeof(real);                                                          \
@@ -142,9 +147,16 @@ typedef void tile_fn(const struct product *p);
 #define ROWS_OF_X(rows)                                                                                                \
     const char *row[rows];                                                                                             \
     UNROLL for (int r = 0; r < rows; r++) row[r] = (const char *)(p->at ? p->at[r] + p->skip : p->a + r * p->lda);
-#define NN_ROWS(rows) ROWS_OF_X(rows) enum { b_waits = 1 };
+#define NN_ROWS(rows) ROWS_OF_X(rows) enum { b_waits = !reads_b };
 #define NF_ROWS(rows) ROWS_OF_X(rows) enum { b_waits = 0 };
-#define NN_A(t) ((const real *)(row[r] + i) + t)
+#define NN_A(t) ((const real *)(reads_inputs ? row[r] : row[r] + i) + t)
+#define NN_NEXT(rows)                                                                                                  \
+    if (reads_inputs) {                                                                                                \
+        UNROLL for (int r = 0; r < rows; r++) {                                                                        \
+            row[r] += TERMS * one;                                                                                     \
+            ONE_REGISTER(row[r])                                                                                       \
+        }                                                                                                              \
+    }
 #define NF_AT(nv, t)                                                                                                   \
     UNROLL for (int l = 0; l < nv * FM_BYTES; l += LINE) {                                                             \
         ONE_REGISTER(step)                                                                                             \
@@ -155,28 +167,33 @@ typedef void tile_fn(const struct product *p);
 #define TN_ROWS                                                                                                        \
     const char *a = (const char *)p->a;                                                                                \
     int64_t lda = p->lda * (int64_t)sizeof(real);                                                                      \
-    enum { b_waits = 1 };
-#define TN_A(t) ({ ONE_REGISTER(lda) (const real *)(a + t * lda) + r; })
-#define TN_NEXT a += TERMS * lda; ONE_REGISTER(a)
+    enum { b_waits = !reads_b };
+#define TN_A(t) ({ ONE_REGISTER(lda) (const real *)(reads_inputs ? a : a + t * lda) + r; })
+#define TN_AT(nv, t)                                                                                                   \
+    if (reads_inputs && t) {                                                                                           \
+        a += lda;                                                                                                      \
+        ONE_REGISTER(a)                                                                                                \
+    }
+#define TN_NEXT a += (reads_inputs ? 1 : TERMS) * lda; ONE_REGISTER(a)
 #define TF_AT(nv, t) __builtin_prefetch(a + t * lda + LINES_AHEAD * lda);
 #define TI_ROWS                                                                                                        \
     const char *const *at = (const char *const *)p->at;                                                                \
     int64_t skip = p->skip * (int64_t)sizeof(real);                                                                    \
-    enum { b_waits = 1 };
+    enum { b_waits = !reads_b };
 #define TI_AT(nv, t)                                                                                                   \
-    const char *a = at[t], *coming = at[t + FM_ROWS_AHEAD];                                                            \
+    const char *a = reads_inputs ? at[t] + skip : at[t], *coming = at[t + FM_ROWS_AHEAD];                              \
     ONE_REGISTER(a)                                                                                                    \
     ONE_REGISTER(coming)                                                                                               \
     ONE_REGISTER(skip)                                                                                                 \
     __builtin_prefetch(coming + skip);
-#define TI_A(t) ({ ONE_REGISTER(skip) (const real *)(a + skip) + r; })
+#define TI_A(t) ({ ONE_REGISTER(skip) (const real *)(reads_inputs ? a : a + skip) + r; })
 #define TI_NEXT at += TERMS; ONE_REGISTER(at)
 
 /* Those whose results move weights take the lines out of other caches. */
 #define LOOK_AHEAD(nv, take) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, take);
 #define TILES(form, rows, nv)                                                                                          \
-    TILE(nn, rows, nv, NN_ROWS(rows), NONE, NN_A, , , LOOK_AHEAD(nv, 0), )                                             \
-    TILE(tn, rows, nv, TN_ROWS, NONE, TN_A, TN_NEXT, , LOOK_AHEAD(nv, 1), )                                            \
+    TILE(nn, rows, nv, NN_ROWS(rows), NONE, NN_A, NN_NEXT(rows), , LOOK_AHEAD(nv, 0), )                                \
+    TILE(tn, rows, nv, TN_ROWS, TN_AT, TN_A, TN_NEXT, , LOOK_AHEAD(nv, 1), )                                           \
     TILE(ti, rows, nv, TI_ROWS, TI_AT, TI_A, TI_NEXT, , LOOK_AHEAD(nv, 1), )
 #define FAR_TILES(form, rows, nv)                                                                                      \
     TILE(nf, rows, nv, NF_ROWS(rows), NF_AT, NN_A, , , LOOK_AHEAD(nv, 0), )                                            \
@@ -184,7 +201,7 @@ typedef void tile_fn(const struct product *p);
 #define FAR_LOW_TILES(form, rows, nv) TILE(nf, rows, nv, NF_ROWS(rows), NF_AT, NN_A, , , , )
 
 #define ALONE_TILES(form, rows, nv)                                                                                    \
-    TILE(tn, rows, nv, TN_ROWS, NONE, TN_A, TN_NEXT, , LOOK_AHEAD(nv, 1), )                                            \
+    TILE(tn, rows, nv, TN_ROWS, TN_AT, TN_A, TN_NEXT, , LOOK_AHEAD(nv, 1), )                                           \
     TILE(ti, rows, nv, TI_ROWS, TI_AT, TI_A, TI_NEXT, , LOOK_AHEAD(nv, 1), )
 
 /* All tiles as AS(form, rows, vectors); those that there are of panels of several tiles, two or three vectors wide; and those
