@@ -150,6 +150,8 @@ typedef struct fm_step {
     const int64_t *index;
     const void *const *at;       /* [rows + FM_ROWS_AHEAD] where the rows of X lie, to be read in place (the last of them goes on,
                                     for whoever asks for rows ahead); null: they are gathered */
+    const char *next;            /* what of the data the next block of rows reads, where all lie one behind the other; ... */
+    int64_t next_bytes;          /* ... 0: nobody knows, or they do not */
     const double *weight;        /* by row of the data, or null for all ones */
     double inverse_weight;       /* 1 / sum of the batch's weights; 0 if they are all zero */
     int me, n_workers;           /* which worker this is, of how many; for speed alone */

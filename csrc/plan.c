@@ -72,6 +72,7 @@ struct worker {
     const uint8_t *sync, *own;
     fm_team *team;
     int me, n, first_op, last_op;
+    int64_t all_rows;               /* of the data, that the run goes through */
     const fm_op *fetching;          /* the op whose x the next batch will be; or null */
     int64_t fetch_begin, fetch_end; /* which columns of that */
     const fm_balance *balance;      /* of the shares; null: they are equal */
@@ -89,6 +90,7 @@ static struct worker worker_of(const struct job *job, fm_team *team, int me, int
     return (struct worker){
         .plan = plan, .ops = sharing->ops + (full ? me * plan->n_ops : 0), .sync = sharing->sync, .own = sharing->own,
         .team = team, .me = me, .n = n, .first_op = job->args->first_op, .last_op = job->args->last_op,
+        .all_rows = job->args->offsets[job->args->n_steps],
         .balance = plan->barriers == FM_BARRIERS_BY_SYNC && n > 1 ? job->args->balance : 0, .shared = FM_N_SHARED,
     };
 }
@@ -121,11 +123,25 @@ static void note_share(struct worker *w, enum fm_shared what, int64_t work)
 
 static int is_own(const struct worker *w, int i) { return w->own && w->own[i]; }
 
-static void run_rows(const struct worker *w, const fm_step *step, int first, int last, int64_t begin, int64_t end)
+/* Finds what of the data is read behind rows begin .. end - 1 of the batch, of which this worker has those from `mine` on; where
+ * rows are read in place and in order, and lie close to one another. */
+static void find_next(const struct worker *w, fm_step *step, int64_t mine, int64_t begin, int64_t end, int64_t my_end)
+{
+    const fm_op *gather = w->ops;
+    const int64_t first = step->first + (end < my_end ? end : step->rows + mine), left = w->all_rows - first;
+    const int64_t most = end < my_end && my_end - end < end - begin ? my_end - end : end - begin, rows = left < most ? left : most;
+    const int64_t bytes = gather->n_in * gather->data_column;
+    const int close = gather->data_row >= bytes && gather->data_row <= 2 * bytes;
+    step->next = gather->data + first * gather->data_row;
+    step->next_bytes = close && rows > 0 ? (rows - 1) * gather->data_row + bytes : 0;
+}
+
+static void run_rows(const struct worker *w, fm_step *step, int first, int last, int64_t begin, int64_t end)
 {
     const fm_plan *plan = w->plan;
     for (int64_t r = begin; r < end; r += plan->row_block) {
         const int64_t stop = r + plan->row_block < end ? r + plan->row_block : end;
+        if (step->at && !step->index) find_next(w, step, begin, r, stop, end);
         for (int i = first; i < last; i++) plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, r, stop);
     }
 }
@@ -161,18 +177,19 @@ static void run_params(struct worker *w, const fm_step *step, int i)
 }
 
 /* One worker, and a batch it carries through the step as a whole: the ops in a row. Small networks live here. */
-static void run_alone(const struct worker *w, const fm_step *step, double *loss)
+static void run_alone(const struct worker *w, fm_step *step, double *loss)
 {
     const fm_plan *plan = w->plan;
     fm_kernel *const *run = plan->kernels->run;
     const int first = step->at && !w->ops->odd ? 1 : w->first_op; /* a gather that has nothing to do */
     const fm_op *op = w->ops + first, *const end = w->ops + w->last_op;
     const int64_t *span = plan->span + first, rows = step->rows;
+    if (step->at && !step->index) find_next(w, step, 0, 0, rows, rows);
     for (; op < end; op++, span++) run[op->opcode](op, step, 0, *span ? *span : rows);
     if (loss) *loss = mean_loss(plan->row_loss, step);
 }
 
-static void run_together(struct worker *w, const fm_step *step, double *loss)
+static void run_together(struct worker *w, fm_step *step, double *loss)
 {
     const fm_plan *plan = w->plan;
     /* Where no barrier parts the steps, a worker must keep to the same buffer rows in all of them. */

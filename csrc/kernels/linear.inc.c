@@ -5,13 +5,30 @@
 /* Bytes of weights that come soon enough when they are asked for a few rows ahead, by tiles. Vectors of 64 bytes are through
  * with a row too soon for more than a second-level cache keeps from one step to the next; narrower ones only for memory. */
 #define NEAR_WEIGHTS (FM_BYTES == 64 ? 768 << 10 : DISTANT)
+#define NEAR_LOOKING (512 << 10) /* bytes of them that leave room in that cache for rows of the data to come */
 
 /* Rows of the batch by some columns of the weights, in vectors. */
 struct forward {
     const fm_op *op;
     int64_t begin, rows, first, last;
     const real *const *at; /* see product */
+    struct ahead *coming;  /* of the data, for the next block of rows */
+    int n_coming;
+    int64_t look; /* of k from one look at that to the next; 0: never */
 };
+
+/* Rows in order are one piece of memory, of which the tiles ask for a few lines at a look. (In bursts these take as long as the
+ * looks save. Tiles of one vector are busy loading, and more weights leave no room for the rows; narrower vectors gained nothing.
+ * On an Intel, predictions of 784-128-10 for 10,000 rows took 1.05 times as long before, of 784-32-10 1.13 times.) */
+static void look_at_next_rows(struct forward *f, const fm_step *step, struct ahead coming[2])
+{
+    const int wide = panel_vectors(f->rows, f->last - f->first), n = wide == 2 ? 2 : 1;
+    const int64_t part = step->next_bytes / n, looks = part / (wide * FM_BYTES);
+    if (FM_BYTES < 64 || wide < 2 || !f->at || f->op->partial || weight_bytes(f->op) > NEAR_LOOKING || !looks) return;
+    for (int i = 0; i < n; i++) coming[i] = ahead_of(step->next + i * part, wide * LANES, looks);
+    f->coming = coming, f->n_coming = n;
+    f->look = look_every(f->op->n_in, tiles_in(f->rows, wide) * parts_of(f->last - f->first, wide), looks);
+}
 
 /* Of the rest of the sums in a panel, a run from input k on: y = x w + b, or what there is of it. Where it is put is not said
  * here, but where it starts. */
@@ -62,6 +79,7 @@ NOINLINE void panels_forward(const struct forward *f, int far)
             if (k) p.init = y, p.ldi = op->y.ld;
             p.c = y, p.ldc = op->y.ld;
             if (far) p.look = next_panel(f, k, v, (int)wide, ahead), p.ahead = ahead, p.n_ahead = 2;
+            else p.look = f->look, p.ahead = f->coming, p.n_ahead = f->n_coming;
             panel(&p, f->rows, (int)wide);
             if (k + RUN_K >= op->n_in) end_panel(f, v, (int)wide, y, op->y.ld);
         }
@@ -96,7 +114,9 @@ static void forward(const fm_op *op, const fm_step *step, int64_t begin, int64_t
     const int far = weight_bytes(op) > NEAR_WEIGHTS || is_streamed(op, step, end - begin < step->rows);
     for (int64_t r = begin, rows; r < end && first < last; r += rows) {
         rows = handed_out ? at_most(end - r, HANDED_ROWS) : end - r;
-        const struct forward f = {op, r, rows, first, last, rows_in_place(op, step, r)};
+        struct forward f = {.op = op, .begin = r, .rows = rows, .first = first, .last = last, .at = rows_in_place(op, step, r)};
+        struct ahead coming[2];
+        look_at_next_rows(&f, step, coming);
         if (handed_out) panels_handed_out(&f);
         else panels_forward(&f, far);
     }
