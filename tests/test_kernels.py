@@ -6,7 +6,7 @@ from one_op import guarded, run_checked
 from shapes import LAYERS, WIDTHS
 
 from fastmlp import reference, runtime
-from fastmlp.plan import SPLITS, Op, Rule
+from fastmlp.plan import SPLITS, Op, Plan, Rule
 
 pytestmark = [pytest.mark.targets, pytest.mark.usefixtures("target")]
 
@@ -242,6 +242,20 @@ def test_gather_standardises(rng, dtype, target, smooth_clip):
     x = guarded(9, 21, dtype)
     run_checked(Op("gather", n_in=21, x=x, w=scaling, data=data, smooth_clip=smooth_clip), 9, dtype, target)
     assert (np.abs(x).max() <= 3) == smooth_clip
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 20), (20, 40), (1, 40), (7, 8)])
+def test_a_part_of_the_inputs_is_standardised_alone(rng, dtype, target, begin, end):
+    # Beside these columns are those of another worker.
+    scaling = guarded(2, 40, dtype, rng.uniform(0.5, 2, (2, 40)))
+    x = guarded(9, 40, dtype, np.full((9, 40), 7.0))
+    part = Op("gather", n_in=end - begin, first_in=begin, x=x[:, begin:end], w=scaling[:, begin:end])
+    part.data = rng.standard_normal((9, 40))
+    engine = runtime._engine.Engine(Plan("one op", np.dtype(dtype), 9, [part]), target)
+    engine.run(None, np.array([0, 9]))
+    mean, factor = scaling[:, begin:end]
+    np.testing.assert_allclose(x[:, begin:end], (part.data[:, begin:end] - mean) * factor, rtol=1e-5, atol=1e-6)
+    assert (np.delete(x, np.s_[begin:end], axis=1) == 7).all()
 
 
 def test_scatter(rng, dtype, target):

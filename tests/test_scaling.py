@@ -182,6 +182,22 @@ def test_a_column_constant_in_float32_stays_zero(rng):
     assert not net.activations(X + 100)[0].any()
 
 
+@pytest.mark.parametrize("n_in", [300, 784])
+@pytest.mark.parametrize("method", ["mean", "robust"])
+def test_workers_that_share_many_inputs_train_the_same_network(method, n_in, rng):
+    X, y = rng.standard_normal((600, n_in)) * 3 + 1, rng.integers(0, 10, 600)
+    found = []
+    for threads in (1, 2):
+        fastmlp.set_num_threads(threads)
+        net = MLP([n_in, 40, 10], standardize=method, seed=0)
+        trainer = Trainer(net, SGD(0.01, momentum=0.9))
+        for _ in range(5):
+            trainer.fit(X, y, epochs=5, batch_size=100)
+        found.append(net.parameters.tobytes())
+    fastmlp.set_num_threads(None)
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [

@@ -84,6 +84,26 @@ static inline int is_gathered_out(const fm_op *op, const fm_step *step, int64_t 
     return is_handed_out(step, op->x) && !op->labels && end - begin < step->rows && op->x.ld <= GATHERED_OUT;
 }
 
+static inline vf standardised(vf x, const real *shift, const real *scale, int smooth_clip)
+{
+    const vf v = (x - vf_load(shift)) * vf_load(scale), third = v / vf_set1(3);
+    return smooth_clip ? v / vf_sqrt(vf_fma(third, third, vf_set1(1))) : v;
+}
+
+/* These columns of a row and no others: behind them may be those of another worker. */
+static void standardise(const fm_op *op, real *x)
+{
+    const real *shift = op->w.p, *scale = shift + op->w.ld;
+    const int64_t whole = op->n_in / LANES * LANES, bytes = (op->n_in - whole) * (int64_t)sizeof(real);
+    real rest[3][LANES] = {{0}};
+    for (int64_t c = 0; c < whole; c += LANES)
+        vf_store(x + c, standardised(vf_load(x + c), shift + c, scale + c, op->smooth_clip));
+    if (!bytes) return;
+    memcpy(rest[0], x + whole, bytes), memcpy(rest[1], shift + whole, bytes), memcpy(rest[2], scale + whole, bytes);
+    vf_store(rest[0], standardised(vf_load(rest[0]), rest[1], rest[2], op->smooth_clip));
+    memcpy(x + whole, rest[0], bytes);
+}
+
 static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     if (op->direct && step->at) {
@@ -92,23 +112,16 @@ static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
         return;
     }
     fm_kernel *const read = readers[op->kind][op->labels ? 3 : op->n_in == 1 ? 2 : op->n_in <= FEW];
-    const real *shift = op->w.p, *scale = shift + op->w.ld;
-    if (!shift && !op->odd) {
+    if (!op->w.p && !op->odd) {
         if (is_gathered_out(op, step, begin, end)) gather_far_apart(op, step, begin, end, read);
         else read(op, step, begin, end);
         return;
     }
-    const vf three = vf_set1(3), one = vf_set1(1);
     for (int64_t r = begin; r < end; r++) {
         real *x = (real *)op->x.p + r * op->x.ld;
         read(op, step, r, r + 1);
         if (op->odd) look_for_odd(op, x);
-        if (!shift) continue;
-        for (int64_t c = 0; c < op->n_in; c += LANES) {
-            vf v = (vf_load(x + c) - vf_load(shift + c)) * vf_load(scale + c);
-            if (op->smooth_clip) v = v / vf_sqrt(vf_fma(v / three, v / three, one));
-            vf_store(x + c, v);
-        }
+        if (op->w.p) standardise(op, x);
     }
 }
 
