@@ -114,10 +114,10 @@ typedef struct fm_op {
     int32_t accumulate;  /* linear_grad: add to g */
     int32_t smooth_clip; /* gather: x / sqrt(1 + (x / 3)^2) after shift and scale */
     int32_t direct;      /* gather, linear, linear_grad, linear_update: where step->at is given, x is read there, not gathered */
-    int32_t partial;     /* linear: part of a sum over inputs that workers add to one after the other; linear_update: fetch only
-                            those inputs of the next batch whose weights are moved */
+    int32_t partial;     /* gather, linear, linear_update: a worker's part of the inputs. linear adds to the sum of the worker before;
+                            linear_update moves the weights of these inputs, and fetches only them of the next batch */
     int64_t n_in, n_out; /* columns in and out */
-    int64_t first_in;    /* gather, linear: the first of these columns of X */
+    int64_t first_in;    /* gather, linear: the first of these columns of X; linear_update, partial: of those that are meant */
     fm_mat x;            /* [rows, n_in]      input rows (loss, activate, dropout, scatter: see the formula) */
     fm_mat w;            /* [n_in + 1, n_out] weights, then the bias row; gather: [2, n_in] shift and scale, or null */
     fm_mat init;         /* [rows, n_out]     linear, partial: what to add to, the bias (ld 0) or y; else null */
@@ -167,7 +167,8 @@ typedef struct fm_kernels {
     const char *target;
     fm_kernel *run[FM_N_OPCODES];
     int (*all_finite)(const void *x, int64_t n); /* n numbers of this type, aligned or not */
-    int tile_rows; /* of the batch, which a product takes at a time */
+    int tile_rows;  /* of the batch, which a product takes at a time */
+    int real_bytes; /* of a number */
 } fm_kernels;
 
 enum fm_barriers {
@@ -179,7 +180,7 @@ enum fm_barriers {
 /* How workers share the ops. By rows, all see the same ops. An op that is a worker's own covers all rows, and its buffers say
  * which columns of the result are this worker's, or which copy of it. */
 typedef struct fm_sharing {
-    const fm_op *ops;    /* [n_ops]; for a team [n_workers, n_ops] */
+    fm_op *ops;          /* [n_ops]; for a team [n_workers, n_ops], of which a run sets anew who has which inputs */
     const uint8_t *sync; /* [n_ops] wait for all workers before this op */
     const uint8_t *own;  /* [n_ops] this op is the worker's own; null: none is */
 } fm_sharing;

@@ -146,7 +146,7 @@ static void run_rows(const struct worker *w, fm_step *step, int first, int last,
     }
 }
 
-/* A sum over all inputs, of which two workers each have half: the first hands its rows over tile by tile, the second goes
+/* A sum over all inputs, of which two workers each have some: the first hands its rows over tile by tile, the second goes
  * on from there. So neither reads weights that the other moves, and both are busy but for the first and the last tile. */
 static void run_part(const struct worker *w, const fm_step *step, int i)
 {
@@ -160,19 +160,22 @@ static void run_part(const struct worker *w, const fm_step *step, int i)
     }
 }
 
-/* The rows of an op's parameters that this worker moves: half of them where it has half of the inputs. */
+/* The rows of an op's parameters that this worker moves: those of its inputs, where it has some of these. */
 static void params_of(const struct worker *w, int i, int64_t *begin, int64_t *end)
 {
-    const int64_t span = w->plan->span[i], own = is_own(w, i), half = w->ops[i].partial;
-    *begin = own ? 0 : half ? span * w->me / w->n : share_begin(w, FM_PARAMETERS, span, w->me);
-    *end = own ? span : half ? span * (w->me + 1) / w->n : share_begin(w, FM_PARAMETERS, span, w->me + 1);
+    const int64_t span = w->plan->span[i], own = is_own(w, i);
+    *begin = own ? 0 : share_begin(w, FM_PARAMETERS, span, w->me);
+    *end = own ? span : share_begin(w, FM_PARAMETERS, span, w->me + 1);
+    if (!w->ops[i].partial) return;
+    *begin = w->ops[i].first_in;
+    if (w->me + 1 < w->n) *end = w->ops[i + w->plan->n_ops].first_in; /* where the next worker's begin */
 }
 
 static void run_params(struct worker *w, const fm_step *step, int i)
 {
     int64_t begin, end;
     params_of(w, i, &begin, &end);
-    if (!is_own(w, i) && !w->ops[i].partial) note_share(w, FM_PARAMETERS, (end - begin) * w->ops[i].n_out);
+    if (!is_own(w, i)) note_share(w, FM_PARAMETERS, (end - begin) * w->ops[i].n_out);
     if (begin < end) w->plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, begin, end);
 }
 
@@ -204,7 +207,7 @@ static void run_together(struct worker *w, fm_step *step, double *loss)
             run_params(w, step, i);
             continue;
         }
-        if (w->ops[i].partial) {
+        if (w->ops[i].partial && w->ops[i].opcode == FM_linear) {
             run_part(w, step, i);
             continue;
         }
@@ -314,9 +317,36 @@ static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
     return plan->work * full_steps < SERIAL_RUN ? 1 : args->n_threads;
 }
 
+/* Op `op`, a part of the whole one, has inputs begin .. end - 1 from now on. */
+static void give_inputs(fm_op *op, const fm_op *whole, int64_t begin, int64_t end, int real_bytes)
+{
+    const int64_t weights = op->opcode == FM_gather ? begin : begin * whole->w.ld; /* of a gather: shift and scale */
+    op->first_in = begin;
+    if (op->opcode == FM_linear_update) return; /* what it moves follows from that */
+    op->n_in = end - begin, op->x.p = (char *)whole->x.p + begin * real_bytes;
+    if (whole->w.p) op->w.p = (char *)whole->w.p + weights * real_bytes;
+}
+
+/* Workers that have some of the inputs each have as many as is their share of parameters, which is what they move of them; and at
+ * least one, since sums begin with the first worker's and end with the last one's. */
+static void share_inputs(const fm_plan *plan, const fm_balance *balance)
+{
+    for (int i = 0; i < plan->n_ops; i++) {
+        const fm_op *whole = &plan->any.ops[i];
+        if (!plan->team.ops[i].partial) continue;
+        for (int64_t me = 0, begin = 0, end; me < plan->n_workers; me++, begin = end) {
+            const int64_t most = whole->n_in - (plan->n_workers - me - 1);
+            end = fm_share_begin(balance, FM_PARAMETERS, whole->n_in + 1, (int)me + 1, plan->n_workers);
+            end = end > most ? most : end > begin ? end : begin + 1;
+            give_inputs(&plan->team.ops[me * plan->n_ops + i], whole, begin, end, plan->kernels->real_bytes);
+        }
+    }
+}
+
 void fm_run(const fm_plan *plan, const fm_run_args *args)
 {
     struct job job = {plan, args};
+    if (plan->n_workers) share_inputs(plan, args->balance);
     const int n = fm_team_run(workers_worth_waking(plan, args), run_steps, &job);
     const int whole = args->first_op == 0 && args->last_op == plan->n_ops;
     if (n > 1 && whole && args->balance && plan->barriers == FM_BARRIERS_BY_SYNC) fm_rebalance(args->balance, n);

@@ -132,14 +132,20 @@ def test_cores_that_are_far_apart_have_the_same_bits(dtype, optimizer, sizes, ac
     assert len(set(found)) == 1
 
 
-@pytest.mark.parametrize("sizes", [[60, 90, 300, 310, 10], [300, 40, 70, 10]], ids=["split", "own first layer"])
+@pytest.mark.parametrize(
+    ("sizes", "standardize"),
+    [([60, 90, 300, 310, 10], None), ([300, 40, 70, 10], None), ([300, 40, 70, 10], "mean")],
+    ids=["split", "own first layer", "own inputs, gathered"],
+)
 @pytest.mark.parametrize("optimizer", [SGD(0.01, momentum=0.9), Adam(0.01, clip_norm=0.5)], ids=str)
-def test_uneven_shares_have_the_same_bits(dtype, sizes, optimizer, rng):
+def test_uneven_shares_have_the_same_bits(dtype, sizes, standardize, optimizer, rng):
     fastmlp.set_num_threads(2)
     X, y = rng.standard_normal((ROWS, sizes[0])), rng.integers(0, 10, ROWS)
     found = []
     for shares in ([1], [0.5, 0.5], [0.37, 0.63], [0.999, 0.001], [0, 1], [0.2, 0.1, 0.7], [0.6, 0.1, 0.3]):
-        net = MLP(sizes, dtype=dtype, seed=2)
+        net = MLP(sizes, dtype=dtype, seed=2, standardize=standardize)
+        if standardize:
+            net.learn_scaling(X)
         trainer = Trainer(net, optimizer)
         plan = trainer.plan_for(100, True)
         assert plan.work > WORTH_A_BARRIER

@@ -18,5 +18,5 @@
 #include "loss.inc.c"
 
 #define X(name, split) [FM_##name] = name,
-const fm_kernels FM_KERNELS = {FM_TARGET, {FM_OPCODES(X)}, all_finite, MAIN_TILE_ROWS};
+const fm_kernels FM_KERNELS = {FM_TARGET, {FM_OPCODES(X)}, all_finite, MAIN_TILE_ROWS, sizeof(real)};
 #undef X

@@ -23,7 +23,7 @@ cdef extern from "fastmlp.h" nogil:
     ctypedef struct fm_kernels:
         const char *target
     ctypedef struct fm_sharing:
-        const fm_op *ops
+        fm_op *ops
         const uint8_t *sync
         const uint8_t *own
     enum:

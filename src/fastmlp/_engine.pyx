@@ -174,7 +174,7 @@ cdef class Engine:
         for i in range(n):
             for k in range(self._n_lists):
                 self._set(&self._ops[k * n + i], plan.ops[i] if k == 0 else plan.ops[i].of_worker(k - 1, plan.n_threads))
-                self._ops[k * n + i].partial = k > 0 and plan.ops[i].parts and plan.ops[i].opcode != "gather"
+                self._ops[k * n + i].partial = k > 0 and plan.ops[i].parts
             self._span[i] = plan.spans[i]
             self._sync[i], self._sync[n + i], self._sync[2 * n + i] = plan.syncs[i], plan.team_syncs[i], plan.own[i]
         self._fetching = [i for i in range(n) if plan.ops[i].fetch]

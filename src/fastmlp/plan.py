@@ -199,7 +199,10 @@ class Op:
         return replace(self, x=x, n_out=end - begin, **mine)
 
     def _part(self, me: int, n_workers: int) -> Op:
-        """The inputs whose weights the worker moves in `linear_update`, which splits their rows and the bias."""
+        """The inputs whose weights the worker moves in `linear_update`, which splits their rows and the bias.
+
+        As long as nothing else is known: like all shares, these follow what each worker gets done (plan.c).
+        """
         begin, end = ((self.n_in + 1) * w // n_workers for w in (me, me + 1))
         end = min(end, self.n_in)
         part = replace(self, n_in=end - begin, first_in=begin, x=self.x[:, begin:end])  # type: ignore[index]
