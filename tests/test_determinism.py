@@ -111,23 +111,31 @@ def test_workers_with_ops_of_their_own_have_the_same_bits(dtype, sizes, threads,
 )
 @pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize(
-    ("sizes", "activation"),
-    [([60, 90, 300, 310, 10], "relu"), ([600, 400, 150, 10], "gelu"), ([40, 256, 10], "tanh")],
-    ids=["small and large", "long sums", "own columns"],
+    ("sizes", "activation", "batch"),
+    [
+        ([60, 90, 300, 310, 10], "relu", 100),
+        ([600, 400, 150, 10], "gelu", 100),
+        ([40, 256, 10], "tanh", 100),
+        ([150, 256, 10], "tanh", 300),
+        ([640, 2, 48], "silu", 300),
+        ([130, 40, 10], "relu", 300),
+    ],
+    ids=["small and large", "long sums", "own columns", "own columns by blocks", "own inputs by blocks", "fewer inputs"],
 )
-def test_cores_that_are_far_apart_have_the_same_bits(dtype, optimizer, sizes, activation, workers, rng):
+def test_cores_that_are_far_apart_have_the_same_bits(dtype, optimizer, sizes, activation, batch, workers, rng):
     # Of these weights some are small and some large enough to go past the caches and to be asked for before that. So do
     # activations, and the batch's rows where they are gathered for all.
     X, y = rng.standard_normal((ROWS, sizes[0])), rng.integers(0, 10, ROWS)
+    offsets = np.minimum(np.arange(1 + -(-ROWS // batch)) * batch, ROWS)
     found = []
     for n, far_apart in ((1, None), (workers, False), (workers, True), (workers, None)):
         net = MLP(sizes, activation, dtype=dtype, seed=2)
         trainer = Trainer(net, optimizer)
-        plan = trainer.plan_for(100, True)
+        fastmlp.set_num_threads(n)
+        plan = trainer.plan_for(batch, True)
         assert plan.work > WORTH_A_BARRIER
         runner = engine_on(plan, X, y)
-        offsets = np.minimum(np.arange(13) * 100, ROWS)
-        losses = runner.run(None, offsets, np.full(12, 0.01), n_threads=n, far_apart=far_apart)
+        losses = runner.run(None, offsets, np.full(len(offsets) - 1, 0.01), n_threads=n, far_apart=far_apart)
         found.append((net.parameters.tobytes(), losses.tobytes(), *(s.tobytes() for s in trainer.states)))
     assert len(set(found)) == 1
 

@@ -79,9 +79,11 @@ NOINLINE void gather_far_apart(const fm_op *op, const fm_step *step, int64_t beg
     vf_streamed();
 }
 
+/* Not where each worker has some of the inputs: it reads them itself, and the rest of such a row is the other's. */
 static inline int is_gathered_out(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    return is_handed_out(step, op->x) && !op->labels && end - begin < step->rows && op->x.ld <= GATHERED_OUT;
+    const int read_by_others = end - begin < step->rows && !op->partial;
+    return read_by_others && is_handed_out(step, op->x) && !op->labels && op->x.ld <= GATHERED_OUT;
 }
 
 static inline vf standardised(vf x, const real *shift, const real *scale, int smooth_clip)
