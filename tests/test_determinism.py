@@ -120,7 +120,7 @@ def test_workers_with_ops_of_their_own_have_the_same_bits(dtype, sizes, threads,
         ([640, 2, 48], "silu", 300),
         ([130, 40, 10], "relu", 300),
     ],
-    ids=["small and large", "long sums", "own columns", "own columns by blocks", "own inputs by blocks", "fewer inputs"],
+    ids=["small and large", "long sums", "own columns", "long own columns", "own inputs by blocks", "fewer inputs"],
 )
 def test_cores_that_are_far_apart_have_the_same_bits(dtype, optimizer, sizes, activation, batch, workers, rng):
     # Of these weights some are small and some large enough to go past the caches and to be asked for before that. So do

@@ -218,6 +218,7 @@ typedef void tile_fn(const struct product *p);
 #if FM_BYTES == 64
 #define EACH_TILE(AS, form)                                                                                            \
     LOW(AS, form) AS(form, 9, 1) AS(form, 10, 1) AS(form, 3, 4) AS(form, 4, 4) AS(form, 5, 4) AS(form, 6, 4)           \
+    AS(form, 1, 3) AS(form, 2, 3) AS(form, 3, 3) /* what a block of rows leaves over */                                \
     EACH_OF_SEVERAL(AS, form)
 #define EACH_OF_SEVERAL(AS, form)                                                                                      \
     AS(form, 5, 2) AS(form, 6, 2) AS(form, 7, 2) AS(form, 8, 2) AS(form, 9, 2) AS(form, 10, 2)                         \
