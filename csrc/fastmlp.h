@@ -114,8 +114,8 @@ typedef struct fm_op {
     int32_t accumulate;  /* linear_grad: add to g */
     int32_t smooth_clip; /* gather: x / sqrt(1 + (x / 3)^2) after shift and scale */
     int32_t direct;      /* gather, linear, linear_grad, linear_update: where step->at is given, x is read there, not gathered */
-    int32_t partial;     /* gather, linear, linear_update: a worker's part of the inputs. linear adds to the sum of the worker before;
-                            linear_update moves the weights of these inputs, and fetches only them of the next batch */
+    int32_t partial;     /* gather, linear, linear_update: a worker's part of the inputs. linear adds to the sum of the worker
+                            before; linear_update moves the weights of these inputs, and fetches only them of the next batch */
     int64_t n_in, n_out; /* columns in and out */
     int64_t first_in;    /* gather, linear: the first of these columns of X; linear_update, partial: of those that are meant */
     fm_mat x;            /* [rows, n_in]      input rows (loss, activate, dropout, scatter: see the formula) */
