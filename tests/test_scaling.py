@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from conftest import needs_engine
 
 import fastmlp
 from fastmlp import MLP, SGD, Trainer, scaling
@@ -182,6 +183,7 @@ def test_a_column_constant_in_float32_stays_zero(rng):
     assert not net.activations(X + 100)[0].any()
 
 
+@needs_engine
 @pytest.mark.parametrize("n_in", [300, 784])
 @pytest.mark.parametrize("method", ["mean", "robust"])
 def test_workers_that_share_many_inputs_train_the_same_network(method, n_in, rng):
