@@ -17,9 +17,6 @@ LAYERS = [
     (5, 40, 600),  # and backward
     (700, 9, 18),  # more rows than a run of the batch
     (300, 150, 300),  # and weights in several parts each way
-    (180, 785, 300),  # a row of weights that is left over when their gradient goes by blocks as high as a tile
-    (180, 650, 300),  # two such rows
-    (200, 513, 60),  # and when dx^T goes by runs of rows
     (1100, 9, 18),  # the same two where runs are long: on AMD's CPUs
     (1100, 604, 300),  # and what is left of a run has its columns of x copied
     (40, 530, 530),  # a gradient too large for the second-level cache
@@ -34,4 +31,7 @@ LAYERS = [
     (700, 70, 1),
     (5, 300, 3),
     (64, 150, 4),
+    (180, 785, 300),  # a row of weights that is left over when their gradient goes by blocks as high as a tile
+    (180, 650, 300),  # two such rows
+    (200, 513, 60),  # the same when dx^T goes by runs of rows
 ]
