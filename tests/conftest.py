@@ -10,6 +10,14 @@ COMPILED = runtime._engine.targets(supported=False) if runtime._engine else ()
 needs_engine = pytest.mark.skipif(runtime._engine is None, reason="the compiled engine is not built")
 
 
+def engine_on(plan, X, y):
+    """The compiled executor of a training plan, on this data."""
+    runner = runtime.executor(plan, "engine")
+    for i, array in zip(plan.gathers, (X, y), strict=True):
+        runner.bind(i, array)
+    return runner
+
+
 def pytest_report_header():
     return [f"fastmlp targets: compiled {COMPILED}, supported {fastmlp.targets()}", fastmlp.show_config()]
 

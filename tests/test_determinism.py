@@ -4,7 +4,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from conftest import needs_engine
+from conftest import engine_on, needs_engine
+from layouts import LAYOUTS
 
 import fastmlp
 from fastmlp import MLP, SGD, Adam, RMSprop, Trainer, losses
@@ -59,13 +60,6 @@ def trained(name, dtype, data, *, threads=1):
 def bits(net, history, X):
     """Parameters, losses and predictions."""
     return net.parameters.tobytes(), tuple(history.loss), net._outputs(X).tobytes()
-
-
-def engine_on(plan, X, y):
-    runner = executor(plan, "engine")
-    for i, array in zip(plan.gathers, (X, y), strict=True):
-        runner.bind(i, array)
-    return runner
 
 
 @pytest.mark.parametrize("threads", [2, 3, 7])
@@ -185,28 +179,6 @@ def test_a_step_in_parts_may_change_its_workers(dtype, rng):
         for copy in plan.ops[0].copies:
             copy[...] = 7
     assert len(set(found)) == 1
-
-
-def unaligned(X):
-    memory = np.empty(X.nbytes + 1, np.uint8)[1:]
-    shifted = memory.view(X.dtype).reshape(X.shape)
-    shifted[:] = X
-    return shifted
-
-
-# name: X as the caller may have it, and whether its rows can be read where they lie.
-LAYOUTS = {
-    "C": (lambda X: X, True),
-    "upside down": (lambda X: np.ascontiguousarray(X[::-1])[::-1], True),
-    "with gaps": (lambda X: np.concatenate([X, X], axis=1)[:, : X.shape[1]], True),
-    "every row on the same sets of the cache": (
-        lambda X: np.pad(X, ((0, 0), (0, 4096 // X.itemsize - X.shape[1])))[:, : X.shape[1]],
-        False,
-    ),
-    "Fortran": (np.asfortranarray, False),
-    "unaligned": (unaligned, False),
-    "another type": (lambda X: X.astype(np.float64 if X.dtype == np.float32 else np.float32), False),
-}
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

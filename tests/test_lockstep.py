@@ -1,9 +1,12 @@
 """Whole training steps in lock step: every activation with every loss, every optimizer over twenty steps."""
 
+import numpy as np
 import pytest
+from one_op import guarded, run_checked
 
 import fastmlp
 from fastmlp import activations, losses
+from fastmlp.plan import Op, Rule
 
 pytestmark = [pytest.mark.targets, pytest.mark.usefixtures("target")]
 
@@ -58,3 +61,18 @@ def test_every_activation_with_every_loss(rng, dtype, activation, loss):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_twenty_steps_of_every_optimizer(rng, dtype, name):
     assert steps(rng, dtype, "tanh", "cross_entropy", OPTIMIZERS[name], 20) == 20
+
+
+@pytest.mark.parametrize("kind", ["rmsprop", "adagrad", "adam"])
+def test_gradients_that_cancel_are_no_difference(rng, dtype, target, kind):
+    # What is left of them is rounding, of the size of eps; the rule divides one by the other.
+    rows, n_in, n_out = 500, 3, 30
+    rule = Rule(momentum=0.9, eps=0.01 * np.finfo(dtype).eps)
+    x, dy = rng.standard_normal((rows, n_in)).astype(dtype), (0.001 * rng.standard_normal((rows, n_out))).astype(dtype)
+    x[:, 1:], x[-1] = x[:, :1], 1
+    dy[-1] = -(x[:-1, :1] * dy[:-1]).sum(axis=0)
+    x, dy = guarded(rows, n_in, dtype, x), guarded(rows, n_out, dtype, dy)
+    w, s1, s2 = (guarded(n_in + 1, n_out, dtype) for _ in range(3))
+    fields = {"w": w, "s1": s1, "s2": None if kind == "adagrad" else s2, "n_in": n_in, "n_out": n_out, "bias": True}
+    run_checked(Op("linear_update", kind, x=x, dy=dy, rule=rule, **fields), rows, dtype, target)
+    assert (w != 0).any()
