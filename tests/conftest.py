@@ -1,13 +1,24 @@
-"""What tests share: the targets of this CPU, and one-op plans on buffers with canaries around them."""
+"""What tests share: the targets of this CPU, the engine on data, and how long to search for a case that fails."""
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import fastmlp
 from fastmlp import runtime
 
 COMPILED = runtime._engine.targets(supported=False) if runtime._engine else ()
 needs_engine = pytest.mark.skipif(runtime._engine is None, reason="the compiled engine is not built")
+
+# No deadline: machines are slow at times. A search is for hours, and by hand: --hypothesis-profile=search.
+patient = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("suite", max_examples=120, derandomize=True, **patient)
+settings.register_profile("search", max_examples=1_000_000, print_blob=True, **patient)
+settings.load_profile("suite")
 
 
 def engine_on(plan, X, y):

@@ -16,7 +16,7 @@ LAYOUTS = {
     "upside down": (lambda X: np.ascontiguousarray(X[::-1])[::-1], True),
     "with gaps": (lambda X: np.concatenate([X, X], axis=1)[:, : X.shape[1]], True),
     "every row on the same sets of the cache": (
-        lambda X: np.pad(X, ((0, 0), (0, 4096 // X.itemsize - X.shape[1])))[:, : X.shape[1]],
+        lambda X: np.pad(X, ((0, 0), (0, -X.shape[1] % (4096 // X.itemsize))))[:, : X.shape[1]],
         False,
     ),
     "Fortran": (np.asfortranarray, False),

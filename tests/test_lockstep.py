@@ -76,3 +76,14 @@ def test_gradients_that_cancel_are_no_difference(rng, dtype, target, kind):
     fields = {"w": w, "s1": s1, "s2": None if kind == "adagrad" else s2, "n_in": n_in, "n_out": n_out, "bias": True}
     run_checked(Op("linear_update", kind, x=x, dy=dy, rule=rule, **fields), rows, dtype, target)
     assert (w != 0).any()
+
+
+@pytest.mark.parametrize("kind", ["rmsprop", "adagrad", "adam"])
+def test_gradients_that_overflow_and_are_clipped_are_no_difference(dtype, target, kind):
+    rows, n_in, n_out = 9, 3, 5
+    large = np.sqrt(np.finfo(dtype).max)
+    x, dy = (guarded(rows, n, dtype, np.full((rows, n), large)) for n in (n_in, n_out))
+    w, s1, s2 = (guarded(n_in + 1, n_out, dtype) for _ in range(3))
+    fields = {"w": w, "s1": s1, "s2": None if kind == "adagrad" else s2, "n_in": n_in, "n_out": n_out, "bias": True}
+    run_checked(Op("linear_update", kind, x=x, dy=dy, rule=Rule(clip_value=0.1), **fields), rows, dtype, target)
+    assert np.isfinite(w).all() and (w != 0).any()

@@ -1,33 +1,28 @@
 """Random networks, data and options: the same bits however they are run, and in every op what the reference has.
 
-The suite tries the same few every time. To search for others, for hours if you like:
+The suite tries the same ones every time. To search for others, for hours if you like:
 
     pytest tests/test_random_trainings.py --hypothesis-profile=search -s --hypothesis-verbosity=verbose
 
 which names each before it runs, so that one that ends the interpreter can be told.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import engine_on, needs_engine
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from layouts import LAYOUTS
 from test_lockstep import ACTIVATIONS, OPTIMIZERS
 
 import fastmlp
-from fastmlp import MLP, Trainer
+from fastmlp import MLP, DivergenceError, Trainer
 
 pytestmark = needs_engine
-
-calm = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
-settings.register_profile("search", max_examples=1_000_000, print_blob=True, **calm)
-suite = settings(max_examples=250, derandomize=True, **calm)
-if settings.get_current_profile_name() == "search":
-    suite = settings.get_profile("search")
 
 FMA_TARGETS = [name for name in fastmlp.targets() if name != "generic"]  # generic rounds twice: its bits are its own
 SOURCES = ["float32", "float64", "uint8", "int16"]
@@ -80,7 +75,7 @@ class Way:
 
 @st.composite
 def trainings(draw, widest=700, most_rows=700):
-    width = st.integers(1, 20) | st.integers(1, 130) | st.integers(1, widest)
+    width = st.integers(1, 20) | st.integers(1, widest) | st.integers(widest // 4, widest)
     hidden = draw(st.lists(width, max_size=3))
     chosen = st.sampled_from(ACTIVATIONS)
     loss = draw(st.sampled_from(["cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", "poisson"]))
@@ -96,19 +91,20 @@ def trainings(draw, widest=700, most_rows=700):
         "seed": draw(st.integers(0, 99)),
     }
     options = {
-        "dropout": draw(st.sampled_from([0, 0, 0.1, 0.5])) if hidden else 0,
-        "input_dropout": draw(st.sampled_from([0, 0, 0.2])),
-        "max_norm": draw(st.sampled_from([None, None, 1])),
-        "average": draw(st.sampled_from([None, None, 0.9])),
-        "accumulate": draw(st.sampled_from([1, 1, 2])),
+        "dropout": st.sampled_from([0.1, 0.5]) if hidden else st.just(0),
+        "input_dropout": st.just(0.2),
+        "max_norm": st.just(1),
+        "average": st.just(0.9),
+        "accumulate": st.just(2),
     }
-    rows = draw(st.integers(1, 40) | st.integers(1, most_rows))
+    options = draw(st.just({}) | st.fixed_dictionaries({}, optional=options))  # most of them unfuse updates
+    rows = draw(st.integers(1, 40) | st.integers(most_rows // 4, most_rows))
     return Training(
         network,
         draw(st.sampled_from(list(OPTIMIZERS.values()))),
         options,
         rows,
-        batch=draw(st.sampled_from([1, 16, 32, 64, 100, 128]) | st.integers(1, most_rows)),
+        batch=draw(st.sampled_from([1, 16, 32, 64, 100, 128]) | st.integers(1, most_rows) | st.just(most_rows)),
         source=source,
         layout=draw(st.sampled_from(list(LAYOUTS))),
         shuffled=draw(st.booleans()),
@@ -120,6 +116,11 @@ def trainings(draw, widest=700, most_rows=700):
 def ways():
     far_apart = st.sampled_from([None, False, True])
     return st.builds(Way, st.integers(1, 5), st.sampled_from(FMA_TARGETS), far_apart, st.booleans())
+
+
+def outputs(net, X):
+    with np.errstate(over="ignore"):  # exp of what diverges
+        return net._outputs(X)
 
 
 def bits(training, way):
@@ -142,7 +143,7 @@ def bits(training, way):
             runner.shares = tuple([*share] for share in rng.dirichlet(np.ones(way.workers), 2))
         how = {"weight": weight, "first_number": first, "n_threads": way.workers, "far_apart": way.far_apart}
         losses.append(runner.run(order, offsets, np.full(steps, 1e-3), **how))
-    found = [net.parameters, *trainer.states, *losses, net._outputs(X)]
+    found = [net.parameters, *trainer.states, *losses, outputs(net, X)]
     assume(all(np.isfinite(array).all() for array in found))  # those of what has diverged are not promised
     return [array.tobytes() for array in found]
 
@@ -153,20 +154,17 @@ def default_threads():
     fastmlp.set_num_threads(None)
 
 
-@suite
-@given(trainings(), st.lists(ways(), min_size=2, max_size=3))
+@given(trainings(), st.lists(ways(), min_size=1, max_size=2))
 def test_bits_do_not_depend_on_workers_shares_or_targets(training, others):
-    found = []
-    for way in (Way(1, FMA_TARGETS[0]), Way(2, FMA_TARGETS[0]), *others):
+    best = FMA_TARGETS[0]
+    found = {}
+    for way in (Way(1, best), Way(2, best), Way(2, best, far_apart=True), *others):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FASTMLP_TARGET", way.target)
-            found.append(bits(training, way))
-    for way, other in zip(others, found[2:], strict=True):
-        assert other == found[0], way
-    assert found[1] == found[0]
+            found[way] = bits(training, way)
+    assert [way for way in found if found[way] != found[Way(1, best)]] == []
 
 
-@suite
 @given(trainings(widest=200, most_rows=200), st.sampled_from(fastmlp.targets()), st.integers(1, 3))
 def test_every_op_has_the_results_of_the_reference(training, target, workers):
     X, y, weight = training.data()
@@ -175,17 +173,18 @@ def test_every_op_has_the_results_of_the_reference(training, target, workers):
         patch.setenv("FASTMLP_TARGET", target)
         patch.setenv("FASTMLP_CHECK", "1")  # raises LockStepError where they differ
         trainer = training.trainer(X)
-        trainer.fit(X, y, epochs=1, batch_size=training.batch, shuffle=training.shuffled, sample_weight=weight)
-        assert trainer.net._outputs(X).shape == (training.rows, training.network["sizes"][-1])
+        data = {"batch_size": training.batch, "shuffle": training.shuffled, "sample_weight": weight}
+        with suppress(DivergenceError):  # until then every op was compared
+            trainer.fit(X, y, epochs=1, **data)
+        assert outputs(trainer.net, X).shape == (training.rows, training.network["sizes"][-1])
 
 
-@suite
 @given(trainings(), st.lists(st.integers(1, 699), max_size=4), st.integers(1, 3))
 def test_predictions_do_not_depend_on_their_batches(training, cuts, workers):
     X, _, _ = training.data()
     net = training.trainer(X).net
     fastmlp.set_num_threads(1)
-    whole = net._outputs(X)
+    whole = outputs(net, X)
     fastmlp.set_num_threads(workers)
     parts = [part for part in np.split(X, sorted(cuts)) if len(part)]
-    assert np.concatenate([net._outputs(part) for part in parts]).tobytes() == whole.tobytes()
+    assert np.concatenate([outputs(net, part) for part in parts]).tobytes() == whole.tobytes()

@@ -364,15 +364,14 @@ def scatter(op: Op, step: Step, rows: slice) -> None:
 # ---- ops over the parameters ----------------------------------------------------------------------------------------
 
 
-def weight_gradient(op: Op, step: Step) -> Array:
+def weight_gradient(x: Array, dy: Array, bias: bool) -> Array:
     """x^T dy, then the row of the bias: the sum of dy over the batch, or zeros for a layer without one."""
-    x, dy = op.x[: step.rows], op.dy[: step.rows]
-    return np.vstack((x.T @ dy, dy.sum(axis=0) if op.bias else np.zeros(dy.shape[1], dy.dtype)))
+    return np.vstack((x.T @ dy, dy.sum(axis=0) if bias else np.zeros(dy.shape[1], dy.dtype)))
 
 
 def linear_grad(op: Op, step: Step, rows: slice) -> None:
     """g = x^T dy; g_b = sum_r dy; added to g where it accumulates."""
-    g = weight_gradient(op, step)
+    g = weight_gradient(op.x[: step.rows], op.dy[: step.rows], op.bias)
     op.g[:] = op.g + g if op.accumulate else g
 
 
@@ -409,7 +408,7 @@ def update(op: Op, step: Step, rows: slice) -> None:
 
 def linear_update(op: Op, step: Step, rows: slice) -> None:
     """w = rule(w, x^T dy): linear_grad and update in one."""
-    move(op, step, weight_gradient(op, step))
+    move(op, step, weight_gradient(op.x[: step.rows], op.dy[: step.rows], op.bias))
 
 
 def square_sum(op: Op, step: Step, rows: slice) -> None:
