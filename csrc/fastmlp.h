@@ -174,7 +174,8 @@ typedef struct fm_kernels {
 enum fm_barriers {
     FM_BARRIERS_NONE,     /* only rows ops: workers never meet */
     FM_BARRIERS_FOR_LOSS, /* only rows ops, but the step's loss is added up after them */
-    FM_BARRIERS_BY_SYNC   /* params ops follow the rows ops: sync marks the barriers, and the loss is added up behind one */
+    FM_BARRIERS_BY_SYNC   /* params ops, or a worker's own, follow the rows ops: sync marks the barriers, and the loss is added up
+                             behind one */
 };
 
 /* How workers share the ops. By rows, all see the same ops. An op that is a worker's own covers all rows, and its buffers say
@@ -183,6 +184,7 @@ typedef struct fm_sharing {
     fm_op *ops;          /* [n_ops]; for a team [n_workers, n_ops], of which a run sets anew who has which inputs */
     const uint8_t *sync; /* [n_ops] wait for all workers before this op */
     const uint8_t *own;  /* [n_ops] this op is the worker's own; null: none is */
+    int32_t barriers;    /* fm_barriers: what parts one step from the next */
 } fm_sharing;
 
 typedef struct fm_plan {
@@ -190,7 +192,6 @@ typedef struct fm_plan {
     fm_sharing team;       /* for exactly n_workers, if that is not 0, and whole steps */
     const int64_t *span;   /* [n_ops] how many parameter rows an op splits over the workers; 0 for ops that split rows */
     int32_t n_ops, n_workers;
-    int32_t barriers;      /* fm_barriers: what parts one step from the next */
     int32_t last_direct;   /* 1 + the last op that reads rows of X in place, or 0: none does */
     int32_t row_block;     /* a worker carries at most this many rows at once through a run of rows ops */
     int64_t capacity;      /* rows the buffers hold */

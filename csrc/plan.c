@@ -71,6 +71,7 @@ struct worker {
     const fm_op *ops;
     const uint8_t *sync, *own;
     fm_team *team;
+    int barriers; /* fm_barriers */
     int me, n, first_op, last_op;
     int64_t all_rows;               /* of the data, that the run goes through */
     const fm_op *fetching;          /* the op whose x the next batch will be; or null */
@@ -82,16 +83,22 @@ struct worker {
     double busy[FM_N_SHARED + 1];   /* ticks from barrier to barrier, by what was shared */
 };
 
+/* That of so many workers. What the first op copies, the others read. */
+static const fm_sharing *sharing_of(const fm_plan *plan, const fm_run_args *args, int n)
+{
+    return n == plan->n_workers && args->first_op == 0 ? &plan->team : &plan->any;
+}
+
 static struct worker worker_of(const struct job *job, fm_team *team, int me, int n)
 {
     const fm_plan *plan = job->plan;
-    const int full = n == plan->n_workers && job->args->first_op == 0; /* what the first op copies, the others read */
-    const fm_sharing *sharing = full ? &plan->team : &plan->any;
+    const fm_sharing *sharing = sharing_of(plan, job->args, n);
     return (struct worker){
-        .plan = plan, .ops = sharing->ops + (full ? me * plan->n_ops : 0), .sync = sharing->sync, .own = sharing->own,
+        .plan = plan, .ops = sharing->ops + (sharing == &plan->team ? me * plan->n_ops : 0), .sync = sharing->sync,
+        .own = sharing->own, .barriers = sharing->barriers,
         .team = team, .me = me, .n = n, .first_op = job->args->first_op, .last_op = job->args->last_op,
         .all_rows = job->args->offsets[job->args->n_steps],
-        .balance = plan->barriers == FM_BARRIERS_BY_SYNC && n > 1 ? job->args->balance : 0, .shared = FM_N_SHARED,
+        .balance = sharing->barriers == FM_BARRIERS_BY_SYNC && n > 1 ? job->args->balance : 0, .shared = FM_N_SHARED,
     };
 }
 
@@ -196,7 +203,7 @@ static void run_together(struct worker *w, fm_step *step, double *loss)
 {
     const fm_plan *plan = w->plan;
     /* Where no barrier parts the steps, a worker must keep to the same buffer rows in all of them. */
-    const int64_t rows = plan->barriers != FM_BARRIERS_NONE ? step->rows : plan->capacity;
+    const int64_t rows = w->barriers != FM_BARRIERS_NONE ? step->rows : plan->capacity;
     const int64_t begin = share_begin(w, FM_BATCH, rows, w->me), share = share_begin(w, FM_BATCH, rows, w->me + 1);
     const int64_t end = share < step->rows ? share : step->rows;
 
@@ -284,7 +291,7 @@ static void run_steps(void *context, fm_team *team, int me, int n)
     fm_fetch coming = {0};
     /* Once: clearing it takes as long as a layer of a tiny network. */
     fm_step step = {.weight = args->weight, .coming = &coming, .me = me, .n_workers = n};
-    step.far_apart = n > 1 && job->plan->barriers == FM_BARRIERS_BY_SYNC && are_far_apart(args, team, me);
+    step.far_apart = n > 1 && w.barriers == FM_BARRIERS_BY_SYNC && are_far_apart(args, team, me);
     if (w.balance) w.left = fm_ticks();
     if (args->order) find_fetching(&w); /* else one row follows another, as the processor guesses */
     for (int64_t s = 0; s < args->n_steps; s++) {
@@ -313,7 +320,7 @@ static void run_steps(void *context, fm_team *team, int me, int n)
 static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
 {
     const double full_steps = (double)(args->offsets[args->n_steps] - args->offsets[0]) / (double)plan->capacity;
-    if (plan->barriers && plan->work < SERIAL_STEP) return 1;
+    if (plan->any.barriers && plan->work < SERIAL_STEP) return 1;
     return plan->work * full_steps < SERIAL_RUN ? 1 : args->n_threads;
 }
 
@@ -349,5 +356,6 @@ void fm_run(const fm_plan *plan, const fm_run_args *args)
     if (plan->n_workers) share_inputs(plan, args->balance);
     const int n = fm_team_run(workers_worth_waking(plan, args), run_steps, &job);
     const int whole = args->first_op == 0 && args->last_op == plan->n_ops;
-    if (n > 1 && whole && args->balance && plan->barriers == FM_BARRIERS_BY_SYNC) fm_rebalance(args->balance, n);
+    const int met = sharing_of(plan, args, n)->barriers == FM_BARRIERS_BY_SYNC;
+    if (n > 1 && whole && args->balance && met) fm_rebalance(args->balance, n);
 }

@@ -80,7 +80,9 @@ def test_these_runs_are_worth_several_workers(dtype, name):
     assert any(op.opcode == "linear_update" for op in plan.ops) == (name not in ("clipping", "unfused"))
 
 
-@pytest.mark.parametrize("sizes", [[400, 16, 5], [60, 30, 5], [100, 130, 5], [100, 301], [100, 64, 64, 5]], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [[400, 16, 5], [60, 30, 5], [100, 130, 5], [100, 301], [100, 64, 64, 5], [90, 400, 401, 5]], ids=str
+)
 @pytest.mark.parametrize("threads", [2, 3])
 def test_workers_with_ops_of_their_own_have_the_same_bits(dtype, sizes, threads, rng):
     # In float32 the rows are read in place where that pays, in float64 they are gathered.
@@ -90,14 +92,33 @@ def test_workers_with_ops_of_their_own_have_the_same_bits(dtype, sizes, threads,
         fastmlp.set_num_threads(threads)
         net = MLP(sizes, "gelu", dtype=dtype, seed=2)
         trainer = Trainer(net, Adam(0.01, l2=1e-3))
-        plan = trainer.plan_for(100, True)
+        plan = trainer.plan_for(60, True)
         assert plan.work > WORTH_A_BARRIER and (any(plan.own) or threads > 2)
         runner = engine_on(plan, X, y)
         order = np.random.default_rng(5).permutation(ROWS)
-        offsets = np.minimum(np.arange(13) * 100, ROWS)
-        losses = runner.run(order, offsets, np.full(12, 0.01), n_threads=workers)
+        offsets = np.minimum(np.arange(20) * 60, ROWS)
+        losses = runner.run(order, offsets, np.full(19, 0.01), n_threads=workers)
         found.append((net.parameters.tobytes(), losses.tobytes(), *(s.tobytes() for s in trainer.states)))
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_few_rows_have_the_same_bits_where_workers_share_the_weights(dtype, threads, rng):
+    net = MLP([90, 400, 401, 70], "gelu", dtype=dtype, seed=2)  # by columns, but for the last layer
+    X = rng.standard_normal((60, 90)).astype(dtype)
+    offsets = np.array([0, 1, 18, 19, 43, 60])  # several steps, of which none may overtake the one before
+    found = []
+    for workers in (1, threads, threads + 1, threads):
+        plan = prediction_plan(net, 24, threads)
+        assert [op.share for op in plan.ops] == ["rows", "rows", "columns", "rows", "rows", "rows"]
+        out, plan.work = np.zeros((60, 70), dtype), 1e12
+        runner = executor(plan, "engine")
+        runner.bind(0, X)
+        runner.bind(len(plan.ops) - 1, out)
+        for _ in range(10):
+            runner.run(None, offsets, n_threads=workers)
+        found.append(out.tobytes())
+    assert len(set(found)) == 1
 
 
 @pytest.mark.parametrize(

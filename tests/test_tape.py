@@ -125,6 +125,30 @@ def test_a_step_that_one_worker_does_alone_is_not_shared(threads):
     assert not any(wide_plan(20, 100, 3, batch=8).own)
 
 
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_workers_share_many_weights_by_columns_where_rows_are_few(threads):
+    # Nobody reads a result before all have written their columns of it.
+    each = ["columns", "barrier"]
+    expected = ["rows", "barrier", *each, *each, "rows", "rows", "rows", "rows", "barrier", *each, *["params"] * 3]
+    assert splits(wide_plan(300, 500, 500, 3, batch=64)) == expected
+    assert not any(wide_plan(300, 500, 500, 3, batch=65).own)
+    assert any(wide_plan(300, 1500, 1500, 3, batch=256).own)  # from memory
+    assert not any(wide_plan(300, 1500, 1500, 3, batch=257).own)
+    assert not any(wide_plan(20000, 32, batch=64).own)  # a cache line of columns
+
+
+@pytest.mark.parametrize("threads", [3], indirect=True)
+def test_the_workers_columns_of_a_gradient_belong_to_rows_of_the_weights(threads):
+    back = next(op for op in wide_plan(20, 300, 900, batch=90).ops if op.opcode == "linear_back")
+    mine = [back.of_worker(me, threads) for me in range(threads)]
+    assert [op.n_in for op in mine] == [128, 96, 76] and all(op.dy is back.dy for op in mine)
+    for me, op in enumerate(mine):
+        op.w[...], op.dx[...], op.y[...] = me, me, me
+    back.w[-1] = 7  # the bias takes no part
+    for columns in (back.w[:-1, 0], back.dx[0], back.y[0]):
+        assert (columns == np.repeat([0, 1, 2], [128, 96, 76])).all()
+
+
 @pytest.mark.parametrize("threads", [3], indirect=True)
 def test_the_workers_columns_are_all_columns_and_their_copies_are_apart(threads):
     plan = wide_plan(20, 300, 3)

@@ -26,6 +26,7 @@ cdef extern from "fastmlp.h" nogil:
         fm_op *ops
         const uint8_t *sync
         const uint8_t *own
+        int32_t barriers
     enum:
         FM_DIRECT_ROWS
     int FM_MAX_WORKERS
@@ -35,7 +36,7 @@ cdef extern from "fastmlp.h" nogil:
     ctypedef struct fm_plan:
         fm_sharing any, team
         const int64_t *span
-        int32_t n_ops, n_workers, barriers, last_direct, row_block
+        int32_t n_ops, n_workers, last_direct, row_block
         int64_t capacity
         const double *row_loss
         const fm_rule *adam

@@ -198,8 +198,9 @@ cdef class Engine:
             if plan.ops[i].split == "params" and plan.ops[i].kind == "adam":
                 self._plan.adam = &self._ops[i].rule
         self._plan.row_loss = <const double *>address(plan.row_loss)
-        self._plan.barriers = (FM_BARRIERS_BY_SYNC if any(plan.syncs) else
-                               FM_BARRIERS_FOR_LOSS if plan.row_loss is not None else FM_BARRIERS_NONE)
+        self._plan.any.barriers = (FM_BARRIERS_BY_SYNC if any(plan.syncs) else
+                                   FM_BARRIERS_FOR_LOSS if plan.row_loss is not None else FM_BARRIERS_NONE)
+        self._plan.team.barriers = FM_BARRIERS_BY_SYNC
         self._count_data_rows()
 
     def __dealloc__(self):

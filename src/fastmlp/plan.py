@@ -184,19 +184,23 @@ class Op:
     def of_worker(self, me: int, n_workers: int) -> Op:
         """This op as worker `me` of a team sees it.
 
-        By columns: its copy of x, its columns of everything else. By parts: its columns of x and rows of the weights.
+        By columns: its columns of the result, and its copy of x, if there are any. By parts: its columns of x and rows
+        of the weights.
         """
         if self.share == "inputs":
             return self._part(me, n_workers)
-        if self.copies is None:
-            return self
-        x = self.copies[me]
-        if not self.columns:
-            return replace(self, x=x)
-        begin, end = column_share(self.n_out, self.w.dtype, me, n_workers)  # type: ignore[union-attr]
-        mine = {name: getattr(self, name) for name in ("w", "y", "z", "dy", "s1", "s2")}
-        mine = {name: None if array is None else array[:, begin:end] for name, array in mine.items()}
-        return replace(self, x=x, n_out=end - begin, **mine)
+        op = self if self.copies is None else replace(self, x=self.copies[me])
+        return op._columns(me, n_workers) if self.columns else op
+
+    def _columns(self, me: int, n_workers: int) -> Op:
+        """The worker's columns of the result and of all that lies like it; those of dx are rows of the weights."""
+        back = self.opcode == "linear_back"
+        begin, end = column_share(self.n_in if back else self.n_out, self.w.dtype, me, n_workers)  # type: ignore[union-attr]
+        across = ("y", "z", "dx") if back else ("w", "y", "z", "dy", "s1", "s2")
+        mine = {name: array[:, begin:end] for name in across if (array := getattr(self, name)) is not None}
+        if back:
+            return replace(self, n_in=end - begin, w=self.w[begin:end], **mine)  # type: ignore[index]
+        return replace(self, n_out=end - begin, **mine)
 
     def _part(self, me: int, n_workers: int) -> Op:
         """The inputs whose weights the worker moves in `linear_update`, which splits their rows and the bias.

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks
 from .network import Network
 from .runtime import Executor, executor, get_num_threads, row_predictor
-from .tape import PREDICTION_ROWS, forward_plan, prediction_plan
+from .tape import FEW_ROWS, PREDICTION_ROWS, forward_plan, prediction_plan
 
 ROW_PARAMETERS = 1 << 20  # a larger network's row takes so long that other threads should run meanwhile
 
@@ -39,7 +39,8 @@ class Prediction(Network):
         X = checks.shaped(X, self.sizes[0])
         out = np.empty((len(X), self.sizes[-1]), self.dtype)
         n_threads = get_num_threads()
-        rows = 1 if len(X) == 1 else PREDICTION_ROWS * n_threads
+        few, many = FEW_ROWS * n_threads, PREDICTION_ROWS * n_threads  # workers share weights, or rows
+        rows = 1 if len(X) == 1 else few if len(X) <= few else many
         predictor, lock = self._predictor(rows, n_threads)
         if not lock.acquire(blocking=False):  # another thread predicts with these buffers: take new ones
             predictor, lock = self._new_predictor(rows, n_threads)

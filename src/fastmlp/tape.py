@@ -27,6 +27,10 @@ SMALL_ROWS, SMALL_BYTES = 64, 64  # of a batch, of a layer's sides: csrc/kernels
 FEW = 4  # outputs: a layer with no more takes its gradient along the inputs, as in csrc/kernels/linear_grad.inc.c
 DIRECT_COLUMNS = 64  # of a gradient, up to which reading in place pays; twice as many where workers share the inputs
 PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
+DISTANT = 8 << 20  # bytes of weights that come from memory each time: as in csrc/kernels/far.inc.c
+FEW_ROWS = 32  # of a batch for each worker, up to which reading the weights takes longer than multiplying by them
+SOME_ROWS = 128  # the same of weights that come from memory
+BLOCK, DISTANT_BLOCK = 128, 256  # rows a worker carries at once; the same where each block reads weights from memory
 
 
 @dataclass
@@ -229,10 +233,26 @@ class Tape:
             return
         if n_workers == 2 and linear.n_in >= 2 * linear.n_out:
             gather.parts = linear.parts = update.parts = True
-        elif all(np.diff(column_share(linear.n_out, self.net.dtype, me, n_workers)) for me in range(n_workers)):
+        elif self._has_columns_for(n_workers, linear.n_out):
             copies = [self.inputs[0], *(self.matrix(gather.n_in) for _ in range(n_workers - 1))]
             gather.copies = linear.copies = update.copies = copies
             linear.columns = update.columns = True
+
+    def _has_columns_for(self, n_workers: int, columns: int) -> bool:
+        return all(np.diff(column_share(columns, self.net.dtype, me, n_workers)) for me in range(n_workers))
+
+    def share_columns(self, n_workers: int) -> None:
+        """Let each worker of a team have columns of the products of few rows and many weights.
+
+        So it reads only its columns of the weights, for all rows of the batch. By rows, every worker would read all
+        weights: that takes longer than meeting before and after each product.
+        """
+        for op in self.ops:
+            columns = {"linear": op.n_out, "linear_back": op.n_in}.get(op.opcode, 0)
+            few = self.rows <= (SOME_ROWS if _is_distant(op) else FEW_ROWS) * n_workers
+            many = op.w is not None and op.w.nbytes > NEAR
+            if columns and few and many and n_workers > 1 and self._has_columns_for(n_workers, columns):
+                op.columns = True
 
     def read_in_place(self) -> None:
         """Let the first layer read the caller's rows where they lie, should they be of the network's type.
@@ -255,7 +275,13 @@ class Tape:
                 op.direct = True
 
     def plan(self, n_threads: int) -> Plan:
-        return Plan(self.net.title(), self.net.dtype, self.rows, self.ops, n_threads=n_threads)
+        self.share_columns(n_threads)
+        block = DISTANT_BLOCK if any(_is_distant(op) for op in self.ops) else BLOCK
+        return Plan(self.net.title(), self.net.dtype, self.rows, self.ops, row_block=block, n_threads=n_threads)
+
+
+def _is_distant(op: Op) -> bool:
+    return op.w is not None and op.w.nbytes > DISTANT
 
 
 def gradient_plan(
