@@ -50,6 +50,19 @@ def test_backward_through_weights_that_come_from_memory(rng, dtype, target):
     assert dx.tobytes() == alone.tobytes() and padding_is_zero(dx)
 
 
+@pytest.mark.parametrize("rows", [5, 30])  # the first below the tallest tile
+def test_few_rows_by_weights_that_come_from_memory(rng, dtype, target, rows):
+    # Short runs of inputs forward, long ones of outputs backward, and more of dy than stays in the second-level cache.
+    n_in, n_out = 480, 4500
+    fields = layer(rng, dtype, rows, n_in, n_out)
+    assert n_in * fields["w"].strides[0] > 8 << 20
+    x, w, dy = (fields.pop(name) for name in ("x", "w", "dy"))
+    run_checked(Op("linear", "relu", x=x, w=w, y=normal(rng, dtype, rows, n_out), **fields), rows, dtype, target)
+    dx = guarded(rows, n_in, dtype, 7.0)
+    run_checked(Op("linear_back", "relu", dy=dy, w=w, y=x, dx=dx, **fields), rows, dtype, target)
+    run_checked(Op("linear_update", "sgd", x=x, dy=dy, w=w, **fields), rows, dtype, target)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [6, 700])
 def test_workers_share_a_gradient(rng, dtype, target, bias, rows):

@@ -114,22 +114,24 @@ static void finish_panel(const fm_op *op, const struct back_panel *a, int64_t i,
 }
 
 /* dx^T = w dy^T by rows of the batch: up to `most` panels of them at a time, transposed before and after, for all rows of w as
- * they lie. scratch: dyt and dxt of each panel, of up to `widest` vectors. */
+ * they lie. scratch: dyt and dxt of each panel, of up to `widest` vectors; fewer leave room for longer runs. */
 static void back_by_panels(const fm_op *op, int most, int widest, real *scratch, int64_t begin, int64_t end, int handed_out)
 {
     struct back_panel panels[BACK_PANELS];
     while (begin < end) {
+        const int wide = back_vectors(op->n_in, vectors_of(end - begin), widest), alone = end - begin <= wide * LANES;
+        const int64_t longest = alone && most > 1 ? most * widest * RUN_K / wide : RUN_K;
         int n = 0;
         for (; begin < end && n < most; begin += panels[n++].rows) {
             struct back_panel *a = &panels[n];
-            a->dyt = scratch + 2 * n * RUN_K * widest * LANES, a->dxt = a->dyt + RUN_K * widest * LANES;
             a->wide = back_vectors(op->n_in, vectors_of(end - begin), widest), a->width = a->wide * LANES;
+            a->dyt = scratch + 2 * n * RUN_K * widest * LANES, a->dxt = a->dyt + longest * a->width;
             a->first = begin, a->rows = at_most(end - begin, a->width);
         }
         for (int64_t i = 0, height; i < op->n_in; i += height) {
             height = at_most(op->n_in - i, RUN_K);
-            for (int64_t k = 0; k < op->n_out; k += RUN_K)
-                back_through_panels(op, panels, n, i, height, k, at_most(op->n_out - k, RUN_K));
+            for (int64_t k = 0; k < op->n_out; k += longest)
+                back_through_panels(op, panels, n, i, height, k, at_most(op->n_out - k, longest));
             for (struct back_panel *a = panels; a < panels + n; a++) finish_panel(op, a, i, height, handed_out);
         }
     }

@@ -16,15 +16,19 @@
  * latency, few enough to stay in registers, as the addresses of the rows must too. Without fused instructions the product
  * needs a register. */
 #if FM_BYTES == 64
-#define MAIN_TILE_ROWS 8 /* of the panels that most columns are in */
+#define MAIN_VECTORS 3   /* of the panels that most columns are in, ... */
+#define MAIN_TILE_ROWS 8 /* ... and of their tallest tile */
 static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, 10, MAIN_TILE_ROWS, 6, 0, 0, 0, 1};
 #elif FM_BYTES == 32
+#define MAIN_VECTORS 2
 #define MAIN_TILE_ROWS 6
 static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, MAIN_TILE_ROWS, 0, 3, 0, 0, 0, 1};
 #elif defined(__aarch64__)
+#define MAIN_VECTORS 2
 #define MAIN_TILE_ROWS 8
 static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, MAIN_TILE_ROWS, 0, 4, 0, 0, 0, 1};
 #else
+#define MAIN_VECTORS 2
 #define MAIN_TILE_ROWS 4
 static const int tile_rows[PANEL_VECTORS + 1] = {0, 8, MAIN_TILE_ROWS, 0, 2, 0, 0, 0, 1};
 #endif
@@ -33,6 +37,7 @@ static const int tile_rows[PANEL_VECTORS + 1] = {0, 8, MAIN_TILE_ROWS, 0, 2, 0, 
 #define TALLEST_TILE (FM_BYTES == 64 ? 24 : 10)
 
 #define LOOKING_VECTORS 3 /* wider panels have too few rows */
+#define LOW_ROWS 3        /* the tallest tile of those */
 
 /* In a loop too short for vectors. */
 #define NOT_VECTORISED __asm__ volatile("")
