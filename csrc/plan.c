@@ -9,7 +9,7 @@
 #include <math.h>
 
 #define SERIAL_STEP 4e5 /* floating-point operations of a step: ~10 us on one core, below which a barrier costs more */
-#define SERIAL_RUN 4e6  /* of a run: ~100 us, below which starting a worker costs more */
+#define SERIAL_RUN 1.6e7 /* of a run: ~150 us, below which starting a worker costs more */
 
 struct job {
     const fm_plan *plan;
@@ -74,6 +74,7 @@ struct worker {
     int barriers; /* fm_barriers */
     int me, n, first_op, last_op;
     int64_t all_rows;               /* of the data, that the run goes through */
+    int64_t longest;                /* of its steps, in rows */
     const fm_op *fetching;          /* the op whose x the next batch will be; or null */
     int64_t fetch_begin, fetch_end; /* which columns of that */
     const fm_balance *balance;      /* of the shares; null: they are equal */
@@ -89,6 +90,16 @@ static const fm_sharing *sharing_of(const fm_plan *plan, const fm_run_args *args
     return n == plan->n_workers && args->first_op == 0 ? &plan->team : &plan->any;
 }
 
+static int64_t longest_step(const fm_run_args *args)
+{
+    int64_t longest = 0;
+    for (int64_t s = 0; s < args->n_steps; s++) {
+        const int64_t rows = args->offsets[s + 1] - args->offsets[s];
+        longest = rows > longest ? rows : longest;
+    }
+    return longest;
+}
+
 static struct worker worker_of(const struct job *job, fm_team *team, int me, int n)
 {
     const fm_plan *plan = job->plan;
@@ -98,6 +109,7 @@ static struct worker worker_of(const struct job *job, fm_team *team, int me, int
         .own = sharing->own, .barriers = sharing->barriers,
         .team = team, .me = me, .n = n, .first_op = job->args->first_op, .last_op = job->args->last_op,
         .all_rows = job->args->offsets[job->args->n_steps],
+        .longest = sharing->barriers == FM_BARRIERS_NONE ? longest_step(job->args) : 0,
         .balance = sharing->barriers == FM_BARRIERS_BY_SYNC && n > 1 ? job->args->balance : 0, .shared = FM_N_SHARED,
     };
 }
@@ -203,7 +215,7 @@ static void run_together(struct worker *w, fm_step *step, double *loss)
 {
     const fm_plan *plan = w->plan;
     /* Where no barrier parts the steps, a worker must keep to the same buffer rows in all of them. */
-    const int64_t rows = w->barriers != FM_BARRIERS_NONE ? step->rows : plan->capacity;
+    const int64_t rows = w->barriers != FM_BARRIERS_NONE ? step->rows : w->longest;
     const int64_t begin = share_begin(w, FM_BATCH, rows, w->me), share = share_begin(w, FM_BATCH, rows, w->me + 1);
     const int64_t end = share < step->rows ? share : step->rows;
 

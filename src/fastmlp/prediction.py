@@ -48,7 +48,8 @@ class Prediction(Network):
         try:
             predictor.bind(0, X)
             predictor.bind(len(predictor.plan.ops) - 1, out)
-            offsets = np.minimum(np.arange(-(-len(X) // rows) + 1, dtype=np.int64) * rows, len(X))
+            steps = -(-len(X) // rows)  # of about the same length: each worker has its part of them
+            offsets = np.arange(steps + 1, dtype=np.int64) * len(X) // steps
             predictor.run(None, offsets, n_threads=n_threads)
             odd = predictor.plan.was_odd()
         finally:
