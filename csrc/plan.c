@@ -74,7 +74,6 @@ struct worker {
     int barriers; /* fm_barriers */
     int me, n, first_op, last_op;
     int64_t all_rows;               /* of the data, that the run goes through */
-    int64_t longest;                /* of its steps, in rows */
     const fm_op *fetching;          /* the op whose x the next batch will be; or null */
     int64_t fetch_begin, fetch_end; /* which columns of that */
     const fm_balance *balance;      /* of the shares; null: they are equal */
@@ -90,16 +89,6 @@ static const fm_sharing *sharing_of(const fm_plan *plan, const fm_run_args *args
     return n == plan->n_workers && args->first_op == 0 ? &plan->team : &plan->any;
 }
 
-static int64_t longest_step(const fm_run_args *args)
-{
-    int64_t longest = 0;
-    for (int64_t s = 0; s < args->n_steps; s++) {
-        const int64_t rows = args->offsets[s + 1] - args->offsets[s];
-        longest = rows > longest ? rows : longest;
-    }
-    return longest;
-}
-
 static struct worker worker_of(const struct job *job, fm_team *team, int me, int n)
 {
     const fm_plan *plan = job->plan;
@@ -109,7 +98,6 @@ static struct worker worker_of(const struct job *job, fm_team *team, int me, int
         .own = sharing->own, .barriers = sharing->barriers,
         .team = team, .me = me, .n = n, .first_op = job->args->first_op, .last_op = job->args->last_op,
         .all_rows = job->args->offsets[job->args->n_steps],
-        .longest = sharing->barriers == FM_BARRIERS_NONE ? longest_step(job->args) : 0,
         .balance = sharing->barriers == FM_BARRIERS_BY_SYNC && n > 1 ? job->args->balance : 0, .shared = FM_N_SHARED,
     };
 }
@@ -215,7 +203,7 @@ static void run_together(struct worker *w, fm_step *step, double *loss)
 {
     const fm_plan *plan = w->plan;
     /* Where no barrier parts the steps, a worker must keep to the same buffer rows in all of them. */
-    const int64_t rows = w->barriers != FM_BARRIERS_NONE ? step->rows : w->longest;
+    const int64_t rows = w->barriers != FM_BARRIERS_NONE ? step->rows : plan->capacity;
     const int64_t begin = share_begin(w, FM_BATCH, rows, w->me), share = share_begin(w, FM_BATCH, rows, w->me + 1);
     const int64_t end = share < step->rows ? share : step->rows;
 
@@ -243,13 +231,65 @@ static void run_together(struct worker *w, fm_step *step, double *loss)
     if (wait) meet(w, step);
 }
 
-/* Where the batch's rows of X lie. The first op is their gather, which has then nothing to do. */
-static void find_rows(const fm_op *gather, const fm_step *step, const void **at)
+/* Where the batch's rows of X lie, from row `first` on. The first op is their gather, which has then nothing to do. */
+static void find_rows(const fm_op *gather, const fm_step *step, int64_t first, const void **at)
 {
-    for (int64_t r = 0; r < step->rows; r++)
+    for (int64_t r = first; r < step->rows; r++)
         at[r] = gather->data + (step->index ? step->index[r] : step->first + r) * gather->data_row;
     const void *const last = step->rows > 0 ? at[step->rows - 1] : 0;
     for (int r = 0; r < FM_ROWS_AHEAD; r++) at[step->rows + r] = last;
+}
+
+/* Whether workers take rows as they come, however these are cut into steps: nothing is left of a row but what a scatter has
+ * written elsewhere. So whoever starts late, or shares its core with somebody else, takes fewer. */
+static int are_taken(const struct worker *w, const fm_run_args *args)
+{
+    const fm_plan *plan = w->plan;
+    const int whole = args->first_op == 0 && args->last_op == plan->n_ops;
+    if (w->n == 1 || w->barriers != FM_BARRIERS_NONE || !whole || args->order || plan->capacity < w->n) return 0;
+    for (int i = 0; i < plan->n_ops; i++) {
+        const int opcode = w->ops[i].opcode; /* a mask depends on where in a batch a row stands */
+        if (opcode != FM_gather && opcode != FM_linear && opcode != FM_activate && opcode != FM_scatter) return 0;
+    }
+    return w->ops[plan->n_ops - 1].opcode == FM_scatter;
+}
+
+#define TAKEN_LEAST 48         /* rows: fewer read the weights too often */
+#define TAKEN_NEAR (512 << 10) /* bytes of weights that a core keeps; of more it is a block at least */
+
+static int64_t rounded_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* How many rows at least a worker takes: an even part of its fair share. */
+static int64_t taken_least(const struct worker *w, int64_t all)
+{
+    const fm_plan *plan = w->plan;
+    int64_t least = TAKEN_LEAST;
+    for (int i = 0; i < plan->n_ops; i++) {
+        const fm_op *op = &w->ops[i];
+        if (op->opcode == FM_linear && op->n_in * op->w.ld * plan->kernels->real_bytes > TAKEN_NEAR) least = plan->row_block;
+    }
+    const int64_t fair = rounded_up(all, w->n), parts = fair > least ? fair / least : 1;
+    return rounded_up(rounded_up(fair, parts), plan->kernels->tile_rows) * plan->kernels->tile_rows;
+}
+
+/* In buffer rows that are the worker's own. at: where rows of the data are to be read in place, else null. */
+static void run_taken(const struct worker *w, fm_step *step, int64_t first, const void **at)
+{
+    const fm_plan *plan = w->plan;
+    const int64_t home = plan->capacity * w->me / w->n, room = plan->capacity * (w->me + 1) / w->n - home;
+    const int64_t block = room < plan->row_block ? room : plan->row_block, all = w->all_rows - first, least = taken_least(w, all);
+    for (int64_t begin, end; (begin = fm_take(w->team, all, least, &end)) < end;)
+        for (int64_t r = begin, rows; r < end; r += rows) {
+            rows = rounded_up(end - r, rounded_up(end - r, block));
+            step->first = first + r - home, step->rows = home + rows;
+            if (at) {
+                find_rows(w->ops, step, home, at);
+                step->at = at;
+                find_next(w, step, (w->n - 1) * (end - begin), home, home + rows, home + end - r); /* the others take as many */
+            }
+            for (int i = 0; i < plan->n_ops; i++)
+                plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, home, home + rows);
+        }
 }
 
 #define FETCHED_LEAST 256 /* bytes of a row: the cache has smaller ones anyway */
@@ -306,13 +346,17 @@ static void run_steps(void *context, fm_team *team, int me, int n)
     step.far_apart = n > 1 && w.barriers == FM_BARRIERS_BY_SYNC && are_far_apart(args, team, me);
     if (w.balance) w.left = fm_ticks();
     if (args->order) find_fetching(&w); /* else one row follows another, as the processor guesses */
+    if (are_taken(&w, args)) {
+        run_taken(&w, &step, args->offsets[0], direct ? at : 0);
+        return;
+    }
     for (int64_t s = 0; s < args->n_steps; s++) {
         const int64_t first = args->offsets[s];
         step.rows = args->offsets[s + 1] - first, step.first = first, step.number = args->first_number + s;
         step.index = args->order ? args->order + first : 0;
         step.lr = args->lr ? args->lr[s] : 0;
         if (direct) {
-            find_rows(w.ops, &step, at);
+            find_rows(w.ops, &step, 0, at);
             step.at = at;
         }
         if (w.fetching) coming = fetch_behind(&w, args, s);

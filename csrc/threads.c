@@ -17,6 +17,7 @@
 #define SPINS 1000            /* ~15 us: about as long as evenly loaded workers wait for one another */
 #define YIELDS 200            /* then offer the core to whoever else wants it, and then sleep */
 #define FEW 4                 /* workers, whose looks at the phase do not keep each other from the barrier */
+#define PARTS 2               /* of a fair share of what is left: who begins late, or is slow, takes fewer */
 #define TRIPS 8               /* of a ball, there and back, that are timed together */
 #define FAR_APART 150e-9      /* seconds a trip: 50 ns were seen within a complex of cores, 300 between two */
 #define ANSWERS 20000         /* looks for one, ~10 us, before the other is thought to be elsewhere */
@@ -36,6 +37,7 @@ struct fm_team {
     _Alignas(128) atomic_long handed; /* by worker 0 to worker 1 */
     _Alignas(128) long handing;       /* the same, which worker 0 alone sees */
     _Alignas(128) long taken;         /* by worker 1, who alone sees it */
+    _Alignas(128) atomic_long begun;  /* pieces of work that somebody has taken */
     _Alignas(128) atomic_int ball;    /* which they throw to one another */
     _Alignas(128) atomic_int far_apart;
 };
@@ -102,6 +104,16 @@ void fm_take_over(fm_team *team, fm_fetch *meanwhile)
         if (i < SPINS) i += pass(meanwhile);
         else sched_yield();
     team->taken++;
+}
+
+int64_t fm_take(fm_team *team, int64_t all, int64_t least, int64_t *end)
+{
+    long begin = atomic_load(&team->begun);
+    do {
+        const int64_t part = (all - begin) / (PARTS * team->n) / least * least, some = part > least ? part : least;
+        *end = all - begin < some ? all : begin + some;
+    } while (!atomic_compare_exchange_weak(&team->begun, &begin, *end));
+    return begin;
 }
 
 static int answered(fm_team *team, int ball)

@@ -20,6 +20,10 @@ void fm_barrier(fm_team *team, fm_fetch *meanwhile);
 void fm_hand_over(fm_team *team);
 void fm_take_over(fm_team *team, fm_fetch *meanwhile);
 
+/* The next of `all` pieces of work that nobody has taken: from what is returned to *end, a part of a worker's fair share of what is
+ * left, a multiple of `least` or the rest; or nothing. */
+int64_t fm_take(fm_team *team, int64_t all, int64_t least, int64_t *end);
+
 /* Whether a message takes long from worker 0's core to worker 1's and back: they share no cache. For all workers to call at
  * the same time; takes a few microseconds. */
 int fm_far_apart(fm_team *team, int me);
