@@ -257,7 +257,7 @@ static int are_taken(const struct worker *w, const fm_run_args *args)
 #define TAKEN_LEAST 48         /* rows: fewer read the weights too often */
 #define TAKEN_NEAR (512 << 10) /* bytes of weights that a core keeps; of more it is a block at least */
 
-static int64_t rounded_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t parts_of(int64_t n, int64_t most) { return (n + most - 1) / most; }
 
 /* How many rows at least a worker takes: an even part of its fair share. */
 static int64_t taken_least(const struct worker *w, int64_t all)
@@ -268,8 +268,8 @@ static int64_t taken_least(const struct worker *w, int64_t all)
         const fm_op *op = &w->ops[i];
         if (op->opcode == FM_linear && op->n_in * op->w.ld * plan->kernels->real_bytes > TAKEN_NEAR) least = plan->row_block;
     }
-    const int64_t fair = rounded_up(all, w->n), parts = fair > least ? fair / least : 1;
-    return rounded_up(rounded_up(fair, parts), plan->kernels->tile_rows) * plan->kernels->tile_rows;
+    const int64_t fair = parts_of(all, w->n), parts = fair > least ? fair / least : 1, tile = plan->kernels->tile_rows;
+    return parts_of(parts_of(fair, parts), tile) * tile;
 }
 
 /* In buffer rows that are the worker's own. at: where rows of the data are to be read in place, else null. */
@@ -280,7 +280,7 @@ static void run_taken(const struct worker *w, fm_step *step, int64_t first, cons
     const int64_t block = room < plan->row_block ? room : plan->row_block, all = w->all_rows - first, least = taken_least(w, all);
     for (int64_t begin, end; (begin = fm_take(w->team, all, least, &end)) < end;)
         for (int64_t r = begin, rows; r < end; r += rows) {
-            rows = rounded_up(end - r, rounded_up(end - r, block));
+            rows = parts_of(end - r, parts_of(end - r, block));
             step->first = first + r - home, step->rows = home + rows;
             if (at) {
                 find_rows(w->ops, step, home, at);
