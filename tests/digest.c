@@ -286,7 +286,7 @@ static void train(struct network *net, const fm_target *target, int threads)
     const fm_op *mover = &net->ops[net->n_ops - 1];
     const fm_rule *adam = mover->kind == FM_OPT_adam ? &mover->rule : 0;
     const fm_plan plan = {
-        .any = {net->ops, net->sync, 0}, .span = net->span, .n_ops = net->n_ops, .barriers = FM_BARRIERS_BY_SYNC,
+        .any = {net->ops, net->sync, 0, FM_BARRIERS_BY_SYNC}, .span = net->span, .n_ops = net->n_ops,
         .row_block = 8, .capacity = BATCH, .row_loss = net->row_loss, .kernels = target->kernels[net->dtype],
         .adam = adam, .work = 1e12, /* or it would not think these steps worth waking a worker */
     };
