@@ -2,9 +2,9 @@
  *
  * A panel of the result is finished by the activation while it is still in the first-level cache. */
 
-/* Bytes of weights that come soon enough when they are asked for a few rows ahead, by tiles. Vectors of 64 bytes are through
- * with a row too soon for more than a second-level cache keeps from one step to the next; narrower ones only for memory. */
-#define NEAR_WEIGHTS (FM_BYTES == 64 ? 768 << 10 : DISTANT)
+/* Bytes of weights that come soon enough when they are asked for a few rows ahead, by tiles: what a second-level cache keeps from
+ * one step to the next. */
+#define NEAR_WEIGHTS (768 << 10)
 #define NEAR_LOOKING (512 << 10) /* bytes of them that leave room in that cache for rows of the data to come */
 
 /* Weights that come from memory, for few rows of a batch: reading them is what takes time. A short run of inputs is read along
