@@ -4,6 +4,7 @@
  * activations stay in its cache. Ops that split parameters run one after the other over the worker's share. */
 #include "cpu.h"
 #include "fastmlp.h"
+#include "sharing.h"
 #include "threads.h"
 
 #include <math.h>
@@ -83,16 +84,10 @@ struct worker {
     double busy[FM_N_SHARED + 1];   /* ticks from barrier to barrier, by what was shared */
 };
 
-/* That of so many workers. What the first op copies, the others read. */
-static const fm_sharing *sharing_of(const fm_plan *plan, const fm_run_args *args, int n)
-{
-    return n == plan->n_workers && args->first_op == 0 ? &plan->team : &plan->any;
-}
-
 static struct worker worker_of(const struct job *job, fm_team *team, int me, int n)
 {
     const fm_plan *plan = job->plan;
-    const fm_sharing *sharing = sharing_of(plan, job->args, n);
+    const fm_sharing *sharing = fm_sharing_of(plan, job->args, n);
     return (struct worker){
         .plan = plan, .ops = sharing->ops + (sharing == &plan->team ? me * plan->n_ops : 0), .sync = sharing->sync,
         .own = sharing->own, .barriers = sharing->barriers,
@@ -380,38 +375,12 @@ static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
     return plan->work * full_steps < SERIAL_RUN ? 1 : args->n_threads;
 }
 
-/* Op `op`, a part of the whole one, has inputs begin .. end - 1 from now on. */
-static void give_inputs(fm_op *op, const fm_op *whole, int64_t begin, int64_t end, int real_bytes)
-{
-    const int64_t weights = op->opcode == FM_gather ? begin : begin * whole->w.ld; /* of a gather: shift and scale */
-    op->first_in = begin;
-    if (op->opcode == FM_linear_update) return; /* what it moves follows from that */
-    op->n_in = end - begin, op->x.p = (char *)whole->x.p + begin * real_bytes;
-    if (whole->w.p) op->w.p = (char *)whole->w.p + weights * real_bytes;
-}
-
-/* Workers that have some of the inputs each have as many as is their share of parameters, which is what they move of them; and at
- * least one, since sums begin with the first worker's and end with the last one's. */
-static void share_inputs(const fm_plan *plan, const fm_balance *balance)
-{
-    for (int i = 0; i < plan->n_ops; i++) {
-        const fm_op *whole = &plan->any.ops[i];
-        if (!plan->team.ops[i].partial) continue;
-        for (int64_t me = 0, begin = 0, end; me < plan->n_workers; me++, begin = end) {
-            const int64_t most = whole->n_in - (plan->n_workers - me - 1);
-            end = fm_share_begin(balance, FM_PARAMETERS, whole->n_in + 1, (int)me + 1, plan->n_workers);
-            end = end > most ? most : end > begin ? end : begin + 1;
-            give_inputs(&plan->team.ops[me * plan->n_ops + i], whole, begin, end, plan->kernels->real_bytes);
-        }
-    }
-}
-
 void fm_run(const fm_plan *plan, const fm_run_args *args)
 {
     struct job job = {plan, args};
-    if (plan->n_workers) share_inputs(plan, args->balance);
+    if (plan->n_workers) fm_share_inputs(plan, args->balance);
     const int n = fm_team_run(workers_worth_waking(plan, args), run_steps, &job);
     const int whole = args->first_op == 0 && args->last_op == plan->n_ops;
-    const int met = sharing_of(plan, args, n)->barriers == FM_BARRIERS_BY_SYNC;
+    const int met = fm_sharing_of(plan, args, n)->barriers == FM_BARRIERS_BY_SYNC;
     if (n > 1 && whole && args->balance && met) fm_rebalance(args->balance, n);
 }
