@@ -1,4 +1,4 @@
-/* Sharing: which ops each worker of a team runs, and on which inputs, columns or rows. */
+/* Sharing: which ops each worker of a team runs, and which inputs it has, where each has some of them. */
 #ifndef FASTMLP_SHARING_H
 #define FASTMLP_SHARING_H
 

@@ -3,7 +3,7 @@
  * A panel of the result is finished by the activation while it is still in the first-level cache. */
 
 /* Bytes of weights that come soon enough when they are asked for a few rows ahead, by tiles: what a second-level cache keeps from
- * one step to the next. */
+ * one step to the next. (On a Zen 4 with AVX2, 128 rows by more took 1.01 to 1.15 times as long without looking further ahead.) */
 #define NEAR_WEIGHTS (768 << 10)
 #define NEAR_LOOKING (512 << 10) /* bytes of them that leave room in that cache for rows of the data to come */
 
