@@ -25,7 +25,8 @@ def engine():
         "fastmlp._engine",
         sources=[
             "src/fastmlp/_engine.pyx",
-            *(f"csrc/{name}.c" for name in ["plan", "sharing", "threads", "balance", "finite", "cpu", "targets"]),
+            *(f"csrc/{name}.c" for name in ["plan", "sharing", "threads", "helpers", "balance"]),
+            *(f"csrc/{name}.c" for name in ["finite", "cpu", "targets"]),
             *(f"csrc/target_{target}_{dtype}.c" for target in TARGETS for dtype in ["f32", "f64"]),
         ],
         depends=files("src/fastmlp/*.pxd", "csrc/**/*.h", "csrc/**/*.inc.c"),

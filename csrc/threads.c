@@ -1,21 +1,12 @@
-/* A team of workers and its barrier: the only file that knows pthreads.
- *
- * Workers live for one run and then end. So there is no state between runs, nothing for a fork to break, and no idle
- * cost; starting one takes some tens of microseconds, which a run (up to ~50 ms of steps) does not notice. */
-#if defined(__linux__) && !defined(_GNU_SOURCE)
-#define _GNU_SOURCE /* before any header: affinity is not in POSIX */
-#endif
+/* A team of workers and its barrier: with helpers.c the only file that knows pthreads. */
 #include "threads.h"
+#include "helpers.h"
 
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
 
-#define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
-#define SPINS 1000            /* ~15 us: about as long as evenly loaded workers wait for one another */
-#define YIELDS 200            /* then offer the core to whoever else wants it, and then sleep */
 #define FEW 4                 /* workers, whose looks at the phase do not keep each other from the barrier */
 #define PARTS 2               /* of a fair share of what is left: who begins late, or is slow, takes fewer */
 #define TRIPS 8               /* of a ball, there and back, that are timed together */
@@ -25,8 +16,7 @@
 struct fm_team {
     fm_work *work;
     void *context;
-    int n;                        /* set before the gate opens */
-    atomic_int gate;
+    int n;
     _Alignas(128) atomic_int waiting;
     atomic_uint phase_beside; /* in that line, which whoever comes last has then, or in one of its own */
     _Alignas(128) atomic_uint phase_apart;
@@ -47,28 +37,19 @@ struct seat {
     int me;
 };
 
-static inline void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 /* A moment, well spent if there is something to do. Returns whether it was idle. */
 static inline int pass(fm_fetch *meanwhile)
 {
     const int busy = meanwhile && meanwhile->row != meanwhile->last;
-    busy ? fm_fetch_some(meanwhile, 1) : relax();
+    busy ? fm_fetch_some(meanwhile, 1) : fm_relax();
     return !busy;
 }
 
 static void wait_for_phase(fm_team *team, unsigned old, fm_fetch *meanwhile)
 {
-    for (int i = 0; i < SPINS; i += pass(meanwhile))
+    for (int i = 0; i < FM_SPINS; i += pass(meanwhile))
         if (atomic_load_explicit(team->phase, memory_order_acquire) != old) return;
-    for (int i = 0; i < YIELDS; i++, sched_yield())
+    for (int i = 0; i < FM_YIELDS; i++, sched_yield())
         if (atomic_load_explicit(team->phase, memory_order_acquire) != old) return;
     pthread_mutex_lock(&team->lock);
     atomic_fetch_add(&team->sleepers, 1);
@@ -101,7 +82,7 @@ void fm_hand_over(fm_team *team) { atomic_store_explicit(&team->handed, ++team->
 void fm_take_over(fm_team *team, fm_fetch *meanwhile)
 {
     for (int i = 0; atomic_load_explicit(&team->handed, memory_order_acquire) <= team->taken;)
-        if (i < SPINS) i += pass(meanwhile);
+        if (i < FM_SPINS) i += pass(meanwhile);
         else sched_yield();
     team->taken++;
 }
@@ -159,28 +140,10 @@ int fm_far_apart(fm_team *team, int me)
     return atomic_load(&team->far_apart);
 }
 
-static void *worker(void *argument)
+static void take_seat(void *argument)
 {
     const struct seat *seat = argument;
-    fm_team *team = seat->team;
-    while (!atomic_load_explicit(&team->gate, memory_order_acquire)) sched_yield();
-    team->work(team->context, team, seat->me, team->n);
-    return 0;
-}
-
-/* Linux is apt to start a worker on its caller's processor and to leave it there for milliseconds while another idles: the
- * two then take turns at every barrier. So workers, short-lived as they are, start and stay elsewhere. */
-static void start_elsewhere(pthread_attr_t *attributes, int n_threads)
-{
-#if defined(__linux__) && defined(__GLIBC__)
-    cpu_set_t cpus;
-    const int here = sched_getcpu();
-    if (here < 0 || sched_getaffinity(0, sizeof cpus, &cpus) || CPU_COUNT(&cpus) < n_threads) return;
-    CPU_CLR((size_t)here, &cpus);
-    if (CPU_COUNT(&cpus)) pthread_attr_setaffinity_np(attributes, sizeof cpus, &cpus);
-#else
-    (void)attributes, (void)n_threads;
-#endif
+    seat->team->work(seat->team->context, seat->team, seat->me, seat->team->n);
 }
 
 int fm_team_run(int n_threads, fm_work *work, void *context)
@@ -192,27 +155,18 @@ int fm_team_run(int n_threads, fm_work *work, void *context)
         return 1;
     }
     struct seat seats[FM_MAX_WORKERS];
-    pthread_t threads[FM_MAX_WORKERS];
-    pthread_attr_t attributes;
-    sigset_t all, before;
+    fm_helper *helpers[FM_MAX_WORKERS];
 
     if (n_threads > FM_MAX_WORKERS) n_threads = FM_MAX_WORKERS;
+    while (team.n < n_threads && (helpers[team.n] = fm_helper_take(n_threads))) team.n++;
     pthread_mutex_init(&team.lock, 0);
     pthread_cond_init(&team.woken, 0);
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    start_elsewhere(&attributes, n_threads);
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the caller's: workers inherit an empty door */
-    for (; team.n < n_threads; team.n++) {
-        seats[team.n] = (struct seat){&team, team.n};
-        if (pthread_create(&threads[team.n], &attributes, worker, &seats[team.n])) break;
+    for (int i = 1; i < team.n; i++) {
+        seats[i] = (struct seat){&team, i};
+        fm_helper_call(helpers[i], take_seat, &seats[i]);
     }
-    pthread_sigmask(SIG_SETMASK, &before, 0);
-    atomic_store_explicit(&team.gate, 1, memory_order_release);
     work(context, &team, 0, team.n);
-    for (int i = 1; i < team.n; i++) pthread_join(threads[i], 0);
-    pthread_attr_destroy(&attributes);
+    for (int i = 1; i < team.n; i++) fm_helper_release(helpers[i]);
     pthread_cond_destroy(&team.woken);
     pthread_mutex_destroy(&team.lock);
     return team.n;

@@ -67,7 +67,8 @@ def program(tmp_path_factory):
     if compiler is None or not CSRC.is_dir():
         pytest.skip("needs a C compiler and the C sources (csrc) beside these tests")
     (folder / "main.c").write_text(PROGRAM)
-    command = [compiler, "-std=gnu11", "-O2", f"-I{CSRC}", folder / "main.c", CSRC / "threads.c", "-lpthread"]
+    sources = [folder / "main.c", CSRC / "threads.c", CSRC / "helpers.c"]
+    command = [compiler, "-std=gnu11", "-O2", f"-I{CSRC}", *sources, "-lpthread"]
     done = subprocess.run([*command, "-o", folder / "main"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "main"

@@ -1,0 +1,209 @@
+/* Threads that wait for work, see helpers.h.
+ *
+ * To start a thread and to wait for its end takes 50 to 300 us; to wake a sleeping one, 10; one that is still looking for
+ * work begins at once. So a helper that has done its work looks for more for a moment, and then sleeps until it is called.
+ * A process that forks has none: those that sleep end before. */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* before any header: affinity is not in POSIX */
+#endif
+#include "helpers.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
+#define LOOKS 2000            /* for more work, ~30 us: about what Python does between two steps of a loop */
+
+#if defined(__linux__) && defined(__GLIBC__)
+#define CHOOSES_CPUS 1
+#else
+#define CHOOSES_CPUS 0
+#endif
+
+enum state {
+    IDLE,   /* looks for work */
+    ASLEEP, /* until it is called */
+    CALLED, /* has work */
+    AWAITED /* has work, for whose end the caller sleeps */
+};
+
+struct fm_helper {
+    _Alignas(128) atomic_int state;
+    void (*work)(void *); /* null: end */
+    void *argument;
+    int looks;
+    fm_helper *next; /* of those that nobody has taken */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t woken;
+#if CHOOSES_CPUS
+    cpu_set_t cpus; /* that it may run on */
+#endif
+};
+
+static fm_helper *spare; /* the one given back last comes first: it may still be awake */
+static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t forks_watched = PTHREAD_ONCE_INIT;
+
+static void set_state(fm_helper *h, int state, int asleep)
+{
+    if (atomic_exchange(&h->state, state) != asleep) return;
+    pthread_mutex_lock(&h->lock);
+    pthread_cond_signal(&h->woken);
+    pthread_mutex_unlock(&h->lock);
+}
+
+static int is_now(const fm_helper *h, int state) { return atomic_load_explicit(&h->state, memory_order_acquire) == state; }
+
+/* Sleeps, in state `asleep`, while that is what `state` has become; if it still is `state`. */
+static void sleep_in(fm_helper *h, int state, int asleep)
+{
+    pthread_mutex_lock(&h->lock);
+    if (atomic_compare_exchange_strong(&h->state, &state, asleep))
+        while (is_now(h, asleep)) pthread_cond_wait(&h->woken, &h->lock);
+    pthread_mutex_unlock(&h->lock);
+}
+
+static void wait_for_call(fm_helper *h)
+{
+    for (int i = 0; i < h->looks; i++, fm_relax())
+        if (is_now(h, CALLED)) return;
+    sleep_in(h, IDLE, ASLEEP);
+}
+
+static void wait_for_end(fm_helper *h)
+{
+    for (int i = 0; i < FM_SPINS; i++, fm_relax())
+        if (!is_now(h, CALLED)) return;
+    for (int i = 0; i < FM_YIELDS; i++, sched_yield())
+        if (!is_now(h, CALLED)) return;
+    sleep_in(h, CALLED, AWAITED);
+}
+
+static void *help(void *argument)
+{
+    fm_helper *h = argument;
+    for (wait_for_call(h); h->work; wait_for_call(h)) {
+        h->work(h->argument);
+        set_state(h, IDLE, AWAITED);
+    }
+    return 0;
+}
+
+/* ---- where helpers run --------------------------------------------------------------------------------------- */
+
+#if CHOOSES_CPUS
+/* Linux is apt to wake a thread on its caller's processor and to leave it there for milliseconds while another idles: the two
+ * then take turns at every barrier. So helpers keep to the caller's other processors, if there are enough; which is returned. */
+static int find_cpus(int n_threads, cpu_set_t *cpus)
+{
+    const int here = sched_getcpu();
+    if (sched_getaffinity(0, sizeof *cpus, cpus)) CPU_ZERO(cpus);
+    const int enough = here >= 0 && CPU_COUNT(cpus) > 1 && CPU_COUNT(cpus) >= n_threads;
+    if (enough) CPU_CLR((size_t)here, cpus);
+    return enough;
+}
+
+/* The caller may have moved since, or may be somebody else. */
+static int keep_elsewhere(fm_helper *h, int n_threads)
+{
+    cpu_set_t cpus;
+    const int enough = find_cpus(n_threads, &cpus);
+    if (CPU_COUNT(&cpus) && !CPU_EQUAL(&cpus, &h->cpus)) {
+        h->cpus = cpus;
+        pthread_setaffinity_np(h->thread, sizeof cpus, &cpus);
+    }
+    return enough;
+}
+#else
+static int keep_elsewhere(fm_helper *h, int n_threads) { return (void)h, (void)n_threads, 1; }
+#endif
+
+/* ---- their lives --------------------------------------------------------------------------------------------- */
+
+static int start(fm_helper *h, int n_threads)
+{
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+#if CHOOSES_CPUS
+    find_cpus(n_threads, &h->cpus);
+    if (CPU_COUNT(&h->cpus)) pthread_attr_setaffinity_np(&attributes, sizeof h->cpus, &h->cpus);
+#else
+    (void)n_threads;
+#endif
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the caller's: helpers inherit an empty door */
+    const int failed = pthread_create(&h->thread, &attributes, help, h);
+    pthread_sigmask(SIG_SETMASK, &before, 0);
+    pthread_attr_destroy(&attributes);
+    return !failed;
+}
+
+static void clear_away(fm_helper *h)
+{
+    pthread_cond_destroy(&h->woken);
+    pthread_mutex_destroy(&h->lock);
+    free(h);
+}
+
+static fm_helper *new_helper(int n_threads)
+{
+    void *memory = 0;
+    if (posix_memalign(&memory, _Alignof(fm_helper), sizeof(fm_helper))) return 0;
+    fm_helper *h = memory;
+    *h = (fm_helper){.state = IDLE, .looks = LOOKS};
+    pthread_mutex_init(&h->lock, 0);
+    pthread_cond_init(&h->woken, 0);
+    if (start(h, n_threads)) return h;
+    clear_away(h);
+    return 0;
+}
+
+/* Before a fork. A child would have the spare helpers' memory without the threads; and Python warns of forks with threads. */
+static void end_spare(void)
+{
+    pthread_mutex_lock(&spare_lock);
+    for (fm_helper *h = spare, *next; h; h = next) {
+        next = h->next;
+        fm_helper_call(h, 0, 0);
+        pthread_join(h->thread, 0);
+        clear_away(h);
+    }
+    spare = 0;
+}
+
+static void go_on(void) { pthread_mutex_unlock(&spare_lock); }
+static void watch_forks(void) { pthread_atfork(end_spare, go_on, go_on); }
+
+/* ---- for callers --------------------------------------------------------------------------------------------- */
+
+fm_helper *fm_helper_take(int n_threads)
+{
+    pthread_once(&forks_watched, watch_forks);
+    pthread_mutex_lock(&spare_lock);
+    fm_helper *h = spare;
+    if (h) spare = h->next;
+    pthread_mutex_unlock(&spare_lock);
+    if (!h) h = new_helper(n_threads);
+    if (h) h->looks = keep_elsewhere(h, n_threads) ? LOOKS : 1; /* where threads are more than processors, another needs this one */
+    return h;
+}
+
+void fm_helper_call(fm_helper *h, void (*work)(void *), void *argument)
+{
+    h->work = work, h->argument = argument;
+    set_state(h, CALLED, ASLEEP);
+}
+
+void fm_helper_release(fm_helper *h)
+{
+    wait_for_end(h);
+    pthread_mutex_lock(&spare_lock);
+    h->next = spare, spare = h;
+    pthread_mutex_unlock(&spare_lock);
+}
