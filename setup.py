@@ -25,11 +25,11 @@ def engine():
         "fastmlp._engine",
         sources=[
             "src/fastmlp/_engine.pyx",
-            *(f"csrc/{name}.c" for name in ["plan", "sharing", "threads", "helpers", "balance"]),
+            *(f"csrc/{name}.c" for name in ["plan", "sharing", "threads", "helpers", "partner", "balance"]),
             *(f"csrc/{name}.c" for name in ["finite", "cpu", "targets"]),
             *(f"csrc/target_{target}_{dtype}.c" for target in TARGETS for dtype in ["f32", "f64"]),
         ],
-        depends=files("src/fastmlp/*.pxd", "csrc/**/*.h", "csrc/**/*.inc.c"),
+        depends=files("src/fastmlp/*.px[di]", "csrc/**/*.h", "csrc/**/*.inc.c"),
         include_dirs=["csrc"],
         libraries=[] if sys.platform == "win32" else ["m", "pthread"],
         extra_compile_args=[  # after Python's own flags, so these win

@@ -35,6 +35,7 @@ struct fm_helper {
     void (*work)(void *); /* null: end */
     void *argument;
     int looks;
+    int sent; /* nobody waits for it */
     fm_helper *next; /* of those that nobody has taken */
     pthread_t thread;
     pthread_mutex_t lock;
@@ -47,6 +48,7 @@ struct fm_helper {
 static fm_helper *spare; /* the one given back last comes first: it may still be awake */
 static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t forks_watched = PTHREAD_ONCE_INIT;
+static int forks;
 
 static void set_state(fm_helper *h, int state, int asleep)
 {
@@ -83,12 +85,21 @@ static void wait_for_end(fm_helper *h)
     sleep_in(h, CALLED, AWAITED);
 }
 
+static void give_back(fm_helper *h)
+{
+    pthread_mutex_lock(&spare_lock);
+    h->next = spare, spare = h;
+    pthread_mutex_unlock(&spare_lock);
+}
+
 static void *help(void *argument)
 {
     fm_helper *h = argument;
     for (wait_for_call(h); h->work; wait_for_call(h)) {
+        const int sent = h->sent; /* once it is idle, it may be somebody else's */
         h->work(h->argument);
         set_state(h, IDLE, AWAITED);
+        if (sent) give_back(h);
     }
     return 0;
 }
@@ -178,7 +189,14 @@ static void end_spare(void)
 }
 
 static void go_on(void) { pthread_mutex_unlock(&spare_lock); }
-static void watch_forks(void) { pthread_atfork(end_spare, go_on, go_on); }
+
+static void begin_again(void)
+{
+    forks++;
+    go_on();
+}
+
+static void watch_forks(void) { pthread_atfork(end_spare, go_on, begin_again); }
 
 /* ---- for callers --------------------------------------------------------------------------------------------- */
 
@@ -194,16 +212,20 @@ fm_helper *fm_helper_take(int n_threads)
     return h;
 }
 
-void fm_helper_call(fm_helper *h, void (*work)(void *), void *argument)
+static void call(fm_helper *h, void (*work)(void *), void *argument, int sent)
 {
-    h->work = work, h->argument = argument;
+    h->work = work, h->argument = argument, h->sent = sent;
     set_state(h, CALLED, ASLEEP);
 }
+
+void fm_helper_call(fm_helper *h, void (*work)(void *), void *argument) { call(h, work, argument, 0); }
+
+void fm_helper_send(fm_helper *h, void (*work)(void *), void *argument) { call(h, work, argument, 1); }
 
 void fm_helper_release(fm_helper *h)
 {
     wait_for_end(h);
-    pthread_mutex_lock(&spare_lock);
-    h->next = spare, spare = h;
-    pthread_mutex_unlock(&spare_lock);
+    give_back(h);
 }
+
+int fm_helper_forks(void) { return forks; }

@@ -14,6 +14,12 @@ void fm_helper_call(fm_helper *helper, void (*work)(void *), void *argument);
 /* Waits until the helper has done its work, and gives it back: others may take it. */
 void fm_helper_release(fm_helper *helper);
 
+/* Lets it do work(argument) and then give itself back: nobody waits for it. */
+void fm_helper_send(fm_helper *helper, void (*work)(void *), void *argument);
+
+/* How many forks this process has behind it, each of which has lost it all helpers. */
+int fm_helper_forks(void);
+
 /* A thread that waits for another looks at what is to change so often, ~15 us: about as long as evenly loaded workers wait. Then
  * it offers its core to whoever else wants it, so often; and then it sleeps. */
 #define FM_SPINS 1000

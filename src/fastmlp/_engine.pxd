@@ -64,3 +64,17 @@ cdef extern from "fastmlp.h" nogil:
 
 cdef extern from "finite.h" nogil:
     int fm_all_finite(const fm_kernels *kernels, const void *x, int64_t n, int64_t itemsize, int n_threads)
+
+cdef extern from "partner.h" nogil:
+    ctypedef struct fm_partner:
+        pass
+    int FM_PARTNER_ROW, FM_PARTNER_NONE, FM_PARTNER_WANTED
+    fm_partner *fm_partner_new(const fm_plan *plan)
+    int fm_partner_row(fm_partner *partner)
+    void fm_partner_was_alone(fm_partner *partner, int64_t start)
+    void fm_partner_invite(fm_partner *partner)
+    void fm_partner_dismiss(fm_partner *partner)
+    void fm_partner_free(fm_partner *partner)
+
+cdef extern from "balance.h" nogil:
+    int64_t fm_ticks()

@@ -1,6 +1,6 @@
 """Types of the compiled executor; see ``_engine.pyx``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ KINDS: dict[str, tuple[str, ...]]
 COMPILER: str
 
 def all_finite(array: NDArray[Any], n_threads: int = 1, target: str | None = None) -> bool: ...
+def reconsider_partners() -> None: ...
 def targets(supported: bool = True) -> tuple[str, ...]: ...
 
 class Engine:
@@ -46,5 +47,8 @@ class Engine:
     ) -> NDArray[np.float64]: ...
 
 class RowPredictor:
-    def __init__(self, engine: Engine) -> None: ...
+    partner_rows: int
+    def __init__(
+        self, engine: Engine, shared: Engine | None = None, n_threads: Callable[[], int] | None = None
+    ) -> None: ...
     def __call__(self, x: object) -> NDArray[Any] | None: ...

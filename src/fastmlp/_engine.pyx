@@ -10,6 +10,7 @@ from math import gcd
 
 import numpy as np
 
+cimport cython
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
@@ -382,66 +383,4 @@ cdef class Engine:
         return losses
 
 
-cdef class RowPredictor:
-    """Predicts one row at a time with no more overhead than its arithmetic: no checks in Python, no lock, no thread.
-
-    Holds the GIL for the whole call, so that no other thread can be using the plan's buffers.
-
-    Parameters
-    ----------
-    engine : Engine
-        Of a prediction plan for one row: a gather first, a scatter last.
-    """
-    cdef Engine _engine
-    cdef object _shape, _dtype
-    cdef int64_t _n_in
-    cdef char _format
-
-    def __init__(self, Engine engine):
-        first, last = engine.plan.ops[0], engine.plan.ops[len(engine.plan.ops) - 1]
-        if (first.opcode, last.opcode, engine.plan.capacity) != ("gather", "scatter", 1) or first.odd is None:
-            raise ValueError("the plan must predict one row: gather with odd, ..., scatter")
-        self._engine, self._n_in = engine, first.n_in
-        self._shape, self._dtype = (1, last.n_out), engine.plan.dtype
-        self._format = b"f" if self._dtype == np.float32 else b"d"
-
-    def __call__(self, x):
-        """Outputs (1, n_out) for an array x (1, n_in) of the network's type and finite; None if x is anything else."""
-        cdef Py_buffer view
-        cdef int odd
-        if type(x) is not ndarray:
-            return None
-        out = empty(self._shape, self._dtype)
-        PyObject_GetBuffer(x, &view, PyBUF_STRIDED_RO | PyBUF_FORMAT)
-        try:
-            if (view.ndim != 2 or view.shape[0] != 1 or view.shape[1] != self._n_in or view.format[1] != 0
-                    or view.format[0] != self._format or view.strides[1] != view.itemsize):
-                return None
-            odd = self._run(&view, out)
-        finally:
-            PyBuffer_Release(&view)
-        return None if odd else out
-
-    cdef int _run(self, Py_buffer *x, out) except -1:
-        cdef Py_buffer to
-        cdef int64_t[2] offsets
-        cdef fm_run_args args
-        cdef fm_op *gather = &self._engine._ops[0]
-        cdef fm_op *scatter = &self._engine._ops[self._engine._plan.n_ops - 1]
-        offsets[0], offsets[1] = 0, 1
-        args.order, args.lr, args.weight, args.losses = NULL, NULL, NULL, NULL
-        args.offsets = offsets
-        args.n_steps, args.first_number, args.first_op = 1, 0, 0
-        args.last_op, args.n_threads, args.apart = self._engine._plan.n_ops, 1, FM_APART_NEAR
-        args.balance = NULL
-        PyObject_GetBuffer(out, &to, PyBUF_STRIDED_RO)
-        gather.kind = SINGLE if self._format == b"f" else DOUBLE
-        gather.data, gather.data_row, gather.data_column = <const char *>x.buf, x.strides[0], x.itemsize
-        self._engine._plan.last_direct = self._engine._last_direct if <uintptr_t>x.buf % x.itemsize == 0 else 0
-        scatter.data, scatter.data_row, scatter.data_column = <const char *>to.buf, to.strides[0], to.itemsize
-        fm_run(&self._engine._plan, &args)
-        gather.data = scatter.data = NULL
-        PyBuffer_Release(&to)
-        cdef int odd = gather.odd[0]
-        gather.odd[0] = 0
-        return odd
+include "_row_predictor.pxi"

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks
 from .network import Network
 from .runtime import Executor, executor, get_num_threads, row_predictor
-from .tape import FEW_ROWS, PREDICTION_ROWS, forward_plan, prediction_plan
+from .tape import FEW_ROWS, PREDICTION_ROWS, forward_plan, prediction_plan, shared_row_plan
 
 ROW_PARAMETERS = 1 << 20  # a larger network's row takes so long that other threads should run meanwhile
 
@@ -64,7 +64,7 @@ class Prediction(Network):
             self._predictors[key] = self._new_predictor(rows, n_threads)
             if rows == 1 and self.n_parameters <= ROW_PARAMETERS:
                 # With buffers of its own: it takes no lock, and the other one runs without the GIL.
-                self._row_predictor = row_predictor(self._new_predictor(rows, n_threads)[0])
+                self._row_predictor = row_predictor(self._new_predictor(rows, n_threads)[0], shared_row_plan(self))
         return self._predictors[key]
 
     def _new_predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:

@@ -75,9 +75,16 @@ def executor(plan: Plan, backend: str | None = None) -> Executor:
     return _engine.Engine(plan, target() if os.environ.get("FASTMLP_TARGET") else None)
 
 
-def row_predictor(predictor: Executor) -> Callable[[object], NDArray[Any] | None] | None:
-    """The shortest way through a prediction plan for one row, where the engine runs it alone; else None."""
-    return _engine.RowPredictor(predictor) if _engine and type(predictor) is _engine.Engine else None
+def row_predictor(predictor: Executor, shared: Plan | None) -> Callable[[object], NDArray[Any] | None] | None:
+    """The shortest way through a prediction plan for one row, where the engine runs it alone; else None.
+
+    shared: a plan for the same by two workers, or None where that is not worth while.
+    """
+    locked = getattr(sys, "_is_gil_enabled", lambda: True)()  # else another thread could be using the same buffers
+    if not (locked and _engine and type(predictor) is _engine.Engine):
+        return None
+    by_two = _engine.Engine(shared, predictor.target) if shared else None
+    return _engine.RowPredictor(predictor, by_two, get_num_threads)
 
 
 def surely_finite(array: NDArray[Any]) -> bool:
@@ -137,6 +144,7 @@ def get_num_threads() -> int:
 def limited_threads(n: int) -> Iterator[None]:
     """Use `n` workers within this block, in this thread: for who trains several networks side by side."""
     token = _limit.set(n)
+    _tell_engine()
     try:
         yield
     finally:
@@ -167,6 +175,13 @@ def set_num_threads(n: int | None) -> None:
             raise ValueError(f"n must be at least 1, got {n}")
         n = int(n)
     _num_threads = n
+    _tell_engine()
+
+
+def _tell_engine() -> None:
+    """That whoever computes rows together with another thread is to ask again whether it may."""
+    if _engine:
+        _engine.reconsider_partners()
 
 
 def default_num_threads() -> int:

@@ -30,6 +30,7 @@ PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
 DISTANT = 8 << 20  # bytes of weights that come from memory each time: as in csrc/kernels/far.inc.c
 FEW_ROWS = 32  # of a batch for each worker, up to which reading the weights takes longer than multiplying by them
 SOME_ROWS = 128  # the same of weights that come from memory
+SHARED_LAYER = 1 << 17  # bytes of weights, to read half of which takes longer for one row than to meet another worker
 BLOCK, DISTANT_BLOCK = 128, 256  # rows a worker carries at once; the same where each block reads weights from memory
 
 
@@ -343,6 +344,19 @@ def prediction_plan(net: Network, rows: int, n_threads: int = 1) -> Plan:
     tape.scatter()
     tape.read_in_place()
     return tape.plan(n_threads)
+
+
+def shared_row_plan(net: Network) -> Plan | None:
+    """Outputs of one row by two workers, each with columns of the large products; None where no product is large."""
+    tape = Tape(net, 1)
+    tape.gather()
+    tape.ops[0].odd = np.zeros(1, np.uint8)
+    tape.forward(fused_output=False, keep_pre=False)
+    tape.scatter()
+    for op in tape.ops:
+        if op.w is not None and op.opcode == "linear" and op.w.nbytes > SHARED_LAYER:
+            op.columns = tape._has_columns_for(2, op.n_out)
+    return tape.plan(2) if any(op.columns for op in tape.ops) else None
 
 
 def training_plan(

@@ -1,0 +1,206 @@
+"""Two threads on one row: the same bits, whether the partner is there, comes, goes, is late or lost in a fork."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import fastmlp
+from fastmlp import MLP
+from fastmlp.runtime import _engine, row_predictor
+from fastmlp.tape import prediction_plan, shared_row_plan
+
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+pytestmark = [
+    pytest.mark.skipif(_engine is None, reason="the engine is not built"),
+    pytest.mark.skipif(CPUS < 2, reason="a partner needs a second processor"),
+]
+NETWORKS = {
+    "one large layer": ([784, 128, 10], {}),
+    "two, one behind the other": ([300, 300, 200, 3], {"activation": "gelu"}),
+    "a small one in between": ([500, 100, 20, 2000, 4], {"activation": "tanh"}),
+    "the last": ([10, 40, 2000], {"loss": "mse"}),
+    "all": ([333, 333, 333], {"loss": "binary_cross_entropy", "activation": "silu"}),
+}
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    fastmlp.set_num_threads(2)
+    yield
+    fastmlp.set_num_threads(None)
+
+
+def rows_of(net, n=64, seed=0):
+    X = np.random.default_rng(seed).standard_normal((n, net.sizes[0])).astype(net.dtype)
+    return X, [X[i : i + 1].copy() for i in range(n)]
+
+
+def together(net, rows, want=200, seconds=60):
+    """Predicts rows until so many more were computed by two; all that was predicted."""
+    net.predict(rows[0])
+    if net._row_predictor is None:
+        pytest.skip("the environment sends rows another way")
+    before, end, outputs = net._row_predictor.partner_rows, time.monotonic() + seconds, []
+    while net._row_predictor.partner_rows < before + want:
+        outputs += [net._outputs(row) for row in rows]
+        assert time.monotonic() < end, f"only {net._row_predictor.partner_rows - before} rows by two in {seconds} s"
+    return outputs
+
+
+@pytest.mark.targets
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rows_by_two_have_the_bits_of_a_batch(name, dtype):
+    sizes, settings = NETWORKS[name]
+    net = MLP(sizes, dtype=dtype, seed=3, **settings)
+    X, rows = rows_of(net)
+    batch = net._outputs(X)
+    for i, out in enumerate(together(net, rows)):
+        assert out.tobytes() == batch[i % 64].tobytes()
+
+
+def test_new_weights_are_seen_by_both():
+    net = MLP([784, 128, 10], seed=0)
+    X, rows = rows_of(net)
+    for _ in range(5):
+        together(net, rows, want=50)
+        net.parameters[:] *= np.float32(1.01)
+        assert np.concatenate([net._outputs(row) for row in rows]).tobytes() == net._outputs(X).tobytes()
+
+
+def test_standardized_inputs(rng):
+    net = MLP([400, 200, 5], seed=0, standardize="mean")
+    X = rng.standard_normal((64, 400)).astype(np.float32) * 7 + 3
+    net.fit(X, rng.integers(0, 5, 64), epochs=1)
+    outputs = together(net, [X[i : i + 1].copy() for i in range(64)])
+    assert np.concatenate(outputs[-64:]).tobytes() == net._outputs(X).tobytes()
+
+
+def test_a_value_that_is_not_finite_is_found_by_two_as_by_one():
+    net = MLP([784, 128, 10], seed=0)
+    _, rows = rows_of(net)
+    want = [net._outputs(row) for row in rows]
+    together(net, rows, want=100)
+    for column, value in ((0, np.nan), (783, np.inf)):
+        bad = rows[5].copy()
+        bad[0, column] = value
+        with pytest.raises(ValueError, match="X must be finite"):
+            net._outputs(bad)
+        assert all(net._outputs(row).tobytes() == w.tobytes() for row, w in zip(rows, want, strict=True))
+
+
+def test_with_one_thread_the_partner_goes():
+    net = MLP([784, 128, 10], seed=0)
+    _, rows = rows_of(net)
+    for _ in range(20):  # in some of which it has not gone anyway
+        together(net, rows, want=20)
+        fastmlp.set_num_threads(1)
+        alone = net._row_predictor.partner_rows
+        for row in rows:
+            net._outputs(row)
+        assert net._row_predictor.partner_rows == alone
+        fastmlp.set_num_threads(2)
+
+
+def test_one_partner_serves_one_network_at_a_time_and_any_in_turn():
+    nets = [MLP([784, 128, 10], seed=seed) for seed in range(3)]
+    _, rows = rows_of(nets[0])
+    want = [np.concatenate([net._outputs(row) for row in rows]).tobytes() for net in nets]
+    for net in nets:
+        together(net, rows, want=100)
+    for _ in range(20):
+        for row in rows:
+            for net in nets:
+                net._outputs(row)
+    assert [np.concatenate([net._outputs(row) for row in rows]).tobytes() for net in nets] == want
+
+
+def test_networks_may_go_while_their_partner_is_there():
+    for seed in range(20):
+        net = MLP([784, 128, 10], seed=seed)
+        _, rows = rows_of(net)
+        together(net, rows, want=20)
+        del net
+        gc.collect()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_fork_has_no_partner_but_finds_one():
+    net = MLP([784, 128, 10], seed=0)
+    _, rows = rows_of(net)
+    want, go_on = [net._outputs(row).tobytes() for row in rows], threading.Event()
+
+    def predict():  # so that the partner is there while this process forks
+        while go_on.is_set():
+            net._outputs(rows[0])
+
+    def in_child():
+        outputs = together(net, rows, want=3)
+        return all(out.tobytes() == want[i % 64] for i, out in enumerate(outputs))
+
+    for _ in range(8):
+        go_on.set()
+        predicting = threading.Thread(target=predict)
+        predicting.start()
+        time.sleep(0.003)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                status = 0 if in_child() else 2
+                del net
+                gc.collect()
+            finally:
+                os._exit(status)
+        go_on.clear()
+        predicting.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert in_child()
+
+
+LATE = """
+import os, time
+import numpy as np
+from fastmlp import MLP
+
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # a partner that is never there when it is needed
+net = MLP([784, 128, 10], seed=0)
+X = np.random.default_rng(0).standard_normal((64, 784)).astype(np.float32)
+rows, batch, n = [X[i : i + 1].copy() for i in range(64)], net._outputs(X), 0
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    for row, want in zip(rows, batch):
+        assert net._outputs(row).tobytes() == want.tobytes()
+    n += 64
+print(n)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sched_setaffinity")
+def test_a_partner_that_is_late_is_done_without():
+    environment = os.environ | {"FASTMLP_NUM_THREADS": "2", "FASTMLP_BACKEND": "engine", "FASTMLP_CHECK": "0"}
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
+
+
+def test_plans_that_are_not_for_two_are_refused():
+    net = MLP([784, 128, 10], seed=0)
+    engine, shared = (_engine.Engine(plan) for plan in (prediction_plan(net, 1), shared_row_plan(net)))
+    with pytest.raises(ValueError, match="two workers"):
+        _engine.RowPredictor(engine, _engine.Engine(prediction_plan(net, 1, 2)))
+    assert _engine.RowPredictor(engine, shared, lambda: 2)(np.zeros((1, 784), np.float32)) is not None
+    with pytest.raises(ValueError, match="one row"):
+        _engine.RowPredictor(engine, _engine.Engine(prediction_plan(net, 2)))
+
+
+def test_small_networks_have_no_partner():
+    assert shared_row_plan(MLP([100, 100, 10])) is None
+    net = MLP([16, 32, 3])
+    assert row_predictor(_engine.Engine(prediction_plan(net, 1)), None).partner_rows == 0
