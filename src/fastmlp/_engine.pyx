@@ -106,8 +106,14 @@ def all_finite(array, int n_threads=1, target=None):
     return bool(finite)
 
 
-cdef uintptr_t address(array):
-    return 0 if array is None else array.__array_interface__["data"][0]
+cdef uintptr_t address(array) except? 0:
+    cdef Py_buffer view
+    if array is None:
+        return 0
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDED_RO)  # __array_interface__ is a dict, made anew each time
+    cdef uintptr_t found = <uintptr_t>view.buf
+    PyBuffer_Release(&view)
+    return found
 
 
 cdef fm_mat matrix(array, dtype) except *:
@@ -246,14 +252,14 @@ cdef class Engine:
         fetching = self._fetching if inputs else []
         if inputs and self._last_direct:
             self._plan.last_direct = self._last_direct if self._reads_in_place(op.data) else 0
+        cdef const char *data = <const char *>address(op.data)
+        cdef int64_t row = op.data.strides[0], column = op.data.strides[1] if op.data.ndim > 1 else 0
+        cdef int kind = SOURCE_CODES[op.data.dtype.str] if op.opcode == "gather" else self._ops[i].kind
         for k in range(self._n_lists):
-            c = &self._ops[k * n + i]
-            if op.opcode == "gather":
-                c.kind = SOURCE_CODES[op.data.dtype.str]
+            self._ops[k * n + i].kind = kind
             for j in (i, *fetching):
-                self._ops[k * n + j].data = <const char *>address(op.data)
-                self._ops[k * n + j].data_row = op.data.strides[0]
-                self._ops[k * n + j].data_column = op.data.strides[1] if op.data.ndim > 1 else 0
+                c = &self._ops[k * n + j]
+                c.data, c.data_row, c.data_column = data, row, column
         return 0
 
     cdef bint _reads_in_place(self, data):

@@ -147,9 +147,9 @@ def labels(value: ArrayLike, rows: int, classes: int, name: str = "y") -> NDArra
             raise ValueError(
                 f"{name} must hold whole class numbers 0..{classes - 1}, got {array[array != np.floor(array)][0]}"
             )
-    low, high = array.min(), array.max()
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
+    unsigned = array if array.dtype.kind == "f" else array.view(f"u{array.itemsize}")  # where -1 is a large number
+    if unsigned.max() >= classes or (unsigned is array and array.min() < 0):
+        wrong = array.min() if array.min() < 0 else array.max()
         raise ValueError(
             f"{name} must hold class numbers 0..{classes - 1} (the network has {classes} outputs), got {wrong}"
         )

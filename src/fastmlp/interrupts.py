@@ -10,6 +10,12 @@ import signal
 import threading
 from typing import Any
 
+try:  # the same without a search for names in enumerations, which takes as long as a step of a small network
+    from _signal import getsignal as _handler_of  # type: ignore[import-not-found]
+    from _signal import signal as _handle
+except ImportError:
+    _handler_of, _handle = signal.getsignal, signal.signal
+
 
 class WholeSteps:
     """A block that Ctrl-C does not break: what the signal's handler does, such as raise, it does at the block's end.
@@ -33,10 +39,10 @@ class WholeSteps:
         self.handler: Any = None
         self.heard: tuple[Any, ...] | None = None
         if threading.current_thread() is threading.main_thread():
-            handler = signal.getsignal(signal.SIGINT)
+            handler = _handler_of(signal.SIGINT)
             if callable(handler):
                 self.handler = handler
-                signal.signal(signal.SIGINT, self._hear)
+                _handle(signal.SIGINT, self._hear)
 
     def _hear(self, *signal_and_frame: Any) -> None:
         self.heard = signal_and_frame
@@ -44,6 +50,6 @@ class WholeSteps:
     def __exit__(self, *error: Any) -> None:
         if self.handler is None:
             return
-        signal.signal(signal.SIGINT, self.handler)
+        _handle(signal.SIGINT, self.handler)
         if self.heard is not None:
             self.handler(*self.heard)

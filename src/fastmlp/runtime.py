@@ -34,6 +34,8 @@ HOW_TO_BUILD = (
     "pip install --force-reinstall fastmlp"
 )
 
+FOR_ONE = 8 << 20  # bytes that one thread looks through: as in csrc/finite.c
+
 _num_threads: int | None = None
 _limit: ContextVar[int | None] = ContextVar("_limit", default=None)  # in one thread, on top of that
 _warned = False
@@ -90,7 +92,8 @@ def row_predictor(predictor: Executor, shared: Plan | None) -> Callable[[object]
 def surely_finite(array: NDArray[Any]) -> bool:
     """Whether the engine can tell in one pass that an array of floats is finite; without it, False."""
     readable = array.dtype.char in "fd" and array.dtype.isnative and array.flags.c_contiguous
-    return bool(_engine and readable and _engine.all_finite(array, get_num_threads()))
+    n_threads = 1 if array.nbytes < FOR_ONE else get_num_threads()
+    return bool(_engine and readable and _engine.all_finite(array, n_threads))
 
 
 def check_backend(backend: str | None) -> str:

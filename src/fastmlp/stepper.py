@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class Stepper:
         self._sum = GradientSum(net.layout) if options.accumulate > 1 else None
         self._average = None if options.average is None else Average(net, float(options.average))
         self._show = True  # whether the network has the averaged weights between epochs
+        self._before: NDArray[Any] | None = None  # the parameters before a step, in memory that is kept for it
         self._key: int | None = None  # of dropout's masks
         self._plans: dict[tuple[int, bool, int], Executor] = {}
         self._pacing: tuple[Plan, Pace, Workers] | None = None  # of the last plan that was trained
@@ -108,21 +110,23 @@ class Stepper:
     def step_on(self, data: Data, lr: NDArray[np.float64]) -> float:
         """A step on checked data."""
         with WholeSteps():
-            before = self.net.parameters.copy()
+            before = self._before = np.empty_like(self.net.parameters) if self._before is None else self._before
+            before[:] = self.net.parameters
             runner = self._executor(roomy(len(data.X)), data)
             loss = float(self._run(runner, None, np.array([0, len(data.X)]), lr, data)[0])
-            if not (np.isfinite(loss) and checks.all_finite(self.net.parameters)):
+            if not (isfinite(loss) and checks.all_finite(self.net.parameters)):
                 self.net.parameters[:] = before
                 self.forget()
-                what = f"loss is {loss}" if not np.isfinite(loss) else "update gave a weight that is not finite"
+                what = f"loss is {loss}" if not isfinite(loss) else "update gave a weight that is not finite"
                 raise DivergenceError(f"step {self.steps}: the {what}", 1, self.steps, History())
             return loss
 
     def training_data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Data:
         """One batch, checked, as the plan reads it: with class weights, and standardised targets."""
         X, y, labels = self.net.check_data(X, y)
-        data = Data(X, y, labels, checks.sample_weight(sample_weight, len(X)))
-        return replace(self._weighted(data), y=self.net.plan_targets(y))
+        data = self._weighted(Data(X, y, labels, checks.sample_weight(sample_weight, len(X))))
+        data.y = self.net.plan_targets(y)
+        return data
 
     def _weighted(self, data: Data) -> Data:
         """The data with the class weights as factors on the sample weights."""
