@@ -15,7 +15,7 @@
 #include <stdlib.h>
 
 #define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
-#define LOOKS 2000            /* for more work, ~30 us: about what Python does between two steps of a loop */
+#define LOOKS 8000            /* for more work, ~120 us: what Python does between two steps of a loop, and some more */
 
 #if defined(__linux__) && defined(__GLIBC__)
 #define CHOOSES_CPUS 1
