@@ -34,7 +34,7 @@ struct fm_helper {
     _Alignas(128) atomic_int state;
     void (*work)(void *); /* null: end */
     void *argument;
-    int looks;
+    atomic_int looks; /* for work; changed while it does */
     int sent; /* nobody waits for it */
     fm_helper *next; /* of those that nobody has taken */
     pthread_t thread;
@@ -71,7 +71,7 @@ static void sleep_in(fm_helper *h, int state, int asleep)
 
 static void wait_for_call(fm_helper *h)
 {
-    for (int i = 0; i < h->looks; i++, fm_relax())
+    for (int i = 0; i < atomic_load_explicit(&h->looks, memory_order_relaxed); i++, fm_relax())
         if (is_now(h, CALLED)) return;
     sleep_in(h, IDLE, ASLEEP);
 }
@@ -208,7 +208,9 @@ fm_helper *fm_helper_take(int n_threads)
     if (h) spare = h->next;
     pthread_mutex_unlock(&spare_lock);
     if (!h) h = new_helper(n_threads);
-    if (h) h->looks = keep_elsewhere(h, n_threads) ? LOOKS : 1; /* where threads are more than processors, another needs this one */
+    if (!h) return 0;
+    const int enough = keep_elsewhere(h, n_threads); /* processors: else another thread needs this one */
+    atomic_store_explicit(&h->looks, enough ? LOOKS : 1, memory_order_relaxed);
     return h;
 }
 

@@ -25,7 +25,7 @@ void fm_take_over(fm_team *team, fm_fetch *meanwhile);
 int64_t fm_take(fm_team *team, int64_t all, int64_t least, int64_t *end);
 
 /* Whether a message takes long from worker 0's core to worker 1's and back: they share no cache. For all workers to call at
- * the same time; takes a few microseconds. */
+ * the same time; takes a few microseconds, unless it was measured just before. */
 int fm_far_apart(fm_team *team, int me);
 
 #endif
