@@ -41,6 +41,7 @@ struct fm_partner {
     atomic_int presence;
     _Alignas(128) int invited; /* what only the caller knows: the partner is away no longer than this row */
     int forks;
+    int insists;
     long rows, quick, patience;    /* since it was invited, together; alone, one close behind the other; of which are enough */
     int64_t left, alone, together; /* ticks: when the last row ended, the shortest row alone and together */
 };
@@ -102,9 +103,11 @@ static int presence_of(const fm_partner *p) { return atomic_load_explicit(&p->pr
 /* Waits until the partner has come to a meeting: returns 0 if it has left, or takes too long. */
 static int partner_comes(const fm_partner *p, long meeting)
 {
-    for (int i = 0; i < DEADLINE; i++, fm_relax()) {
+    for (int i = 0; i < DEADLINE || p->insists; i++) {
         if (at(&p->partner_at) >= meeting) return 1;
         if (presence_of(p) != HERE) return at(&p->partner_at) >= meeting;
+        if (i < DEADLINE) fm_relax();
+        else sched_yield(), i = DEADLINE;
     }
     return 0;
 }
@@ -118,6 +121,7 @@ void fm_partner_dismiss(fm_partner *p)
 /* It was no help. */
 static void part_with(fm_partner *p)
 {
+    if (p->insists) return;
     fm_partner_dismiss(p);
     p->patience = p->patience < MOST_PATIENCE ? 2 * p->patience : p->patience;
 }
@@ -167,7 +171,7 @@ enum fm_partner_did fm_partner_row(fm_partner *p)
     const int presence = presence_of(p);
     if (presence == AWAY) {
         notice(p);
-        return p->quick < p->patience ? FM_PARTNER_NONE : FM_PARTNER_WANTED;
+        return p->quick < p->patience && !p->insists ? FM_PARTNER_NONE : FM_PARTNER_WANTED;
     }
     if (presence == INVITED || atomic_load_explicit(&p->dismissed, memory_order_relaxed)) return FM_PARTNER_NONE;
     const int64_t start = fm_ticks();
@@ -202,6 +206,8 @@ void fm_partner_invite(fm_partner *p)
     p->rows = 0, p->together = 0, p->invited = 1;
     fm_helper_send(helper, be_partner, p);
 }
+
+void fm_partner_insist(fm_partner *p) { p->insists = 1; }
 
 /* ---- its life ------------------------------------------------------------------------------------------------ */
 

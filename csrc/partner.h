@@ -25,6 +25,9 @@ void fm_partner_was_alone(fm_partner *partner, int64_t start);
 /* Asks a helper to be the partner from now on. */
 void fm_partner_invite(fm_partner *partner);
 
+/* From now on: however rarely rows come, however late the partner is, and even if it is slower. For tests, on busy machines. */
+void fm_partner_insist(fm_partner *partner);
+
 /* Sends the partner away, as soon as it has done what it is at. */
 void fm_partner_dismiss(fm_partner *partner);
 

@@ -73,6 +73,7 @@ cdef extern from "partner.h" nogil:
     int fm_partner_row(fm_partner *partner)
     void fm_partner_was_alone(fm_partner *partner, int64_t start)
     void fm_partner_invite(fm_partner *partner)
+    void fm_partner_insist(fm_partner *partner)
     void fm_partner_dismiss(fm_partner *partner)
     void fm_partner_free(fm_partner *partner)
 

@@ -60,6 +60,11 @@ cdef class RowPredictor:
     def __dealloc__(self):
         fm_partner_free(self._partner)
 
+    def insist(self):
+        """Have a partner from now on wherever threads allow it, even where it is slower: for tests, on busy machines."""
+        if self._partner != NULL:
+            fm_partner_insist(self._partner)
+
     def __call__(self, x):
         """Outputs (1, n_out) for an array x (1, n_in) of the network's type and finite; None if x is anything else."""
         cdef Py_buffer view, to
