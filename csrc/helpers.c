@@ -34,9 +34,9 @@ struct fm_helper {
     _Alignas(128) atomic_int state;
     void (*work)(void *); /* null: end */
     void *argument;
-    atomic_int looks; /* for work; changed while it does */
-    int sent; /* nobody waits for it */
-    fm_helper *next; /* of those that nobody has taken */
+    int sent;         /* nobody waits for it */
+    atomic_int looks; /* for work, before it sleeps */
+    fm_helper *next;  /* of those that nobody has taken */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t woken;

@@ -39,9 +39,8 @@ struct fm_partner {
     atomic_int dismissed;
     _Alignas(128) atomic_long partner_at;
     atomic_int presence;
-    _Alignas(128) int invited; /* what only the caller knows: the partner is away no longer than this row */
-    int forks;
-    int insists;
+    _Alignas(128) int invited; /* what only the caller knows: whether it has asked for a partner, and not yet seen it leave; ... */
+    int forks, insists;            /* ... how many forks there had been; whether the partner is to be there in any case */
     long rows, quick, patience;    /* since it was invited, together; alone, one close behind the other; of which are enough */
     int64_t left, alone, together; /* ticks: when the last row ended, the shortest row alone and together */
 };

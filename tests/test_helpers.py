@@ -204,6 +204,7 @@ def test_a_helper_keeps_off_its_callers_processor_wherever_that_is(numbers):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 counts the test's own threads
 def test_a_forked_process_trains_and_predicts_with_the_same_bits(rng):
     fastmlp.set_num_threads(2)
     X, y = rng.standard_normal((300, 200)), rng.integers(0, 10, 300)

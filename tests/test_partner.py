@@ -132,6 +132,7 @@ def test_networks_may_go_while_their_partner_is_there():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 counts the test's own threads
 def test_a_fork_has_no_partner_but_finds_one():
     net = MLP([784, 128, 10], seed=0)
     _, rows = rows_of(net)
