@@ -87,7 +87,7 @@ static void stay(void)
 static void *call_often(void *right)
 {
     struct sum sum;
-    for (int i = 0; i < 300; i++)
+    for (int i = 0; i < 150; i++)
         if (!run(1 + i % 4, &sum)) atomic_store((atomic_int *)right, 0);
     return 0;
 }
