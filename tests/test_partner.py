@@ -2,10 +2,12 @@
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from fastmlp import MLP
 from fastmlp.runtime import _engine, row_predictor
 from fastmlp.tape import prediction_plan, shared_row_plan
 
+CSRC = Path(__file__).resolve().parent.parent / "csrc"
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 pytestmark = [
     pytest.mark.skipif(_engine is None, reason="the engine is not built"),
@@ -190,6 +193,107 @@ def test_a_partner_that_is_late_is_done_without():
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 0
+
+
+# A plan of made-up ops on eight numbers, halves of which are the partner's in the second and third; sometimes one of
+# the two is late. Prints how many rows were computed by two, how many by the caller alone, and how many were wrong.
+PROTOCOL = r"""
+#define _GNU_SOURCE
+#include "partner.h"
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define N 8
+static long input, x[N], y[N], z[N], sum;
+static int lateness; /* microseconds: of the partner in every 200th row, of the caller in every 300th */
+
+static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    (void)op, (void)step, (void)begin, (void)end;
+    for (int i = 0; i < N; i++) x[i] = input * (i + 1);
+}
+
+static void half(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    const long *from = op->x.p;
+    long *to = op->y.p;
+    (void)step, (void)begin, (void)end;
+    if (lateness && from[0] % (op->first_in ? 200 : 300) == 0) usleep((useconds_t)lateness);
+    for (int64_t i = op->first_in; i < op->first_in + N / 2; i++) {
+        to[i] = 1;
+        for (int j = 0; j < N; j++) to[i] += from[j] * (i + j);
+    }
+}
+
+static void add(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+{
+    (void)op, (void)step, (void)begin, (void)end;
+    sum = 0;
+    for (int i = 0; i < N; i++) sum += z[i];
+}
+
+int main(void)
+{
+    fm_kernels kernels = {.run = {[FM_gather] = gather, [FM_linear] = half, [FM_scatter] = add}};
+    fm_op ops[8];
+    memset(ops, 0, sizeof ops);
+    for (int me = 0; me < 2; me++) {
+        fm_op *mine = ops + 4 * me;
+        mine[0].opcode = FM_gather, mine[1].opcode = mine[2].opcode = FM_linear, mine[3].opcode = FM_scatter;
+        mine[1].x.p = x, mine[1].y.p = y, mine[2].x.p = y, mine[2].y.p = z;
+        mine[1].first_in = mine[2].first_in = me * N / 2;
+    }
+    const uint8_t sync[4] = {0, 1, 1, 1}, own[4] = {0, 1, 1, 0};
+    fm_plan plan = {.team = {ops, sync, own, FM_BARRIERS_BY_SYNC}, .n_ops = 4, .n_workers = 2, .kernels = &kernels};
+    for (lateness = 0; lateness <= 2000; lateness += 1000) {
+        long rows = 0, by_one = 0, wrong = 0;
+        fm_partner *partner = fm_partner_new(&plan);
+        for (input = 1; input <= (lateness ? 20000 : 200000); input++) {
+            const int64_t start = fm_ticks();
+            sum = -1;
+            const enum fm_partner_did did = fm_partner_row(partner);
+            if (did == FM_PARTNER_ROW) {
+                long a[N], b[N], want = 0;
+                for (int i = 0; i < N; i++) a[i] = input * (i + 1);
+                for (int i = 0; i < N; i++) {
+                    b[i] = 1;
+                    for (int j = 0; j < N; j++) b[i] += a[j] * (i + j);
+                }
+                for (int i = 0; i < N; i++) {
+                    long c = 1;
+                    for (int j = 0; j < N; j++) c += b[j] * (i + j);
+                    want += c;
+                }
+                rows++, wrong += sum != want;
+                continue;
+            }
+            if (did == FM_PARTNER_WANTED) fm_partner_invite(partner);
+            while (fm_ticks() - start < 20000) continue; /* alone it takes long: so together is faster */
+            fm_partner_was_alone(partner, start);
+            by_one += did == FM_PARTNER_NONE;
+        }
+        fm_partner_free(partner);
+        printf("%ld %ld %ld\n", rows, by_one, wrong);
+    }
+    return 0;
+}
+"""
+
+
+def test_rows_are_right_whoever_is_late(tmp_path):
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None or not CSRC.is_dir():
+        pytest.skip("needs a C compiler and the C sources (csrc) beside these tests")
+    (tmp_path / "main.c").write_text(PROTOCOL)
+    sources = [tmp_path / "main.c", *(CSRC / f"{name}.c" for name in ("partner", "helpers", "balance"))]
+    command = [compiler, "-std=gnu11", "-O2", f"-I{CSRC}", *sources, "-lm", "-lpthread", "-o", tmp_path / "main"]
+    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run([tmp_path / "main"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines():
+        rows, _, wrong = map(int, line.split())
+        assert rows > 0 and wrong == 0
 
 
 def test_plans_that_are_not_for_two_are_refused():
