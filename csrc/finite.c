@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define FOR_ONE (8 << 20) /* bytes: ~0.1 ms from memory, below which starting a worker costs more than it saves */
+#define FOR_ONE (8 << 20) /* bytes: ~0.1 ms from memory, below which one thread is fast enough */
 
 struct search {
     const fm_kernels *kernels;

@@ -10,7 +10,7 @@
 #include <math.h>
 
 #define SERIAL_STEP 4e5 /* floating-point operations of a step: ~10 us on one core, below which a barrier costs more */
-#define SERIAL_RUN 1.6e7 /* of a run: ~150 us, below which starting a worker costs more */
+#define SERIAL_RUN 1.6e7 /* of a run: ~150 us, below which waking a helper brought little, or cost more */
 
 struct job {
     const fm_plan *plan;

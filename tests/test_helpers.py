@@ -2,16 +2,13 @@
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
+import c_program
 import pytest
 
 import fastmlp
-
-CSRC = Path(__file__).resolve().parent.parent / "csrc"
 
 # Runs the test named by its argument and prints numbers.
 PROGRAM = r"""
@@ -163,19 +160,12 @@ int main(int argc, char **argv)
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory):
-    compiler, folder = shutil.which(os.environ.get("CC", "cc")), tmp_path_factory.mktemp("helpers")
     if sys.platform != "linux":
         pytest.skip("counts threads by Linux's /proc")
-    if compiler is None or not CSRC.is_dir():
-        pytest.skip("needs a C compiler and the C sources (csrc) beside these tests")
-    (folder / "main.c").write_text(PROGRAM)
-    sources = [folder / "main.c", CSRC / "threads.c", CSRC / "helpers.c"]
-    command = [compiler, "-std=gnu11", "-O2", f"-I{CSRC}", *sources, "-lpthread", "-o", folder / "main"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    program = c_program.build(tmp_path_factory.mktemp("helpers"), PROGRAM, "threads", "helpers")
 
     def run(test):
-        done = subprocess.run([folder / "main", test], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([program, test], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"status {done.returncode}: {done.stderr}"
         return [int(number) for number in done.stdout.split()]
 

@@ -2,13 +2,13 @@
 
 import gc
 import os
-import shutil
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+import weakref
 
+import c_program
 import numpy as np
 import pytest
 
@@ -17,7 +17,6 @@ from fastmlp import MLP
 from fastmlp.runtime import _engine, row_predictor
 from fastmlp.tape import prediction_plan, shared_row_plan
 
-CSRC = Path(__file__).resolve().parent.parent / "csrc"
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 pytestmark = [
     pytest.mark.skipif(_engine is None, reason="the engine is not built"),
@@ -128,10 +127,13 @@ def test_one_partner_serves_one_network_at_a_time_and_any_in_turn():
 def test_networks_may_go_while_their_partner_is_there():
     for seed in range(8):
         net = MLP([784, 128, 10], seed=seed)
-        _, rows = rows_of(net)
-        together(net, rows, want=20)
+        X, rows = rows_of(net)
+        batch, gone = net._outputs(X), weakref.ref(net)
+        last = together(net, rows, want=20)[-64:]
         del net
         gc.collect()
+        assert gone() is None
+        assert np.concatenate(last).tobytes() == batch.tobytes()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -282,14 +284,8 @@ int main(void)
 
 
 def test_rows_are_right_whoever_is_late(tmp_path):
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None or not CSRC.is_dir():
-        pytest.skip("needs a C compiler and the C sources (csrc) beside these tests")
-    (tmp_path / "main.c").write_text(PROTOCOL)
-    sources = [tmp_path / "main.c", *(CSRC / f"{name}.c" for name in ("partner", "helpers", "balance"))]
-    command = [compiler, "-std=gnu11", "-O2", f"-I{CSRC}", *sources, "-lm", "-lpthread", "-o", tmp_path / "main"]
-    subprocess.run(command, check=True, capture_output=True)
-    done = subprocess.run([tmp_path / "main"], capture_output=True, text=True, timeout=120)
+    program = c_program.build(tmp_path, PROTOCOL, "partner", "helpers", "balance")
+    done = subprocess.run([program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     for line in done.stdout.splitlines():
         rows, _, wrong = map(int, line.split())

@@ -2,14 +2,11 @@
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
+import c_program
 import pytest
-
-CSRC = Path(__file__).resolve().parent.parent / "csrc"
 
 # Prints how many workers, in 50 runs, were allowed on all processors, how many on all but one, and whether the caller
 # may still run on all; and how often workers disagreed on how far apart they are.
@@ -61,17 +58,9 @@ int main(int argc, char **argv)
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    compiler, folder = shutil.which(os.environ.get("CC", "cc")), tmp_path_factory.mktemp("threads")
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         pytest.skip("only Linux with glibc lets a thread start elsewhere")
-    if compiler is None or not CSRC.is_dir():
-        pytest.skip("needs a C compiler and the C sources (csrc) beside these tests")
-    (folder / "main.c").write_text(PROGRAM)
-    sources = [folder / "main.c", CSRC / "threads.c", CSRC / "helpers.c"]
-    command = [compiler, "-std=gnu11", "-O2", f"-I{CSRC}", *sources, "-lpthread"]
-    done = subprocess.run([*command, "-o", folder / "main"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder / "main"
+    return c_program.build(tmp_path_factory.mktemp("threads"), PROGRAM, "threads", "helpers")
 
 
 @pytest.mark.parametrize(

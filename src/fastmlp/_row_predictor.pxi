@@ -27,7 +27,7 @@ cdef class RowPredictor:
     shared : Engine, optional
         Of the same for two workers with columns of their own, in buffers of its own.
     n_threads : callable, optional
-        Tells how many threads may be used; asked before a partner is invited.
+        Tells how many threads may be used; asked before a partner is invited. None: any number.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ cdef class RowPredictor:
             self.partner_rows += 1
             return odd
         if did == FM_PARTNER_WANTED and not self._refused:
-            self._refused = self._n_threads() < 2
+            self._refused = self._n_threads is not None and self._n_threads() < 2
             if not self._refused:
                 fm_partner_invite(self._partner)
         start = fm_ticks()

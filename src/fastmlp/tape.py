@@ -335,24 +335,25 @@ def evaluation_plan(net: Network, rows: int, labels: bool, n_threads: int = 1) -
     return tape.plan(n_threads)
 
 
-def prediction_plan(net: Network, rows: int, n_threads: int = 1) -> Plan:
-    """Outputs of rows; `Plan.was_odd` tells whether a value of them was not finite."""
+def _prediction_tape(net: Network, rows: int) -> Tape:
     tape = Tape(net, rows)
     tape.gather()
     tape.ops[0].odd = np.zeros(1, np.uint8)
     tape.forward(fused_output=False, keep_pre=False)
     tape.scatter()
+    return tape
+
+
+def prediction_plan(net: Network, rows: int, n_threads: int = 1) -> Plan:
+    """Outputs of rows; `Plan.was_odd` tells whether a value of them was not finite."""
+    tape = _prediction_tape(net, rows)
     tape.read_in_place()
     return tape.plan(n_threads)
 
 
 def shared_row_plan(net: Network) -> Plan | None:
     """Outputs of one row by two workers, each with columns of the large products; None where no product is large."""
-    tape = Tape(net, 1)
-    tape.gather()
-    tape.ops[0].odd = np.zeros(1, np.uint8)
-    tape.forward(fused_output=False, keep_pre=False)
-    tape.scatter()
+    tape = _prediction_tape(net, 1)
     for op in tape.ops:
         if op.w is not None and op.opcode == "linear" and op.w.nbytes > SHARED_LAYER:
             op.columns = tape._has_columns_for(2, op.n_out)
