@@ -1,5 +1,6 @@
-"""What tests share: the targets of this CPU, the engine on data, and how long to search for a case that fails."""
+"""What tests share: the targets of this CPU, the engine on data, compiled C, how long to search for what fails."""
 
+import c_code
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -49,6 +50,24 @@ def dtype(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20260101)
+
+
+def objects_of_digests(folder, compiler, *flags):
+    """digest.c and all of csrc, compiled for whoever links them: it takes long."""
+    sources = [c_code.TESTS / "digest.c", *sorted(c_code.CSRC.glob("*.c"))]
+    return c_code.compile_all(folder, sources, *c_code.engine_flags(), *flags, f"-I{c_code.CSRC}", compiler=compiler)
+
+
+@pytest.fixture(scope="session")
+def host_objects(tmp_path_factory):
+    """For this machine. Digests do not depend on the optimisation, and -O0 compiles in a quarter of the time."""
+    return objects_of_digests(tmp_path_factory.mktemp("host"), c_code.compiler(), "-O0")
+
+
+@pytest.fixture(scope="session")
+def arm64_objects(tmp_path_factory):
+    """For ARM64, as the engine would be compiled there: the k-loops of the kernels are looked at as well."""
+    return objects_of_digests(tmp_path_factory.mktemp("arm64"), c_code.compiler(c_code.ARM64), "-fPIC", "-DNDEBUG")
 
 
 def pytest_collection_modifyitems(items):

@@ -3,20 +3,12 @@
 ARM64 is cross-compiled and run by QEMU: on Debian, gcc-aarch64-linux-gnu and qemu-user-static.
 """
 
-import os
 import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
+import c_code
 import pytest
 
-TESTS = Path(__file__).resolve().parent
-CSRC = TESTS.parent / "csrc"
-FLAGS = ["-std=gnu11", "-ffp-contract=off", "-Wno-psabi", f"-I{CSRC}"]  # those of setup.py
-LIKE_THE_ENGINE = "-O3"
-SOON = "-O1"  # on the host, whose digests do not depend on it: it compiles in two thirds of the time
 NETWORKS = 10  # five, in two types
 
 
@@ -26,52 +18,32 @@ class Digest(NamedTuple):
     weights: str
 
 
-class Driver:
-    """The compiled digest.c, and how to run it."""
+class Driver(NamedTuple):
+    """The compiled digest.c: how it is called on this machine."""
 
-    def __init__(self, folder, optimisation, compiler, *emulator):
-        if not (CSRC / "fastmlp.h").is_file():
-            pytest.skip("the C sources (csrc) are not beside these tests")
-        self.command = [*emulator, folder / "digest"]
-        sources = [TESTS / "digest.c", *sorted(CSRC.glob("*.c"))]
-        objects = [folder / f"{source.stem}.o" for source in sources]
-        static = ["-static"] if emulator else []  # or QEMU would look for ARM64's libraries
-        compile_one = [compiler, *FLAGS, optimisation, "-c"]
-        commands = [[*compile_one, source, "-o", to] for source, to in zip(sources, objects, strict=True)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(self.call, commands))
-        self.call([compiler, *static, *objects, "-lm", "-lpthread", "-o", folder / "digest"])
-
-    @staticmethod
-    def call(command, allowed=(0,)):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        assert done.returncode in allowed, f"{command}: status {done.returncode}\n{done.stdout}{done.stderr}"
-        return done
+    command: list
 
     def digests(self, target, threads=1):
         """A digest for each network; None where this CPU has no such target."""
-        done = self.call([*self.command, target, str(threads)], allowed=(0, 3))
+        done = c_code.run(*self.command, target, str(threads), allowed=(0, 3))
         if done.returncode == 3:
             return None
         lines = [line.split() for line in done.stdout.splitlines()]
         return {f"{name} {dtype}": Digest(*rest) for name, dtype, *rest in lines}
 
 
-@pytest.fixture(scope="session")
-def host(tmp_path_factory):
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    return Driver(tmp_path_factory.mktemp("host"), SOON, compiler)
+@pytest.fixture(scope="module")
+def host(host_objects, tmp_path_factory):
+    return Driver([c_code.link(tmp_path_factory.mktemp("host"), host_objects, compiler=c_code.compiler())])
 
 
-@pytest.fixture(scope="session")
-def arm64(tmp_path_factory):
-    compiler = shutil.which("aarch64-linux-gnu-gcc")
+@pytest.fixture(scope="module")
+def arm64(arm64_objects, tmp_path_factory):
     emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
-    if not (compiler and emulator):
-        pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64 (gcc-aarch64-linux-gnu and qemu-user-static)")
-    return Driver(tmp_path_factory.mktemp("arm64"), LIKE_THE_ENGINE, compiler, emulator)
+    if not emulator:
+        pytest.skip("needs qemu-aarch64-static or qemu-aarch64")
+    compiler, folder = c_code.compiler(c_code.ARM64), tmp_path_factory.mktemp("arm64")
+    return Driver([emulator, c_code.link(folder, arm64_objects, "-static", compiler=compiler)])  # QEMU has no libraries
 
 
 def digests_or_skip(driver, target, threads=1):

@@ -1,11 +1,8 @@
 """Shares of workers: towards equal times, from run to run. That no bit depends on them is in test_determinism.py."""
 
 import ctypes
-import os
-import shutil
-import subprocess
-from pathlib import Path
 
+import c_code
 import numpy as np
 import pytest
 
@@ -13,7 +10,6 @@ import fastmlp
 from fastmlp import MLP, SGD, Trainer
 from fastmlp.runtime import executor
 
-CSRC = Path(__file__).resolve().parent.parent / "csrc"
 MOST = 256  # workers of a team
 
 
@@ -25,12 +21,9 @@ class Balance(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def c(tmp_path_factory):
-    compiler, folder = shutil.which(os.environ.get("CC", "cc")), tmp_path_factory.mktemp("balance")
-    if compiler is None or not CSRC.is_dir():
-        pytest.skip("needs a C compiler and the C sources (csrc) beside these tests")
-    command = [compiler, "-std=gnu11", "-O1", "-shared", "-fPIC", f"-I{CSRC}", CSRC / "balance.c", "-lm"]
-    done = subprocess.run([*command, "-o", folder / "balance.so"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    folder, compiler = tmp_path_factory.mktemp("balance"), c_code.compiler()
+    flags = ["-std=gnu11", "-O1", "-shared", "-fPIC"]
+    c_code.run(compiler, *flags, c_code.CSRC / "balance.c", "-lm", "-o", folder / "balance.so")
     library = ctypes.CDLL(str(folder / "balance.so"))
     library.fm_ticks.restype = library.fm_share_begin.restype = ctypes.c_int64
     return library

@@ -4,21 +4,15 @@ A tile holds its sums in registers for a whole run of k. If the compiler spills 
 slower, and still right: no other test would notice. Which targets this CPU can run does not matter here.
 """
 
-import ast
 import re
 import shutil
-import subprocess
 import sys
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
+import c_code
 import pytest
 
 from fastmlp import runtime
-
-ROOT = Path(__file__).parent.parent
-PREFIX = "aarch64-linux-gnu-"
 
 # What multiplies in a k-loop (fused, but for the generic target), which operands are on the stack, what copies the
 # stack pointer to another register, and where a jump goes.
@@ -47,30 +41,17 @@ class Instruction(NamedTuple):
     text: str
 
 
-def output(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-
-
-@cache
-def flags():
-    """The compiler's flags, as setup.py has them."""
-    for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())):
-        if isinstance(node, ast.keyword) and node.arg == "extra_compile_args":
-            return [flag for flag in ast.literal_eval(node.value) if not flag.startswith("-g")]
-    raise AssertionError("setup.py has no extra_compile_args")
-
-
 def tiles_in(binary, prefix=""):
     """The instructions of every tile, by source file and function."""
     file, spans = "", {}
-    for line in output(prefix + "objdump", "-t", binary).splitlines():
+    for line in c_code.run(prefix + "objdump", "-t", binary).stdout.splitlines():
         if match := re.search(r" df \*ABS\*\s+\w+\s+(\S+)", line):
             file = match[1].removesuffix(".c")
         elif match := re.match(r"(\w+) l +F \.text\S*\s+(\w+)\s+(tile_\w+)", line):
             first = int(match[1], 16)
             spans[first] = (first + int(match[2], 16), file, match[3])
     found, current, end = {}, None, 0
-    for line in output(prefix + "objdump", "-d", "--no-show-raw-insn", binary).splitlines():
+    for line in c_code.run(prefix + "objdump", "-d", "--no-show-raw-insn", binary).stdout.splitlines():
         if not (match := re.match(r" +([0-9a-f]+):\t(.*)", line)):
             continue
         address = int(match[1], 16)
@@ -82,14 +63,6 @@ def tiles_in(binary, prefix=""):
     return found
 
 
-def compiled(sources, folder, compiler):
-    """Objects of these files with the flags of setup.py."""
-    for source in sources:
-        out = folder / f"{source.stem}.o"
-        output(compiler, *flags(), "-fPIC", "-DNDEBUG", f"-I{ROOT / 'csrc'}", "-c", source, "-o", out)
-        yield out
-
-
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):
     """The tiles of the extension in use; of objects compiled for the purpose, where that was stripped of its names."""
@@ -99,22 +72,20 @@ def tiles(tmp_path_factory):
         pytest.skip("needs Linux and objdump, from binutils")
     found = tiles_in(runtime._engine.__file__)
     if not found:
-        if not (compiler := shutil.which("cc")):
-            pytest.skip("the extension was stripped of its names, and there is no C compiler")
-        sources = sorted((ROOT / "csrc").glob("target_*.c"))
-        for binary in compiled(sources, tmp_path_factory.mktemp("objects"), compiler):
+        folder, sources = tmp_path_factory.mktemp("objects"), sorted(c_code.CSRC.glob("target_*.c"))
+        flags = [*c_code.engine_flags(), "-fPIC", "-DNDEBUG"]
+        for binary in c_code.compile_all(folder, sources, *flags, compiler=c_code.compiler()).values():
             found |= tiles_in(binary)
     return found
 
 
 @pytest.fixture(scope="module")
-def arm64_tiles(tmp_path_factory):
-    if not shutil.which(PREFIX + "gcc") or not shutil.which(PREFIX + "objdump"):
-        pytest.skip(f"{PREFIX}gcc is not here")
+def arm64_tiles(arm64_objects):
+    if not shutil.which(c_code.ARM64 + "objdump"):
+        pytest.skip(f"{c_code.ARM64}objdump is not here")
     found = {}
-    sources = sorted((ROOT / "csrc").glob("target_neon_*.c"))
-    for binary in compiled(sources, tmp_path_factory.mktemp("arm64"), PREFIX + "gcc"):
-        found |= tiles_in(binary, PREFIX)
+    for name in ("target_neon_f32", "target_neon_f64"):
+        found |= tiles_in(arm64_objects[name], c_code.ARM64)
     return found
 
 

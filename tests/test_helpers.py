@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 
-import c_program
+import c_code
 import pytest
 
 import fastmlp
@@ -162,7 +162,7 @@ int main(int argc, char **argv)
 def numbers(tmp_path_factory):
     if sys.platform != "linux":
         pytest.skip("counts threads by Linux's /proc")
-    program = c_program.build(tmp_path_factory.mktemp("helpers"), PROGRAM, "threads", "helpers")
+    program = c_code.program(tmp_path_factory.mktemp("helpers"), PROGRAM, "threads", "helpers")
 
     def run(test):
         done = subprocess.run([program, test], capture_output=True, text=True, timeout=120)

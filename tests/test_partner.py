@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 
-import c_program
+import c_code
 import numpy as np
 import pytest
 
@@ -284,7 +284,7 @@ int main(void)
 
 
 def test_rows_are_right_whoever_is_late(tmp_path):
-    program = c_program.build(tmp_path, PROTOCOL, "partner", "helpers", "balance")
+    program = c_code.program(tmp_path, PROTOCOL, "partner", "helpers", "balance")
     done = subprocess.run([program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     for line in done.stdout.splitlines():

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 
-import c_program
+import c_code
 import pytest
 
 # Prints how many workers, in 50 runs, were allowed on all processors, how many on all but one, and whether the caller
@@ -60,7 +60,7 @@ int main(int argc, char **argv)
 def program(tmp_path_factory):
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         pytest.skip("only Linux with glibc lets a thread start elsewhere")
-    return c_program.build(tmp_path_factory.mktemp("threads"), PROGRAM, "threads", "helpers")
+    return c_code.program(tmp_path_factory.mktemp("threads"), PROGRAM, "threads", "helpers")
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,11 @@ static void philox(uint32_t first, uint32_t row, uint64_t number, uint64_t key, 
 {
     const vw zero = {0}, low = zero + UINT32_MAX, m0 = zero + 0xD2511F53u, m1 = zero + 0xCD9E8D57u;
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-    vw c[2][4]; /* 32 bits in each 64-bit lane */
+    static const uint64_t count[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    vw counts, c[2][4]; /* 32 bits in each 64-bit lane */
+    memcpy(&counts, count, sizeof counts);
     UNROLL for (int v = 0; v < 2; v++) {
-        for (int i = 0; i < COUNTERS / 2; i++) c[v][0][i] = first + (uint32_t)(v * COUNTERS / 2 + i);
+        c[v][0] = (counts + (first + (uint64_t)(v * COUNTERS / 2))) & low;
         c[v][1] = zero + row, c[v][2] = zero + (uint32_t)number, c[v][3] = zero + (number >> 32);
     }
     for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)

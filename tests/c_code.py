@@ -1,0 +1,62 @@
+"""The C code by itself, compiled for tests: for what Python cannot see, and for machines this one is not."""
+
+import ast
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+CSRC = TESTS.parent / "csrc"
+ARM64 = "aarch64-linux-gnu-"
+
+
+def compiler(prefix=""):
+    """The C compiler, or the one of this prefix; skips where that, or the C code, is missing."""
+    if not (CSRC / "fastmlp.h").is_file():
+        pytest.skip("the C sources (csrc) are not beside these tests")
+    name = prefix + "gcc" if prefix else os.environ.get("CC", "cc")
+    return shutil.which(name) or pytest.skip(f"there is no C compiler {name}")
+
+
+@cache
+def engine_flags():
+    """The flags of setup.py, but for what goes to debuggers: -g1."""
+    for node in ast.walk(ast.parse((TESTS.parent / "setup.py").read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "extra_compile_args":
+            return [flag for flag in ast.literal_eval(node.value) if not flag.startswith("-g")]
+    raise AssertionError("setup.py has no extra_compile_args")
+
+
+def run(*command, allowed=(0,)):
+    """What a command leaves, its output as text."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode in allowed, f"{command}: status {done.returncode}\n{done.stdout}{done.stderr}"
+    return done
+
+
+def compile_all(folder, sources, *flags, compiler):
+    """The object of each source, by its stem; compiled side by side, as setup.py does."""
+    objects = {source.stem: folder / f"{source.stem}.o" for source in sources}
+    commands = [[compiler, *flags, "-c", source, "-o", objects[source.stem]] for source in sources]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda command: run(*command), commands))
+    return objects
+
+
+def link(folder, objects, *flags, compiler):
+    """The program of these objects."""
+    run(compiler, *flags, *objects.values(), "-lm", "-lpthread", "-o", folder / "program")
+    return folder / "program"
+
+
+def program(folder, text, *names):
+    """The program of this text and of the files so named in csrc."""
+    main, cc = folder / "main.c", compiler()
+    main.write_text(text)
+    sources = [main, *(CSRC / f"{name}.c" for name in names)]
+    return link(folder, compile_all(folder, sources, "-std=gnu11", "-O2", f"-I{CSRC}", compiler=cc), compiler=cc)
