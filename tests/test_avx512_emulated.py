@@ -12,6 +12,7 @@ import pytest
 
 import fastmlp
 
+pytestmark = pytest.mark.skipif("avx2" not in fastmlp.targets(), reason="no AVX2 target to emulate AVX-512 with")
 REGION = re.compile(r'target\("avx512[^"]*"\)')  # in GCC's pragma and in Clang's
 DIGEST_LINES = 10  # five networks, in two types
 
@@ -32,8 +33,6 @@ def emulated_sources(folder):
 @pytest.fixture(scope="module")
 def digest(host_objects, tmp_path_factory):
     """Calls digest.c with the emulated kernels, on a target and so many threads."""
-    if "avx2" not in fastmlp.targets():
-        pytest.skip("the AVX2 target, to emulate AVX-512 with, is not here")
     folder, compiler = tmp_path_factory.mktemp("avx512"), c_code.compiler()
     csrc = emulated_sources(folder)
     emulated = [*csrc.glob("target_avx512_*.c"), csrc / "targets.c"]

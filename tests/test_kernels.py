@@ -8,7 +8,7 @@ from shapes import LAYERS, WIDTHS
 from fastmlp import reference, runtime
 from fastmlp.plan import SPLITS, Op, Plan, Rule
 
-pytestmark = [pytest.mark.targets, pytest.mark.usefixtures("target")]
+pytestmark = pytest.mark.usefixtures("target")
 
 ACTIVATIONS = [name for name in reference.ACTIVATIONS if name != "softmax"]
 NEEDS_Z = {"gelu", "gelu_tanh", "silu", "mish"}

@@ -12,7 +12,7 @@ from fastmlp.plan import Op, Plan, Rule
 from fastmlp.reference import ReferenceExecutor
 from fastmlp.runtime import _engine
 
-pytestmark = [pytest.mark.targets, pytest.mark.usefixtures("target")]
+pytestmark = pytest.mark.usefixtures("target")
 
 WORKERS = 3
 ODD = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 1.0, -1.0, 1e-42, 60.0, -60.0, 120.0, -120.0, 1e30, -1e30])

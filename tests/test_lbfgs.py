@@ -86,7 +86,6 @@ def test_one_plan_serves_all_evaluations(monkeypatch, data):
     assert history.epochs == 15 and len(built) == 1
 
 
-@pytest.mark.targets
 def test_lock_step_and_threads(monkeypatch, target, data):
     monkeypatch.setenv("FASTMLP_TARGET", target)
     monkeypatch.setattr(Op, "flops", property(lambda op: 1e12))

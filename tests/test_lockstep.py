@@ -8,7 +8,7 @@ import fastmlp
 from fastmlp import activations, losses
 from fastmlp.plan import Op, Rule
 
-pytestmark = [pytest.mark.targets, pytest.mark.usefixtures("target")]
+pytestmark = pytest.mark.usefixtures("target")
 
 ACTIVATIONS = [
     "identity",

@@ -55,7 +55,6 @@ OPTIONS = {
 }
 
 
-@pytest.mark.targets
 @pytest.mark.parametrize("name", OPTIONS)
 def test_both_executors_agree_op_by_op(monkeypatch, target, dtype, data, name):
     monkeypatch.setenv("FASTMLP_CHECK", "1")
@@ -72,7 +71,6 @@ def test_both_executors_agree_op_by_op(monkeypatch, target, dtype, data, name):
     np.testing.assert_allclose(net.parameters, reference.parameters, rtol=0, atol=1e-11 if dtype == "float64" else 1e-3)
 
 
-@pytest.mark.targets
 @pytest.mark.parametrize("name", OPTIONS)
 def test_bits_do_not_depend_on_threads(monkeypatch, target, dtype, data, name):
     monkeypatch.setenv("FASTMLP_TARGET", target)
@@ -90,7 +88,6 @@ def test_bits_do_not_depend_on_threads(monkeypatch, target, dtype, data, name):
     assert len(found) == 1
 
 
-@pytest.mark.targets
 @pytest.mark.parametrize("name", [name for name in OPTIONS if "accumulate" not in name and name != "clip_norm"])
 def test_fused_and_unfused_updates_have_the_same_bits(monkeypatch, target, dtype, data, name):
     monkeypatch.setenv("FASTMLP_TARGET", target)

@@ -15,7 +15,7 @@ from one_op import guarded
 from fastmlp.plan import Op, Plan
 from fastmlp.runtime import _engine
 
-pytestmark = [pytest.mark.targets, pytest.mark.usefixtures("target")]
+pytestmark = [pytest.mark.usefixtures("target")]
 
 Wide = np.longdouble
 pytestmark.append(
