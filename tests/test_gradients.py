@@ -157,7 +157,7 @@ def test_random_directions_are_normalised_unit_by_unit():
 def test_bad_surfaces_and_checks_are_refused(data):
     net = network("values")
     for call, error, message in [
-        (lambda: net.loss_surface(*data, steps=1), ValueError, "steps must be at least 2, got 1"),
+        (lambda: net.loss_surface(*data, steps=1), ValueError, "steps must be between 2 and 10000, got 1"),
         (lambda: net.loss_surface(*data, radius=0), ValueError, "radius must be a number in"),
         (lambda: net.loss_surface(*data, directions=[1]), ValueError, "directions must have 2 items"),
         (lambda: net.loss_surface(*data, directions=[[(1, 2)], [(1, 2)]]), ValueError, "must have 3 items"),

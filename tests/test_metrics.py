@@ -60,6 +60,22 @@ def test_metrics_of_values(rng, name, theirs, shape, weighted):
     assert getattr(metrics, name)(y, p, w) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("name", sorted(metrics.KNOWN))
+def test_metrics_take_lists(name):
+    function, y, out = metrics.KNOWN[name].function, [0, 1, 1, 0], [0.0, 1.0, 0.0, 1.0]
+    assert function(y, out, [1, 2, 3, 4]) == function(np.array(y), np.array(out), np.array([1.0, 2.0, 3.0, 4.0]))
+
+
+@pytest.mark.parametrize("wrong", ["prediction", [1]], ids=["words", "lists"])
+def test_a_metric_that_gives_no_number_is_named(rng, wrong):
+    def strange(y, prediction):
+        return wrong
+
+    X, y = two_classes(rng)
+    with pytest.raises(TypeError, match="metric 'strange' must give a number, got"):
+        MLP([3, 2]).evaluate(X, y, metrics=[strange])
+
+
 # ---- in evaluate and fit ---------------------------------------------------------------------------------------------
 
 
@@ -141,7 +157,7 @@ def test_validation_is_the_same_for_any_number_of_threads(rng):
         ("accuracy", TypeError, "metrics must be a list of names or functions, got 'accuracy'"),
         (5, TypeError, "metrics must be a list of names or functions, got 5"),
         (["acuracy"], ValueError, "unknown metric 'acuracy'; known: loss, accuracy, balanced_accuracy, mae, r2"),
-        ([3], TypeError, "a metric must be a name or a function (y, prediction) -> number, got 3"),
+        ([3], TypeError, "metrics must be the name of a metric or a function (y, prediction) -> number, got 3"),
         (["r2"], ValueError, "'r2' is for values; the loss is 'cross_entropy': use accuracy, balanced_accuracy"),
         (["accuracy", "accuracy"], ValueError, "metrics must have different names, got 'accuracy' twice"),
         (["roc_auc"], ValueError, "'roc_auc' needs two classes; the network has 3 outputs"),

@@ -155,7 +155,7 @@ def test_bad_arguments_of_fit(noisy, arguments, error, message):
         ({"patience": 1.5}, TypeError, "patience must be a whole number"),
         ({"min_delta": -1.0}, ValueError, r"min_delta must be a number in \[0, inf\), got -1.0"),
         ({"mode": "up"}, ValueError, "mode must be 'min', 'max' or None, got 'up'"),
-        ({"monitor": 3}, TypeError, "a metric must be a name or a function"),
+        ({"monitor": 3}, TypeError, "monitor must be the name of a metric or a function"),
         ({"restore_best": 1}, TypeError, "restore_best must be True or False, got 1"),
     ],
 )

@@ -72,7 +72,10 @@ cdef class RowPredictor:
         if type(x) is not ndarray:
             return None
         out = empty(self._shape, self._dtype)
-        PyObject_GetBuffer(x, &view, PyBUF_STRIDED_RO | PyBUF_FORMAT)
+        try:
+            PyObject_GetBuffer(x, &view, PyBUF_STRIDED_RO | PyBUF_FORMAT)
+        except ValueError:  # dates have no format
+            return None
         try:
             if (view.ndim != 2 or view.shape[0] != 1 or view.shape[1] != self._n_in or view.format[1] != 0
                     or view.format[0] != self._format or view.strides[1] != view.itemsize):

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import ClassVar, Protocol, TypeVar
+
+from . import checks
 
 __all__ = [
     "ELU",
@@ -275,7 +276,7 @@ def lookup(spec: object, known: Mapping[str, Callable[[], Named]], base: type[Na
             raise ValueError(f"unknown {noun} {spec!r}; known: {', '.join(sorted(known))}")
         spec = known[spec]()
     if not isinstance(spec, base):
-        raise TypeError(f"{noun} must be a name or a {base.__name__} object, got {spec!r}")
+        raise TypeError(f"{noun} must be a name or a {base.__name__} object, got {checks.shown(spec)}")
     spec.check()
     return spec
 
@@ -283,16 +284,7 @@ def lookup(spec: object, known: Mapping[str, Callable[[], Named]], base: type[Na
 def check_number(owner: object, argument: str, interval: str, value: object = ..., *, whole: bool = False) -> None:
     """Raise unless the argument (or ``value``, for a part of one) is a number in the interval, as in ``"[0, 1)"``."""
     value = getattr(owner, argument) if value is ... else value
-    what = "a whole number" if whole else "a number"
-    rule = f"{type(owner).__name__}: {argument} must be {what} in {interval}, got {value!r}"
-    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-        raise TypeError(rule)
-    low, high = (float(end) for end in interval[1:-1].split(","))
-    number = float(value)
-    above = low <= number if interval[0] == "[" else low < number
-    below = number <= high if interval[-1] == "]" else number < high
-    if not (above and below):  # the form that also refuses NaN; infinity is outside every interval in use
-        raise ValueError(rule)
+    checks.number(f"{type(owner).__name__}: {argument}", value, interval, whole=whole)
 
 
 def check_bool(owner: object, argument: str) -> None:

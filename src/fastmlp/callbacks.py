@@ -15,6 +15,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any
 
+from . import checks
+
 if TYPE_CHECKING:
     from .epochs import TrainingState
 
@@ -51,7 +53,7 @@ class Callback:
 
 def check(callbacks: Iterable[Any]) -> list[Any]:
     """The callbacks as a list; TypeError for what has none of the methods, or is a class instead of an object."""
-    if isinstance(callbacks, (str, bytes)) or not isinstance(callbacks, Iterable):
+    if not checks.iterable(callbacks):
         raise TypeError(f"callbacks must be a list of objects, got {callbacks!r}")
     found = list(callbacks)
     for callback in found:

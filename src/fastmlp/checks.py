@@ -6,7 +6,7 @@ Nothing here changes anything; all of it runs before training or prediction begi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sized
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -21,41 +21,66 @@ NATIVE = frozenset(  # what a gather reads in place, by dtype.str
 CHUNK = 1 << 20  # elements looked at in one go: no check doubles the memory of the data
 
 
+def shown(value: Any) -> str:
+    """`value` for a message: the beginning of its repr, or its type where it has none."""
+    try:
+        text = repr(value)
+    except Exception:  # Python prints no whole number of more than 4300 digits, for one
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def whole(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
     """`value` as an int of at least `low`; TypeError or ValueError otherwise."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
+        raise TypeError(f"{name} must be a whole number, got {shown(value)}")
     if value < low or (high is not None and value > high):
         allowed = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+        raise ValueError(f"{name} must be {allowed}, got {shown(value)}")
     return int(value)
 
 
 def flag(name: str, value: Any) -> bool:
     """`value` as True or False; TypeError otherwise."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
-def number(name: str, value: Any, interval: str) -> float:
+def number(name: str, value: Any, interval: str, *, whole: bool = False) -> float:
     """`value` as a float in the interval, as in ``"[0, 1)"``; TypeError or ValueError otherwise."""
-    rule = f"{name} must be a number in {interval}, got {value!r}"
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise TypeError(rule)
+    rule = f"{name} must be a {'whole ' if whole else ''}number in {interval}, got "
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral if whole else Real):
+        raise TypeError(rule + shown(value))
     low, high = (float(end) for end in interval[1:-1].split(","))
-    found = float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # a whole number or a fraction above every float
+        raise ValueError(rule + shown(value)) from None
     above = low <= found if interval[0] == "[" else low < found
     below = found <= high if interval[-1] == "]" else found < high
     if not (above and below):  # the form that also refuses NaN
-        raise ValueError(rule)
+        raise ValueError(rule + shown(value))
     return found
+
+
+def one_of(name: str, value: Any, *allowed: str | None) -> str | None:
+    """`value`, which is one of the allowed names or None; ValueError otherwise, also for what compares oddly."""
+    if not (value is None or isinstance(value, str)) or value not in allowed:
+        *most, last = map(repr, allowed)
+        raise ValueError(f"{name} must be {', '.join(most)} or {last}, got {shown(value)}")
+    return value
+
+
+def iterable(value: Any) -> bool:
+    """Whether it can be gone through, item by item, and is not a string."""
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) > 0
 
 
 def sizes(value: Iterable[int]) -> tuple[int, ...]:
     """Layer sizes: at least an input and an output, each at least 1."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"sizes must be a list of whole numbers such as [784, 16, 10], got {value!r}")
+    if not iterable(value):
+        raise TypeError(f"sizes must be a list of whole numbers such as [784, 16, 10], got {shown(value)}")
     found = tuple(whole(f"sizes[{i}]", n) for i, n in enumerate(value))
     if len(found) < 2:
         raise ValueError(f"sizes must name at least an input and an output, as in [784, 10], got {list(found)}")
@@ -69,7 +94,7 @@ def real_dtype(value: DTypeLike) -> np.dtype[Any]:
     except TypeError:
         dtype = np.dtype(object)
     if value is None or dtype.name not in ("float32", "float64"):
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {value!r}")
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {shown(value)}")
     return dtype.newbyteorder("=")
 
 
@@ -195,7 +220,7 @@ def sample_weight(value: ArrayLike | None, rows: int, name: str = "sample_weight
 
 def same_length(name: str, value: Any, expected: int, what: str) -> None:
     """TypeError unless `value` is a sequence, ValueError unless it has the expected number of items."""
-    if not isinstance(value, Sized) or isinstance(value, (str, bytes)):
-        raise TypeError(f"{name} must have {expected} items, {what}, got {value!r}")
+    if not (isinstance(value, Sized) and iterable(value)):
+        raise TypeError(f"{name} must have {expected} items, {what}, got {shown(value)}")
     if len(value) != expected:
         raise ValueError(f"{name} must have {expected} items, {what}, got {len(value)}")

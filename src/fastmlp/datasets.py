@@ -5,13 +5,13 @@ Each function returns ``(X, y)``: one sample per row of ``X``, its class in ``y`
 
 from __future__ import annotations
 
-import math
 from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import checks
+from .layout import check_size
 
 __all__ = ["load_digits", "spirals", "xor"]
 
@@ -126,23 +126,13 @@ def spirals(
     """
     n = checks.whole("n", n)
     seed = None if seed is None else checks.whole("seed", seed, 0)
-    classes = checks.whole("classes", classes, 2)
-    turns = _finite("turns", turns)
-    noise = _finite("noise", noise, 0)
+    classes = checks.whole("classes", classes, 2, 2**31)
+    turns = checks.number("turns", turns, "[-1e6, 1e6]")
+    noise = checks.number("noise", noise, "[0, 1e6]")
+    check_size(2 * n, np.float64, f"n={n} points")
     generator = np.random.default_rng(seed)
     y = np.arange(n, dtype=np.int64) % classes
     radius = 1 - generator.random(n)
     angle = 2 * np.pi * (turns * radius + y / classes)
     X = radius[:, None] * np.column_stack([np.cos(angle), np.sin(angle)]) + noise * generator.standard_normal((n, 2))
     return X.astype(np.float32), y
-
-
-def _finite(name: str, value: object, low: float = -math.inf) -> float:
-    """Return a real argument, or say which one is wrong and what is allowed."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    number = float(value)
-    if not (math.isfinite(number) and number >= low):
-        bound = "" if low == -math.inf else f" and at least {low:g}"
-        raise ValueError(f"{name} must be finite{bound}, got {value!r}")
-    return number

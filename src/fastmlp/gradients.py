@@ -114,7 +114,7 @@ class Gradients(Network):
             if n > 1 and self.functions[-1].name != "softmax":
                 raise ValueError(f"output must be given, as a number 0..{n - 1}: the network has {n} outputs")
             return None
-        if np.ndim(output) == 0:
+        if not hasattr(output, "__len__") or isinstance(output, str):
             return np.full(rows, checks.whole("output", output, 0, n - 1))
         return checks.labels(output, rows, n, "output").astype(np.int64)
 
@@ -217,19 +217,20 @@ class Gradients(Network):
         >>> bool(abs(losses[2, 2] - net.evaluate(X, y)["loss"]) < 1e-6)
         True
         """
-        steps, radius = checks.whole("steps", steps, 2), checks.number("radius", radius, "(0, inf)")
+        steps, radius = checks.whole("steps", steps, 2, 10_000), checks.number("radius", radius, "(0, inf)")
         rng = np.random.default_rng(checks.whole("seed", seed, 0))
         if directions is None:
             first, second = self._random_direction(rng), self._random_direction(rng)
         else:
             checks.same_length("directions", directions, 2, "the two directions")
-            first, second = (self._direction(pairs) for pairs in directions)
+            first, second = (self._direction(pairs, f"directions[{i}]") for i, pairs in enumerate(directions))
         net = self.twin(self.dtype)
         loss, centre = net._loss_of(X, y, sample_weight), net.parameters.astype(np.float64)
         at = radius * np.linspace(-1, 1, steps)
         losses = np.empty((steps, steps))
         for i, j in np.ndindex(steps, steps):
-            net.parameters[:] = centre + at[i] * first + at[j] * second
+            with np.errstate(over="ignore", invalid="ignore"):
+                net.parameters[:] = centre + at[i] * first + at[j] * second
             losses[i, j] = loss()
         return at, losses
 
@@ -240,9 +241,9 @@ class Gradients(Network):
             d[:-1] = random * (np.linalg.norm(w.astype(np.float64), axis=0) / np.linalg.norm(random, axis=0))
         return flat
 
-    def _direction(self, pairs: Any) -> NDArray[np.float64]:
+    def _direction(self, pairs: Any, what: str) -> NDArray[np.float64]:
         flat = np.zeros(self.layout.size)
-        for d, (w, b) in zip(self.layout.matrices(flat), self._check_pairs(pairs), strict=True):
+        for d, (w, b) in zip(self.layout.matrices(flat), self._check_pairs(pairs, what), strict=True):
             d[:-1], d[-1] = w, b
         return flat
 

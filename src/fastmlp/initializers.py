@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from . import checks
 
 __all__ = [
     "constant",
@@ -96,11 +97,7 @@ def constant(value: float) -> Initializer:
     >>> constant(0.5)(np.random.default_rng(), 1, 2)
     array([[0.5, 0.5]])
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real | float):
-        raise TypeError(f"constant: value must be a number, got {value!r}")
-    if not np.isfinite(value):
-        raise ValueError(f"constant: value must be finite, got {value!r}")
-    return partial(_constant, value=float(value))
+    return partial(_constant, value=checks.number("constant: value", value, "(-inf, inf)"))
 
 
 def _constant(rng: np.random.Generator, n_in: int, n_out: int, value: float) -> Weights:

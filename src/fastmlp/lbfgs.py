@@ -125,7 +125,7 @@ class LBFGSLoop(EpochLoop):
                 "maxiter": self.epochs,
                 "gtol": settings.tol,
                 "ftol": 0.0,
-                "maxcor": settings.history,
+                "maxcor": int(settings.history),
                 "maxfun": settings.max_fun,
             },
         )

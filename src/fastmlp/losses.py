@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import checks
 from .activations import check_number, lookup
 
 __all__ = ["MAE", "MSE", "BinaryCrossEntropy", "CrossEntropy", "Huber", "Loss", "Poisson", "Quantile", "get"]
@@ -117,9 +118,12 @@ class CrossEntropy(Loss):
         if isinstance(self.class_weight, Mapping):
             for c, weight in self.class_weight.items():
                 check_number(self, f"class_weight[{c!r}]", "[0, inf)", weight)
-        elif self.class_weight not in (None, "balanced"):
-            error = ValueError if isinstance(self.class_weight, str) else TypeError
-            raise error(f"CrossEntropy: class_weight must be a dict, 'balanced' or None, got {self.class_weight!r}")
+        elif self.class_weight is not None:
+            named = isinstance(self.class_weight, str)
+            if not named or self.class_weight != "balanced":
+                got = checks.shown(self.class_weight)
+                what = f"CrossEntropy: class_weight must be a dict, 'balanced' or None, got {got}"
+                raise (ValueError if named else TypeError)(what)
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class BinaryCrossEntropy(Loss):
     Parameters
     ----------
     positive_weight : float, sequence of floats (one an output) or None, default None
-        In (0, inf).
+        In (0, 1e30].
 
     Examples
     --------
@@ -151,7 +155,7 @@ class BinaryCrossEntropy(Loss):
 
     def check(self) -> None:
         if self.positive_weight is not None:
-            check_each(self, "positive_weight", "(0, inf)")
+            check_each(self, "positive_weight", "(0, 1e30]")
 
 
 @dataclass(frozen=True)
@@ -268,7 +272,8 @@ def each_output(owner: Loss, argument: str, n_out: int) -> NDArray[np.float64]:
 def check_each(owner: Loss, argument: str, interval: str) -> None:
     """Raise unless the argument is a number in the interval, or a sequence of such."""
     values = getattr(owner, argument)
-    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray) or np.ndim(values) != 1:
+    several = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str | bytes)
+    if not several or getattr(values, "ndim", 1) != 1:
         check_number(owner, argument, interval)
     elif len(values) == 0:
         raise ValueError(f"{type(owner).__name__}: {argument} must have numbers in {interval}, got {values!r}")

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from . import checks
 
 if TYPE_CHECKING:
     from .mlp import MLP
@@ -26,32 +28,66 @@ Weight = NDArray[np.float64] | None
 # ---- the formulas ----------------------------------------------------------------------------------------------------
 
 
-def accuracy(y: Array, prediction: Array, weight: Weight = None) -> float:
+def _array(name: str, value: ArrayLike) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array: {error}") from None
+
+
+def _pair(y: ArrayLike, prediction: ArrayLike, name: str = "prediction") -> tuple[Array, Array]:
+    """Both as arrays, which have the same shape and at least one row."""
+    y, prediction = _array("y", y), _array(name, prediction)
+    if y.ndim not in (1, 2) or not len(y):
+        raise ValueError(f"y must have shape (rows,) or (rows, n_out), with at least 1 row, got {y.shape}")
+    if prediction.shape != y.shape:
+        raise ValueError(f"{name} must have the shape of y, {y.shape}, got {prediction.shape}")
+    return y, prediction
+
+
+def _checked(weight: ArrayLike | None, y: Array) -> Weight:
+    return checks.sample_weight(weight, len(y), "weight")
+
+
+def _weights(weight: ArrayLike | None, y: Array) -> NDArray[np.float64]:
+    found = _checked(weight, y)
+    return np.ones(len(y)) if found is None else found
+
+
+def _values(y: ArrayLike, prediction: ArrayLike) -> tuple[Array, Array]:
+    """Both as float64 arrays, which have the same shape and at least one row."""
+    y, prediction = _pair(checks.numeric("y", y), checks.numeric("prediction", prediction))
+    return y.astype(np.float64), prediction.astype(np.float64)
+
+
+def accuracy(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Weighted share of right answers; with a column for each label, the mean over labels.
 
     >>> accuracy(np.array([0, 1, 2, 1]), np.array([0, 1, 1, 1]))
     0.75
     """
+    y, prediction = _pair(y, prediction)
     right = (y == prediction).reshape(len(y), -1).mean(axis=1)
-    return float(np.average(right, weights=weight))
+    return float(np.average(right, weights=_checked(weight, y)))
 
 
-def balanced_accuracy(y: Array, prediction: Array, weight: Weight = None) -> float:
+def balanced_accuracy(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Mean over the classes in `y` of the share of their samples that were recognised; the mean over labels.
 
     >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
     0.5
     """
+    y, prediction = _pair(y, prediction)
     if y.ndim == 2:
         return float(np.mean([balanced_accuracy(t, p, weight) for t, p in zip(y.T, prediction.T, strict=True)]))
-    w = np.ones(len(y)) if weight is None else weight
+    w = _weights(weight, y)
     classes, number = np.unique(y, return_inverse=True)
     total = np.bincount(number, w, len(classes))
     right = np.bincount(number, w * (y == prediction), len(classes))
     return float((right[total > 0] / total[total > 0]).mean())
 
 
-def roc_auc(y: Array, score: Array, weight: Weight = None) -> float:
+def roc_auc(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Probability that a sample of class 1 has a higher score than one of class 0; ties count half.
 
     The area under the ROC curve. NaN if a class has no weight.
@@ -59,7 +95,8 @@ def roc_auc(y: Array, score: Array, weight: Weight = None) -> float:
     >>> roc_auc(np.array([0, 1, 0, 1]), np.array([0.1, 0.8, 0.4, 0.4]))
     0.875
     """
-    w = np.ones(len(y)) if weight is None else weight
+    y, score = _pair(y, checks.numeric("score", score), "score")
+    w = _weights(weight, y)
     values, number = np.unique(score, return_inverse=True)
     positive = np.bincount(number, w * (y == 1), len(values))
     negative = np.bincount(number, w * (y != 1), len(values))
@@ -68,7 +105,7 @@ def roc_auc(y: Array, score: Array, weight: Weight = None) -> float:
     return float(positive @ (below + negative / 2)) / total if total > 0 else float("nan")
 
 
-def r2(y: Array, prediction: Array, weight: Weight = None) -> float:
+def r2(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Coefficient of determination, 1 - sum (y - p)^2 / sum (y - mean y)^2, averaged over outputs.
 
     As in scikit-learn, an output whose targets are all the same scores 1 where it is matched exactly, else 0.
@@ -76,8 +113,8 @@ def r2(y: Array, prediction: Array, weight: Weight = None) -> float:
     >>> r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]))
     0.5
     """
-    y, prediction = y.astype(np.float64), prediction.astype(np.float64)
-    w = np.ones(len(y)) if weight is None else weight
+    y, prediction = _values(y, prediction)
+    w = _weights(weight, y)
     residual = w @ (y - prediction) ** 2
     total = w @ (y - np.average(y, axis=0, weights=w)) ** 2
     with np.errstate(all="ignore"):
@@ -85,24 +122,24 @@ def r2(y: Array, prediction: Array, weight: Weight = None) -> float:
     return float(score.mean())
 
 
-def mae(y: Array, prediction: Array, weight: Weight = None) -> float:
+def mae(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Mean of |y - p| over rows and outputs.
 
     >>> mae(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     1.0
     """
-    error = np.abs(y.astype(np.float64) - prediction.astype(np.float64))
-    return float(np.average(error, axis=0, weights=weight).mean())
+    y, prediction = _values(y, prediction)
+    return float(np.average(np.abs(y - prediction), axis=0, weights=_checked(weight, y)).mean())
 
 
-def rmse(y: Array, prediction: Array, weight: Weight = None) -> float:
+def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Root of the mean of (y - p)^2 over rows; the mean over outputs.
 
     >>> rmse(np.array([1.0, 2.0]), np.array([4.0, 6.0])).__round__(4)
     3.5355
     """
-    error = (y.astype(np.float64) - prediction.astype(np.float64)) ** 2
-    return float(np.sqrt(np.average(error, axis=0, weights=weight)).mean())
+    y, prediction = _values(y, prediction)
+    return float(np.sqrt(np.average((y - prediction) ** 2, axis=0, weights=_checked(weight, y))).mean())
 
 
 # ---- metrics with names ----------------------------------------------------------------------------------------------
@@ -151,7 +188,11 @@ class Metric:
     def __call__(self, net: MLP, y: Array, out: Array, weight: Weight) -> float:
         """The metric of outputs `out`, which are from before an activation that is part of the loss."""
         answer = scores(net, out) if self.needs == "score" else answers(net, out)
-        return float(self.function(truth(net, y), answer, weight))
+        found = self.function(truth(net, y), answer, weight)
+        try:
+            return float(found)
+        except (TypeError, ValueError):
+            raise TypeError(f"metric {self.name!r} must give a number, got {checks.shown(found)}") from None
 
 
 def _names(needs: str) -> str:
@@ -196,13 +237,15 @@ KNOWN: dict[str, Metric] = {
 }
 
 
-def get(metric: str | Callable[..., float] | Metric) -> Metric:
+def get(metric: str | Callable[..., float] | Metric, argument: str = "metric") -> Metric:
     """The metric of that name, or one made of a function.
 
     Parameters
     ----------
     metric : str, or callable(y, prediction)
         A function may say ``greater_is_better`` in an attribute of that name. `prediction` is what `MLP.predict` gives.
+    argument : str, default "metric"
+        What an error calls it.
 
     Raises
     ------
@@ -220,10 +263,11 @@ def get(metric: str | Callable[..., float] | Metric) -> Metric:
         return metric
     if isinstance(metric, str):
         if metric not in KNOWN:
-            raise ValueError(f"unknown metric {metric!r}; known: loss, {', '.join(sorted(KNOWN))}")
+            raise ValueError(f"{argument}: unknown metric {metric!r}; known: loss, {', '.join(sorted(KNOWN))}")
         return KNOWN[metric]
     if not callable(metric) or isinstance(metric, type):
-        raise TypeError(f"a metric must be a name or a function (y, prediction) -> number, got {metric!r}")
+        got = checks.shown(metric)
+        raise TypeError(f"{argument} must be the name of a metric or a function (y, prediction) -> number, got {got}")
     name = getattr(metric, "__name__", type(metric).__name__)
     return Metric(name, _weighted(metric), getattr(metric, "greater_is_better", None))
 
@@ -252,9 +296,9 @@ def choose(wanted: Iterable[Any] | str | None, net: MLP) -> list[Metric]:
     """
     if wanted is None:
         return [KNOWN["accuracy" if net.loss.is_classifier else "r2"]]
-    if isinstance(wanted, str) or not isinstance(wanted, Iterable):
-        raise TypeError(f"metrics must be a list of names or functions, got {wanted!r}")
-    chosen = [get(metric) for metric in wanted if not (isinstance(metric, str) and metric == "loss")]
+    if not checks.iterable(wanted):
+        raise TypeError(f"metrics must be a list of names or functions, got {checks.shown(wanted)}")
+    chosen = [get(metric, "metrics") for metric in wanted if not (isinstance(metric, str) and metric == "loss")]
     names = [metric.name for metric in chosen]
     twice = next((name for name in [*names, "loss"] if [*names, "loss"].count(name) > 1), None)
     if twice is not None:

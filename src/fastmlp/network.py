@@ -55,7 +55,8 @@ class Network:
         self.layout = Layout(self.sizes, self.dtype)  # refuses what does not fit into memory
         self.loss_aux()
         pairs = None if weights is None else self._check_pairs(weights)
-        initial = [initializers.get(initializer or a.default_initializer) for a in self.functions]
+        chosen = [a.default_initializer if initializer is None else initializer for a in self.functions]
+        initial = [initializers.get(choice) for choice in chosen]
         self._allocate()
         if pairs is None:
             rng = np.random.default_rng([self.seed, 0])
@@ -95,7 +96,7 @@ class Network:
 
     def _output(self, value: Any) -> named.Activation:
         own = self.loss.default_output
-        if value is None or (value == own == "exp"):
+        if value is None or (isinstance(value, str) and value == own == "exp"):
             return named.get("identity" if own == "exp" else own)
         try:
             act = named.get(value)
@@ -162,19 +163,19 @@ class Network:
         """
         self._set_pairs(self._check_pairs(pairs))
 
-    def _check_pairs(self, pairs: Pairs) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        checks.same_length("weights", pairs, len(self.sizes) - 1, "one (W, b) pair for each layer")
+    def _check_pairs(self, pairs: Pairs, what: str = "weights") -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        checks.same_length(what, pairs, len(self.sizes) - 1, "one (W, b) pair for each layer")
         found = []
         for i, (pair, shape) in enumerate(zip(pairs, self._shapes(), strict=True)):
-            checks.same_length(f"weights[{i}]", pair, 2, "W and b")
-            w = checks.numeric(f"weights[{i}][0]", pair[0])
-            b = np.zeros(shape[1]) if pair[1] is None else checks.numeric(f"weights[{i}][1]", pair[1])
-            for name, array, expected in ((f"weights[{i}][0]", w, shape), (f"weights[{i}][1]", b, shape[1:])):
+            checks.same_length(f"{what}[{i}]", pair, 2, "W and b")
+            w = checks.numeric(f"{what}[{i}][0]", pair[0])
+            b = np.zeros(shape[1]) if pair[1] is None else checks.numeric(f"{what}[{i}][1]", pair[1])
+            for name, array, expected in ((f"{what}[{i}][0]", w, shape), (f"{what}[{i}][1]", b, shape[1:])):
                 if array.shape != expected:
                     raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
                 checks.finite(name, array, self.dtype)
             if not self.bias and b.any():
-                raise ValueError(f"weights[{i}][1] must be None or zero: the network has bias=False")
+                raise ValueError(f"{what}[{i}][1] must be None or zero: the network has bias=False")
             found.append((w, b))
         return found
 

@@ -101,7 +101,7 @@ class Optimizer:
         if isinstance(lr, Schedule):
             rates = lr.rates(self.default_rate, first_step, n_steps, total_steps)
         elif callable(lr):
-            rates = np.array([float(lr(s)) for s in range(first_step, first_step + n_steps)], dtype=np.float64)
+            rates = np.array([self._called(lr, s) for s in range(first_step, first_step + n_steps)], dtype=np.float64)
         else:
             return np.full(n_steps, float(lr))
         wrong = np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))
@@ -109,6 +109,14 @@ class Optimizer:
             where = f"got {rates[wrong[0]]} at step {first_step + wrong[0]}"
             raise ValueError(f"{type(self).__name__}: learning_rate must give rates in [0, inf), {where}")
         return rates
+
+    def _called(self, lr: Callable[[int], float], step: int) -> float:
+        rate = lr(step)
+        try:
+            return float(rate)
+        except (TypeError, ValueError):
+            what = f"learning_rate must give numbers, got {rate!r} at step {step}"
+            raise TypeError(f"{type(self).__name__}: {what}") from None
 
     def check(self) -> None:
         """Raise TypeError or ValueError, with the range, for a parameter out of it."""

@@ -114,9 +114,11 @@ def fit_restarts(
     """
     restarts, seed = checks.whole("restarts", restarts), checks.whole("seed", seed, 0, 2**62)
     jobs = min(get_num_threads() if n_jobs is None else checks.whole("n_jobs", n_jobs), restarts)
-    metric = None if score == "loss" else metrics.get(score)
+    metric = None if isinstance(score, str) and score == "loss" else metrics.get(score, "score")
     if callbacks is not None and not callable(callbacks):
         raise TypeError(f"callbacks must be a function seed -> list: each candidate needs its own, got {callbacks!r}")
+    if not callable(make_net):
+        raise TypeError(f"make_net must be a function seed -> MLP, got {make_net!r}")
     seeds = [seed + i for i in range(restarts)]
     nets = [_made(make_net, s) for s in seeds]
     if len({id(net) for net in nets}) < restarts:

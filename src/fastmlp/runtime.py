@@ -99,9 +99,9 @@ def surely_finite(array: NDArray[Any]) -> bool:
 def check_backend(backend: str | None) -> str:
     """The backend to use; ValueError for an unknown name, one RuntimeWarning where the engine is missing."""
     global _warned
-    name = backend or os.environ.get("FASTMLP_BACKEND") or "engine"
-    if name not in BACKENDS:
-        origin = "backend" if backend else "FASTMLP_BACKEND"
+    name = (os.environ.get("FASTMLP_BACKEND") or "engine") if backend is None else backend
+    if not isinstance(name, str) or name not in BACKENDS:
+        origin = "backend" if backend is not None else "FASTMLP_BACKEND"
         raise ValueError(f"{origin} must be one of {', '.join(BACKENDS)}, got {name!r}")
     if name == "engine" and _engine is None:
         if not _warned:

@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from . import checks
 from .activations import check_number, lookup
 
 __all__ = [
@@ -114,7 +115,7 @@ class Step(Schedule):
     gamma: float = 0.1
 
     def factor(self, step: int, total: int) -> float:
-        return math.pow(self.gamma, step // self.step_size)
+        return math.pow(self.gamma, step // int(self.step_size))
 
     def check(self) -> None:
         super().check()
@@ -169,7 +170,10 @@ class InverseScaling(Schedule):
     power: float = 0.5
 
     def factor(self, step: int, total: int) -> float:
-        return 1 / math.pow(step + 1, self.power)
+        try:
+            return 1 / math.pow(step + 1, self.power)
+        except OverflowError:
+            return 0.0
 
     def check(self) -> None:
         super().check()
@@ -234,8 +238,9 @@ class Cosine(Schedule):
         warmup = int(self.warmup * total if self.warmup < 1 else self.warmup)
         if step < warmup:
             return (step + 1) / warmup
-        cycles = (self.restarts + 1) * fraction(step - warmup, total - warmup)
-        u = cycles - math.floor(cycles) if cycles < self.restarts + 1 else 1.0
+        rounds = int(self.restarts) + 1
+        cycles = rounds * fraction(step - warmup, total - warmup)
+        u = cycles - math.floor(cycles) if cycles < rounds else 1.0
         return self.end + (1 - self.end) * (1 + math.cos(math.pi * u)) / 2
 
     def check(self) -> None:
@@ -373,8 +378,7 @@ class ReduceOnPlateau(Schedule):
         check_number(self, "patience", "[0, inf)", whole=True)
         check_number(self, "min_delta", "[0, inf)")
         check_number(self, "lowest", "[0, 1]")
-        if self.mode not in ("min", "max"):
-            raise ValueError(f"ReduceOnPlateau: mode must be 'min' or 'max', got {self.mode!r}")
+        checks.one_of("ReduceOnPlateau: mode", self.mode, "min", "max")
 
 
 def fraction(step: float, total: float) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import metrics
+from . import checks, metrics
 from .activations import check_bool, check_number
 from .callbacks import Callback
 
@@ -76,13 +76,12 @@ class EarlyStopping(Callback):
         self.monitor, self.patience, self.min_delta, self.mode = monitor, patience, min_delta, mode
         self.restore_best, self.last_best = restore_best, last_best
         if not isinstance(monitor, str):
-            metrics.get(monitor)
+            metrics.get(monitor, "EarlyStopping: monitor")
         check_number(self, "patience", "[1, inf)", whole=True)
         check_number(self, "min_delta", "[0, inf)")
         check_bool(self, "restore_best")
         check_bool(self, "last_best")
-        if mode not in (None, "min", "max"):
-            raise ValueError(f"EarlyStopping: mode must be 'min', 'max' or None, got {mode!r}")
+        checks.one_of("EarlyStopping: mode", mode, "min", "max", None)
         self._forget()
 
     def _forget(self) -> None:

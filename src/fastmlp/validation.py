@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,12 +57,9 @@ def prepare(
 
 def held_out_rows(net: MLP, data: Data, fraction: Any) -> NDArray[np.int64]:
     """A random part of the rows, the same for a network's every `fit`; classes give their shares."""
-    if isinstance(fraction, bool) or not isinstance(fraction, Real):
-        raise TypeError(f"validation_fraction must be a number in (0, 1), got {fraction!r}")
-    if not 0 < float(fraction) < 1:
-        raise ValueError(f"validation_fraction must be a number in (0, 1), got {fraction!r}")
+    fraction = checks.number("validation_fraction", fraction, "(0, 1)")
     one_label = net.loss.is_classifier and data.y.shape[1:] in ((), (1,))
-    return held_out(data.y, float(fraction), one_label, net.seed)
+    return held_out(data.y, fraction, one_label, net.seed)
 
 
 def _check_unwatched(wanted: Any, stops: list[stopping.EarlyStopping]) -> None:
@@ -84,7 +80,7 @@ def _reported(net: MLP, wanted: Any, stops: list[stopping.EarlyStopping]) -> lis
         watched = stop.metric()
         if watched is None or watched in [metric.name for metric in chosen]:
             continue
-        metric = metrics.get(watched)
+        metric = metrics.get(watched, "EarlyStopping: monitor")
         if metric.name not in [m.name for m in chosen]:
             chosen.append(metric)
     return chosen
