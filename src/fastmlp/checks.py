@@ -65,7 +65,7 @@ def number(name: str, value: Any, interval: str, *, whole: bool = False) -> floa
 
 
 def one_of(name: str, value: Any, *allowed: str | None) -> str | None:
-    """`value`, which is one of the allowed names or None; ValueError otherwise, also for what compares oddly."""
+    """`value`, one of the allowed names or None; ValueError otherwise, also for arrays, which compare by element."""
     if not (value is None or isinstance(value, str)) or value not in allowed:
         *most, last = map(repr, allowed)
         raise ValueError(f"{name} must be {', '.join(most)} or {last}, got {shown(value)}")

@@ -118,12 +118,12 @@ class CrossEntropy(Loss):
         if isinstance(self.class_weight, Mapping):
             for c, weight in self.class_weight.items():
                 check_number(self, f"class_weight[{c!r}]", "[0, inf)", weight)
-        elif self.class_weight is not None:
-            named = isinstance(self.class_weight, str)
-            if not named or self.class_weight != "balanced":
-                got = checks.shown(self.class_weight)
-                what = f"CrossEntropy: class_weight must be a dict, 'balanced' or None, got {got}"
-                raise (ValueError if named else TypeError)(what)
+            return
+        named = isinstance(self.class_weight, str)
+        if self.class_weight is not None and not (named and self.class_weight == "balanced"):
+            got = checks.shown(self.class_weight)
+            what = f"CrossEntropy: class_weight must be a dict, 'balanced' or None, got {got}"
+            raise ValueError(what) if named else TypeError(what)
 
 
 @dataclass(frozen=True)
