@@ -319,6 +319,14 @@ def test_a_bad_number_of_threads_in_the_environment_is_refused(monkeypatch):
         fastmlp.get_num_threads()
 
 
+@pytest.mark.parametrize("asked", ["1000000000000", str(10**400)])
+def test_memory_is_not_made_for_more_workers_than_there_may_be(monkeypatch, asked):
+    monkeypatch.setattr("fastmlp.runtime._num_threads", None)
+    monkeypatch.setenv("FASTMLP_NUM_THREADS", asked)
+    assert fastmlp.get_num_threads() == 256
+    assert networks().labels.predict(X).shape == LABELS.shape
+
+
 # ---- divergence ------------------------------------------------------------------------------------------------------
 
 

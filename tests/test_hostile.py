@@ -41,7 +41,7 @@ ROWS, CLASSES = 6, 3
 X = np.random.default_rng(0).standard_normal((ROWS, 2))
 Y = np.arange(ROWS) % CLASSES
 VALUES = np.random.default_rng(1).random((ROWS, CLASSES))
-TAKES_LONG = {"epochs", "restarts", "n_jobs", "batch_size", "history"}  # for huge numbers, which are not wrong
+TAKES_LONG = {"epochs", "restarts", "n_jobs", "batch_size", "history", "max_iter"}  # for huge numbers, which are right
 ALSO_NAMED = {"early_stopping": "validation", "pairs": "weights", "batch_size": "a buffer of"}  # what else says enough
 
 
@@ -69,6 +69,28 @@ def on_classes(optimizer="sgd", **settings):
 
 def as_loss(loss):
     MLP([2, 4, CLASSES], loss=loss).fit(X, Y if loss.name == "cross_entropy" else VALUES, epochs=2)
+
+
+def fit_estimator(estimator):
+    warnings.simplefilter("ignore")  # scikit-learn's: three epochs do not converge
+    try:
+        estimator.fit(np.tile(X, (4, 1)), np.tile(Y, 4))
+    except ValueError as error:
+        if "Solver produced non-finite parameter weights" not in str(error):  # scikit-learn's DivergenceError
+            raise
+
+
+def estimators():
+    """Those for scikit-learn, each solver with one of them."""
+    try:
+        from fastmlp import sklearn
+    except ImportError:
+        return {}
+    settings = {"hidden_layer_sizes": (3,), "max_iter": 3, "random_state": 0}
+    return {
+        f"{name} {solver}": trained_with(getattr(sklearn, name), fit_estimator, solver=solver, **settings)
+        for name, solver in [("MLPClassifier", "sgd"), ("MLPRegressor", "adam"), ("MLPClassifier", "lbfgs")]
+    }
 
 
 NEEDED = {"Step": {"step_size": 2}, "Exponential": {"gamma": 0.9}}
@@ -112,6 +134,7 @@ CALLS = {
             ("roc_auc", "score"),
         ]
     },
+    **estimators(),
 }
 ARGUMENTS = [
     (name, argument)

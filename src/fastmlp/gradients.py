@@ -114,7 +114,7 @@ class Gradients(Network):
             if n > 1 and self.functions[-1].name != "softmax":
                 raise ValueError(f"output must be given, as a number 0..{n - 1}: the network has {n} outputs")
             return None
-        if not hasattr(output, "__len__") or isinstance(output, str):
+        if not checks.iterable(output):
             return np.full(rows, checks.whole("output", output, 0, n - 1))
         return checks.labels(output, rows, n, "output").astype(np.int64)
 

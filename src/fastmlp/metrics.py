@@ -45,12 +45,8 @@ def _pair(y: ArrayLike, prediction: ArrayLike, name: str = "prediction") -> tupl
     return y, prediction
 
 
-def _checked(weight: ArrayLike | None, y: Array) -> Weight:
-    return checks.sample_weight(weight, len(y), "weight")
-
-
 def _weights(weight: ArrayLike | None, y: Array) -> NDArray[np.float64]:
-    found = _checked(weight, y)
+    found = checks.sample_weight(weight, len(y), "weight")
     return np.ones(len(y)) if found is None else found
 
 
@@ -68,7 +64,7 @@ def accuracy(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = Non
     """
     y, prediction = _pair(y, prediction)
     right = (y == prediction).reshape(len(y), -1).mean(axis=1)
-    return float(np.average(right, weights=_checked(weight, y)))
+    return float(np.average(right, weights=_weights(weight, y)))
 
 
 def balanced_accuracy(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -129,7 +125,7 @@ def mae(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) ->
     1.0
     """
     y, prediction = _values(y, prediction)
-    return float(np.average(np.abs(y - prediction), axis=0, weights=_checked(weight, y)).mean())
+    return float(np.average(np.abs(y - prediction), axis=0, weights=_weights(weight, y)).mean())
 
 
 def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -139,7 +135,7 @@ def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -
     3.5355
     """
     y, prediction = _values(y, prediction)
-    return float(np.sqrt(np.average((y - prediction) ** 2, axis=0, weights=_checked(weight, y))).mean())
+    return float(np.sqrt(np.average((y - prediction) ** 2, axis=0, weights=_weights(weight, y))).mean())
 
 
 # ---- metrics with names ----------------------------------------------------------------------------------------------

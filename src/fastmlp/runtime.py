@@ -35,6 +35,7 @@ HOW_TO_BUILD = (
 )
 
 FOR_ONE = 8 << 20  # bytes that one thread looks through: as in csrc/finite.c
+MAX_WORKERS = 256  # as in csrc/threads.h; memory is made for as many as there may be
 
 _num_threads: int | None = None
 _limit: ContextVar[int | None] = ContextVar("_limit", default=None)  # in one thread, on top of that
@@ -139,8 +140,8 @@ def target() -> str | None:
 
 
 def get_num_threads() -> int:
-    """How many workers a training run or a large prediction may use. The results do not depend on it."""
-    return _limit.get() or _num_threads or default_num_threads()
+    """How many workers a training run or a large prediction may use, up to 256. The results do not depend on it."""
+    return min(_limit.get() or _num_threads or default_num_threads(), MAX_WORKERS)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from .. import losses, runtime
 from .. import optimizers as named_optimizers
+from ..layout import check_size
 from ..mlp import MLP
 from . import parameters, state
 from .epochs import Training
@@ -68,6 +69,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         for name, value in given.items():
             if name not in ("self", "__class__"):
                 setattr(self, name, value)
+
+    def _validate_params(self) -> None:
+        parameters.check_numbers(self)
+        super()._validate_params()
 
     # ---- fitting -----------------------------------------------------------------------------------------------------
 
@@ -158,6 +163,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _initialize(self, sizes: list[int], rows: Rows, weight: NDArray[np.float64] | None) -> None:
         """scikit-learn's initial weights: Glorot's uniform distribution, from the same draws."""
         hidden = parameters.hidden_activations(self, len(sizes) - 2)
+        weights = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+        check_size(weights, np.float64, f"hidden_layer_sizes={sizes[1:-1]}")
         dtype = np.float32 if rows.X.dtype == np.float32 else np.float64
         pairs = []
         for i, (n_in, n_out) in enumerate(pairwise(sizes)):

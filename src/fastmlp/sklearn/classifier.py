@@ -15,7 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .. import losses
+from .. import checks, losses
 from .base import DTYPES, BaseMLP
 from .parameters import CONSTRAINTS
 
@@ -277,7 +277,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return weight
         if incremental and isinstance(self.class_weight, str):
             raise ValueError("class_weight='balanced' needs all data at once, not partial_fit: give a dict")
+        if isinstance(self.class_weight, list) and (y.ndim == 1 or y.shape[1] == 1):
+            what = "class_weight must be a dict, 'balanced' or None where y has one column"
+            raise ValueError(f"{what}, got {checks.shown(self.class_weight)}")
         factors = compute_sample_weight(self.class_weight, y).astype(np.float64)
+        if not (np.isfinite(factors).all() and (factors >= 0).all()):
+            raise ValueError(f"class_weight must have numbers in [0, inf), got {checks.shown(self.class_weight)}")
         factors = factors if weight is None else factors * weight
         if not factors.any():
             raise ValueError(f"class_weight={self.class_weight!r} leaves all rows a weight of zero")

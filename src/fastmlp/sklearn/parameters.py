@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
-from .. import activations, losses, optimizers, schedules
+from .. import activations, checks, losses, optimizers, schedules
 from .. import options as trainer_options
 
 OWN_SCHEDULES = ("constant", "invscaling", "adaptive")  # scikit-learn's names
@@ -86,6 +86,20 @@ INSTEAD = {
 }
 
 
+def check_numbers(estimator: Any) -> None:
+    """TypeError or ValueError for numbers that scikit-learn's intervals fail on, or that no float can be."""
+    for name, allowed in type(estimator)._parameter_constraints.items():
+        value = getattr(estimator, name)
+        if not isinstance(value, Real) or not any(isinstance(a, Interval) and a.type is Real for a in allowed):
+            continue
+        if not isinstance(value, (int, float, np.number)):
+            raise TypeError(f"{name} must be a number of Python's or NumPy's, got {checks.shown(value)}")
+        try:
+            float(value)
+        except OverflowError:
+            raise ValueError(f"{name} must be a number that a float can be, got {checks.shown(value)}") from None
+
+
 def check_use(estimator: Any, X_val: Any, y_val: Any) -> None:
     """ValueError for what the solver would not heed, unless scikit-learn's estimators would not heed it either."""
     solver = estimator.solver
@@ -120,26 +134,29 @@ def refuse(name: str, value: Any, default: Any, why: str) -> None:
 
 def is_zero(value: Any) -> bool:
     """Whether this is 0, or a list of nothing else."""
-    many = value if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    many = value if checks.iterable(value) else [value]
     return all(isinstance(v, Real) and v == 0 for v in many)
 
 
 def hidden_sizes(estimator: Any) -> list[int]:
     """Units of the hidden layers; ValueError unless all are at least 1."""
     value = estimator.hidden_layer_sizes
-    sizes = list(value) if hasattr(value, "__iter__") else [value]
-    if np.any(np.array(sizes) <= 0):
+    sizes = list(value) if checks.iterable(value) else [value]
+    for i, n in enumerate(sizes):
+        if not isinstance(n, (int, np.integer)) or isinstance(n, bool):
+            raise TypeError(f"hidden_layer_sizes[{i}] must be a whole number, got {checks.shown(n)}")
+    if any(n <= 0 for n in sizes):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    return sizes
+    return [int(n) for n in sizes]
 
 
 def hidden_activations(estimator: Any, layers: int) -> list[activations.Activation]:
     """The activation of each hidden layer; ``"logistic"`` is scikit-learn's name for the sigmoid."""
     value = estimator.activation
-    given = [value] * layers if isinstance(value, (str, activations.Activation)) else list(value)
+    given = list(value) if checks.iterable(value) else [value] * layers
     if len(given) != layers:
         raise ValueError(f"activation must have {layers} items, one for each hidden layer, got {len(given)}")
-    return [activations.get("sigmoid" if a == "logistic" else a) for a in given]
+    return [activations.get("sigmoid" if isinstance(a, str) and a == "logistic" else a) for a in given]
 
 
 def regression_loss(value: str | losses.Loss) -> losses.Loss:
