@@ -139,15 +139,13 @@ def is_zero(value: Any) -> bool:
 
 
 def hidden_sizes(estimator: Any) -> list[int]:
-    """Units of the hidden layers; ValueError unless all are at least 1."""
+    """Units of the hidden layers; TypeError or ValueError unless all are whole numbers of at least 1."""
     value = estimator.hidden_layer_sizes
-    sizes = list(value) if checks.iterable(value) else [value]
-    for i, n in enumerate(sizes):
-        if not isinstance(n, (int, np.integer)) or isinstance(n, bool):
-            raise TypeError(f"hidden_layer_sizes[{i}] must be a whole number, got {checks.shown(n)}")
+    given = value if checks.iterable(value) else [value]
+    sizes = [checks.whole(f"hidden_layer_sizes[{i}]", n, -(1 << 63)) for i, n in enumerate(given)]
     if any(n <= 0 for n in sizes):
-        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    return [int(n) for n in sizes]
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")  # in scikit-learn's words
+    return sizes
 
 
 def hidden_activations(estimator: Any, layers: int) -> list[activations.Activation]:
