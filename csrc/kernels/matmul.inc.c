@@ -337,7 +337,7 @@ static inline int panel_vectors(int64_t rows, int64_t vectors)
     if (vectors < 2) return 1;
     if (vectors >= 8 && rows <= tile_rows[8]) return 8;
     if (vectors >= 4 && rows <= tile_rows[4]) return 4;
-    return vectors != 2 && vectors != 4 && rows > tile_rows[3] / 2 && tile_rows[3] ? 3 : 2;
+    return vectors != 2 && vectors != 4 && tile_rows[3] > 0 && rows > tile_rows[3] / 2 ? 3 : 2;
 }
 
 /* Tiles in so many rows of a panel: of nn, and of tn or ti. */

@@ -22,6 +22,7 @@ cdef extern from "fastmlp.h" nogil:
         fm_rule rule
     ctypedef struct fm_kernels:
         const char *target
+        int real_bytes
     ctypedef struct fm_sharing:
         fm_op *ops
         const uint8_t *sync

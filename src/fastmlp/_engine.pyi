@@ -18,6 +18,18 @@ KINDS: dict[str, tuple[str, ...]]
 COMPILER: str
 
 def all_finite(array: NDArray[Any], n_threads: int = 1, target: str | None = None) -> bool: ...
+def quick_step(
+    engine: Engine,
+    x: object,
+    y: object,
+    lr: float,
+    number: int,
+    parameters: NDArray[Any],
+    before: NDArray[Any],
+    low: float,
+    high: float,
+    n_threads: int,
+) -> tuple[float, bool] | None: ...
 def reconsider_partners() -> None: ...
 def targets(supported: bool = True) -> tuple[str, ...]: ...
 
@@ -49,7 +61,11 @@ class Engine:
 class RowPredictor:
     partner_rows: int
     def __init__(
-        self, engine: Engine, shared: Engine | None = None, n_threads: Callable[[], int] | None = None
+        self,
+        one: Engine,
+        shared: Engine | None = None,
+        n_threads: Callable[[], int] | None = None,
+        few: Engine | None = None,
     ) -> None: ...
     def insist(self) -> None: ...
     def __call__(self, x: object) -> NDArray[Any] | None: ...

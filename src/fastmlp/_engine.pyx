@@ -6,14 +6,17 @@ into C without the GIL. The buffers belong to NumPy: the engine keeps the plan a
 """
 
 import threading
-from math import gcd
 
 import numpy as np
 
 cimport cython
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+)
+from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 cdef extern from *:
     """
@@ -70,7 +73,7 @@ cdef int PAGE = 4096, LINE = 64  # bytes: addresses a page apart share a set of 
 cdef int AVX2_BYTES = 32  # of a vector
 cdef int FULL_WAYS = 6  # of the eight lines a set holds: more would drive each other out
 cdef object ndarray = np.ndarray, empty = np.empty
-cdef int SINGLE = SOURCES.index("float32"), DOUBLE = SOURCES.index("float64")
+cdef int SINGLE = SOURCES.index("float32"), DOUBLE = SOURCES.index("float64"), WHOLE = SOURCES.index("int64")
 
 
 def targets(supported=True):
@@ -137,6 +140,13 @@ def suited(plan, known):
     return "avx2" if known[0] == "avx512" and "avx2" in known and widest <= AVX2_BYTES else known[0]
 
 
+cdef int64_t gcd(int64_t a, int64_t b) noexcept:
+    """The greatest common divisor; 0 counts as a multiple of everything."""
+    while b:
+        a, b = b, a % b
+    return a if a >= 0 else -a
+
+
 cdef class Engine:
     """Runs a :class:`fastmlp.plan.Plan` with compiled kernels.
 
@@ -157,7 +167,8 @@ cdef class Engine:
     cdef readonly object plan
     cdef readonly str target
     cdef object _lock
-    cdef list _fetching
+    cdef uint8_t *_fetch  # ops that fetch rows of X
+    cdef list _with_data
     cdef int _last_direct
     cdef fm_balance _balance
 
@@ -167,7 +178,8 @@ cdef class Engine:
         self._ops = <fm_op *>calloc(n * self._n_lists, sizeof(fm_op))
         self._span = <int64_t *>calloc(n, sizeof(int64_t))
         self._sync = <uint8_t *>calloc(3 * n, sizeof(uint8_t))
-        if not (self._ops and self._span and self._sync):
+        self._fetch = <uint8_t *>calloc(n, sizeof(uint8_t))
+        if not (self._ops and self._span and self._sync and self._fetch):
             raise MemoryError(f"no memory for a plan of {n} ops")
 
     def __init__(self, plan, target=None):
@@ -182,14 +194,11 @@ cdef class Engine:
             for k in range(self._n_lists):
                 self._set(&self._ops[k * n + i], plan.ops[i] if k == 0 else plan.ops[i].of_worker(k - 1, plan.n_threads))
                 self._ops[k * n + i].partial = k > 0 and plan.ops[i].parts
-            self._span[i] = plan.spans[i]
+            self._span[i], self._fetch[i] = plan.spans[i], plan.ops[i].fetch
             self._sync[i], self._sync[n + i], self._sync[2 * n + i] = plan.syncs[i], plan.team_syncs[i], plan.own[i]
-        self._fetching = [i for i in range(n) if plan.ops[i].fetch]
+        self._with_data = [i for i in range(n) if plan.ops[i].opcode in ("gather", "scatter")]
         self._last_direct = max((i + 1 for i in range(n) if plan.ops[i].direct), default=0) if plan.capacity <= FM_DIRECT_ROWS else 0
         self._plan.capacity = plan.capacity
-        for i in range(n):
-            if plan.ops[i].data is not None:
-                self._point(i)
         self._plan.kernels = kernels_of(self.target, plan.dtype == np.float64)
         self._plan.any.ops, self._plan.any.sync, self._plan.any.own = self._ops, self._sync, NULL
         if self._n_lists > 1:
@@ -208,12 +217,16 @@ cdef class Engine:
         self._plan.any.barriers = (FM_BARRIERS_BY_SYNC if any(plan.syncs) else
                                    FM_BARRIERS_FOR_LOSS if plan.row_loss is not None else FM_BARRIERS_NONE)
         self._plan.team.barriers = FM_BARRIERS_BY_SYNC
+        for i in self._with_data:
+            if plan.ops[i].data is not None:
+                self._point(i)
         self._count_data_rows()
 
     def __dealloc__(self):
         free(self._ops)
         free(self._span)
         free(self._sync)
+        free(self._fetch)
 
     cdef int _set(self, fm_op *c, op) except -1:
         c.opcode = OPCODES.index(op.opcode)
@@ -244,34 +257,39 @@ cdef class Engine:
         return 0
 
     cdef int _point(self, int i) except -1:
-        """Where op `i`, a gather or a scatter, finds its data; ops that fetch follow the gather of the inputs."""
-        cdef int k, j, n = len(self.plan.ops)
-        cdef fm_op *c
-        op = self.plan.ops[i]
-        inputs = op.opcode == "gather" and i == self.plan.gathers[0]
-        fetching = self._fetching if inputs else []
-        if inputs and self._last_direct:
-            self._plan.last_direct = self._last_direct if self._reads_in_place(op.data) else 0
-        cdef const char *data = <const char *>address(op.data)
-        cdef int64_t row = op.data.strides[0], column = op.data.strides[1] if op.data.ndim > 1 else 0
-        cdef int kind = SOURCE_CODES[op.data.dtype.str] if op.opcode == "gather" else self._ops[i].kind
-        for k in range(self._n_lists):
-            self._ops[k * n + i].kind = kind
-            for j in (i, *fetching):
-                c = &self._ops[k * n + j]
-                c.data, c.data_row, c.data_column = data, row, column
+        """Where op `i`, a gather or a scatter, finds its data."""
+        data = self.plan.ops[i].data
+        cdef int64_t column = data.strides[1] if data.ndim > 1 else 0
+        cdef int kind = self._ops[i].kind
+        if self._ops[i].opcode == FM_gather:
+            kind = SOURCE_CODES[data.dtype.str]
+        self._point_at(i, kind, address(data), data.strides[0], column)
         return 0
 
-    cdef bint _reads_in_place(self, data):
-        """Whether the rows of X can be read as they lie: of the plan's type, aligned, and not all on the same cache sets."""
-        cdef int64_t size = data.itemsize, row = data.strides[0]
-        cdef int64_t crowding = gcd(row, PAGE)
-        return (data.dtype == self.plan.dtype and data.strides[1] == size and row % size == 0 and address(data) % size == 0
-                and (crowding <= LINE or self._plan.capacity * crowding <= FULL_WAYS * PAGE))
+    cdef void _point_at(self, int i, int kind, uintptr_t data, int64_t row, int64_t column) noexcept:
+        """Ops that fetch follow the gather of the inputs, the first op."""
+        cdef int k, j, n = self._plan.n_ops
+        cdef fm_op *c
+        if i == 0 and self._last_direct:
+            self._read_in_place(kind, data, row, column)
+        for k in range(self._n_lists):
+            self._ops[k * n + i].kind = kind
+            for j in range(n):
+                if j == i or (i == 0 and self._fetch[j]):
+                    c = &self._ops[k * n + j]
+                    c.data, c.data_row, c.data_column = <const char *>data, row, column
+
+    cdef void _read_in_place(self, int kind, uintptr_t data, int64_t row, int64_t column) noexcept:
+        """Whether rows of X are read as they lie: of the plan's type, aligned, and not all on the same cache sets."""
+        cdef int64_t crowding = gcd(row, PAGE), size = self._plan.kernels.real_bytes
+        self._plan.last_direct = self._last_direct if (
+            kind == (SINGLE if size == sizeof(float) else DOUBLE) and column == size and row % size == 0 and data % size == 0
+            and (crowding <= LINE or self._plan.capacity * crowding <= FULL_WAYS * PAGE)) else 0
 
     cdef int _count_data_rows(self) except -1:
-        rows = [op.data.shape[0] for op in self.plan.ops if op.data is not None]
-        self._data_rows = min(rows) if rows else 0
+        ops = self.plan.ops
+        rows = [len(ops[i].data) for i in self._with_data if ops[i].data is not None]
+        self._data_rows = min(rows, default=0)
         return 0
 
     def bind(self, int i, data):
@@ -390,3 +408,4 @@ cdef class Engine:
 
 
 include "_row_predictor.pxi"
+include "_quick_step.pxi"

@@ -1,6 +1,7 @@
-# One row at a time, the shortest way. Part of _engine.pyx, for it goes through an Engine's C structs.
+# One row at a time, or a few, the shortest way. Part of _engine.pyx, for it goes through an Engine's C structs.
 
 cdef long threads_changed = 0  # how often
+cdef double HELD_WORK = 2 << 20  # floating-point operations; what is more takes so long that other threads should run meanwhile
 
 
 def reconsider_partners():
@@ -9,49 +10,56 @@ def reconsider_partners():
     threads_changed += 1
 
 
-cdef inline void point_row(fm_op *op, Py_buffer *row):
-    op.data, op.data_row, op.data_column = <const char *>row.buf, row.strides[0], row.itemsize
+cdef inline void point_rows(fm_op *op, Py_buffer *rows):
+    op.data, op.data_row, op.data_column = <const char *>rows.buf, rows.strides[0], rows.itemsize
 
 
 @cython.no_gc_clear  # the partner may be using the engine until __dealloc__
 cdef class RowPredictor:
-    """Predicts one row at a time with no more overhead than its arithmetic: no checks in Python, no lock.
+    """Predicts few rows with no more overhead than their arithmetic: no checks in Python, no lock.
 
-    Holds the GIL for the whole call, so that no other thread can be using the plan's buffers. While rows come quickly,
-    one behind the other, a partner in another thread computes half of the large layers (csrc/partner.c).
+    Holds the GIL for a short call, so that no other thread can be using the plans' buffers, and gives it back for a longer
+    one: who comes then is sent away. While single rows come quickly, one behind the other, a partner in another thread
+    computes half of the large layers (csrc/partner.c).
 
     Parameters
     ----------
-    engine : Engine
+    one : Engine
         Of a prediction plan for one row: a gather first, a scatter last.
     shared : Engine, optional
         Of the same for two workers with columns of their own, in buffers of its own.
     n_threads : callable, optional
         Tells how many threads may be used; asked before a partner is invited. None: any number.
+    few : Engine, optional
+        Of a prediction plan for several rows, with buffers of its own.
 
     Attributes
     ----------
     partner_rows : int
         Rows that were computed by two.
     """
-    cdef Engine _engine, _shared
+    cdef Engine _one, _shared, _few
     cdef object _shape, _dtype, _n_threads
-    cdef int64_t _n_in
+    cdef int64_t _n_in, _n_out, _most
     cdef char _format
     cdef fm_partner *_partner
     cdef long _asked  # what threads_changed was then
-    cdef bint _refused
+    cdef bint _refused, _busy
     cdef readonly long partner_rows
 
-    def __init__(self, Engine engine, Engine shared=None, n_threads=None):
-        for one in (engine, shared) if shared is not None else (engine,):
-            first, last = one.plan.ops[0], one.plan.ops[len(one.plan.ops) - 1]
-            if (first.opcode, last.opcode, one.plan.capacity) != ("gather", "scatter", 1) or first.odd is None:
+    def __init__(self, Engine one, Engine shared=None, n_threads=None, Engine few=None):
+        for engine in (one, shared, few):
+            if engine is None:
+                continue
+            first, last = engine.plan.ops[0], engine.plan.ops[len(engine.plan.ops) - 1]
+            single = engine is few or engine.plan.capacity == 1
+            if (first.opcode, last.opcode, single) != ("gather", "scatter", True) or first.odd is None:
                 raise ValueError("the plan must predict one row: gather with odd, ..., scatter")
         if shared is not None and (shared._plan.n_workers != 2 or shared._last_direct):
             raise ValueError("the shared plan must be for two workers with ops of their own, and read no row in place")
-        self._engine, self._n_in = engine, first.n_in
-        self._shape, self._dtype = (1, last.n_out), engine.plan.dtype
+        self._one, self._few, self._n_in, self._n_out = one, few, first.n_in, last.n_out
+        self._most = 1 if few is None else few.plan.capacity
+        self._shape, self._dtype = (1, last.n_out), one.plan.dtype
         self._format = b"f" if self._dtype == np.float32 else b"d"
         self._shared, self._n_threads = shared, n_threads
         if shared is not None and self._partner == NULL:
@@ -66,23 +74,31 @@ cdef class RowPredictor:
             fm_partner_insist(self._partner)
 
     def __call__(self, x):
-        """Outputs (1, n_out) for an array x (1, n_in) of the network's type and finite; None if x is anything else."""
+        """Outputs (rows, n_out) for an array x (rows, n_in) of the network's type and finite; None if x is anything else.
+
+        None also for more rows than `few` holds, and while another thread is predicting several.
+        """
         cdef Py_buffer view, to
         cdef int odd
+        cdef int64_t rows
         if type(x) is not ndarray:
             return None
-        out = empty(self._shape, self._dtype)
         try:
             PyObject_GetBuffer(x, &view, PyBUF_STRIDED_RO | PyBUF_FORMAT)
         except ValueError:  # dates have no format
             return None
         try:
-            if (view.ndim != 2 or view.shape[0] != 1 or view.shape[1] != self._n_in or view.format[1] != 0
+            rows = view.shape[0] if view.ndim == 2 else 0
+            if (rows < 1 or rows > self._most or self._busy or view.shape[1] != self._n_in or view.format[1] != 0
                     or view.format[0] != self._format or view.strides[1] != view.itemsize):
                 return None
+            out = empty(self._shape if rows == 1 else (rows, self._n_out), self._dtype)
             PyObject_GetBuffer(out, &to, PyBUF_STRIDED_RO)
             try:
-                odd = self._alone(&view, &to) if self._partner == NULL else self._row(&view, &to)
+                if rows > 1:
+                    odd = self._alone(self._few, rows, &view, &to)
+                else:
+                    odd = self._alone(self._one, 1, &view, &to) if self._partner == NULL else self._row(&view, &to)
             finally:
                 PyBuffer_Release(&to)
         finally:
@@ -98,8 +114,8 @@ cdef class RowPredictor:
             self._asked, self._refused = threads_changed, False
             fm_partner_dismiss(self._partner)
         ops.kind = SINGLE if self._format == b"f" else DOUBLE
-        point_row(ops, x)
-        point_row(&ops[self._shared._plan.n_ops - 1], out)
+        point_rows(ops, x)
+        point_rows(&ops[self._shared._plan.n_ops - 1], out)
         did = fm_partner_row(self._partner)
         ops.data = ops[self._shared._plan.n_ops - 1].data = NULL
         if did == FM_PARTNER_ROW:
@@ -111,26 +127,34 @@ cdef class RowPredictor:
             if not self._refused:
                 fm_partner_invite(self._partner)
         start = fm_ticks()
-        odd = self._alone(x, out)
+        odd = self._alone(self._one, 1, x, out)
         fm_partner_was_alone(self._partner, start)
         return odd
 
-    cdef int _alone(self, Py_buffer *x, Py_buffer *out):
+    cdef int _alone(self, Engine engine, int64_t rows, Py_buffer *x, Py_buffer *out):
+        """By this thread. Returns whether a value of x is not finite."""
         cdef int64_t[2] offsets
         cdef fm_run_args args
-        cdef fm_op *gather = &self._engine._ops[0]
-        cdef fm_op *scatter = &self._engine._ops[self._engine._plan.n_ops - 1]
-        offsets[0], offsets[1] = 0, 1
+        cdef fm_op *gather = &engine._ops[0]
+        cdef fm_op *scatter = &engine._ops[engine._plan.n_ops - 1]
+        offsets[0], offsets[1] = 0, rows
         args.order, args.lr, args.weight, args.losses = NULL, NULL, NULL, NULL
         args.offsets = offsets
         args.n_steps, args.first_number, args.first_op = 1, 0, 0
-        args.last_op, args.n_threads, args.apart = self._engine._plan.n_ops, 1, FM_APART_NEAR
+        args.last_op, args.n_threads, args.apart = engine._plan.n_ops, 1, FM_APART_NEAR
         args.balance = NULL
         gather.kind = SINGLE if self._format == b"f" else DOUBLE
-        point_row(gather, x)
-        point_row(scatter, out)
-        self._engine._plan.last_direct = self._engine._last_direct if <uintptr_t>x.buf % x.itemsize == 0 else 0
-        fm_run(&self._engine._plan, &args)
+        point_rows(gather, x)
+        point_rows(scatter, out)
+        if engine._last_direct:
+            engine._read_in_place(gather.kind, <uintptr_t>x.buf, x.strides[0] if rows > 1 else 0, x.itemsize)
+        if rows == 1 or engine._plan.work * rows < HELD_WORK * engine._plan.capacity:
+            fm_run(&engine._plan, &args)
+        else:
+            self._busy = True
+            with nogil:
+                fm_run(&engine._plan, &args)
+            self._busy = False
         gather.data = scatter.data = NULL
         cdef int odd = gather.odd[0]
         gather.odd[0] = 0

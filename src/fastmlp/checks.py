@@ -195,11 +195,11 @@ def dense_targets(value: ArrayLike, rows: int, columns: int, dtype: np.dtype[Any
     return array
 
 
-def probabilities(array: NDArray[Any], name: str = "y") -> None:
-    """ValueError unless every target lies in 0..1."""
-    low, high = array.min(), array.max()
-    if low < 0 or high > 1:
-        raise ValueError(f"{name} must lie in 0..1 for this loss, got {low if low < 0 else high}")
+def within(array: NDArray[Any], low: float, high: float, why: str, name: str = "y") -> None:
+    """ValueError unless every number lies in low..high."""
+    least, greatest = array.min(), array.max()
+    if least < low or greatest > high:
+        raise ValueError(f"{name} must lie in {low:g}..{high:g} {why}, got {least if least < low else greatest}")
 
 
 def sample_weight(value: ArrayLike | None, rows: int, name: str = "sample_weight") -> NDArray[np.float64] | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +42,8 @@ class Loss:
         The output activation that is part of the loss: y is taken before it.
     is_classifier : bool
         Whether targets are classes.
+    target_range : (float, float)
+        The least and the greatest number that a target may be.
     """
 
     name: ClassVar[str]
@@ -48,6 +51,7 @@ class Loss:
     default_output: ClassVar[str] = "identity"
     fused_output: ClassVar[str | None] = None
     is_classifier: ClassVar[bool] = False
+    target_range: ClassVar[tuple[float, float]] = (-inf, inf)
 
     @property
     def param(self) -> float:
@@ -88,6 +92,7 @@ class CrossEntropy(Loss):
     default_output = "softmax"
     fused_output = "softmax"
     is_classifier = True
+    target_range = (0.0, 1.0)
 
     @property
     def param(self) -> float:
@@ -149,6 +154,7 @@ class BinaryCrossEntropy(Loss):
     default_output = "sigmoid"
     fused_output = "sigmoid"
     is_classifier = True
+    target_range = (0.0, 1.0)
 
     def aux(self, n_out: int) -> NDArray[np.float64] | None:
         return None if self.positive_weight is None else each_output(self, "positive_weight", n_out)
@@ -259,6 +265,7 @@ class Poisson(Loss):
     kind = "poisson"
     default_output = "exp"
     fused_output = "exp"
+    target_range = (0.0, inf)
 
 
 def each_output(owner: Loss, argument: str, n_out: int) -> NDArray[np.float64]:

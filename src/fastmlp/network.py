@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Any, Self
 
 import numpy as np
@@ -191,15 +192,13 @@ class Network:
         name_x, name_y = f"{prefix}X", f"{prefix}y"
         X = checks.inputs(X, self.sizes[0], self.dtype, name_x)
         y = checks.numeric(name_y, y)
-        if len(np.atleast_1d(y)) != len(X):
+        if (len(y) if y.ndim else 1) != len(X):
             raise ValueError(f"{name_y} must have as many rows as {name_x}, {len(X)}, got shape {y.shape}")
         if self.loss.name == "cross_entropy" and y.ndim == 1:
             return X, checks.labels(y, len(X), self.sizes[-1], name_y), True
         y = checks.dense_targets(y, len(X), self.sizes[-1], self.dtype, name_y)
-        if self.loss.is_classifier:
-            checks.probabilities(y, name_y)
-        elif self.loss.name == "poisson" and y.min() < 0:
-            raise ValueError(f"{name_y} must not be negative for loss 'poisson', got {y.min()}")
+        if self.loss.target_range != (-inf, inf):
+            checks.within(y, *self.loss.target_range, f"for loss {self.loss.name!r}", name_y)
         return X, y, False
 
     def learn_scaling(self, X: ArrayLike, y: ArrayLike | None = None) -> None:
@@ -246,7 +245,8 @@ class Network:
 
     def needs_scaling(self) -> bool:
         """Whether the network is to standardise and has not learned how."""
-        return any(s is not None and not s.learned for s in (self.scaling, self.target_scaling))
+        inputs, targets = self.scaling, self.target_scaling
+        return (inputs is not None and not inputs.learned) or (targets is not None and not targets.learned)
 
     def plan_targets(self, y: NDArray[Any]) -> NDArray[Any]:
         """Checked targets as the loss reads them: standardised where the network does so, else as they are."""

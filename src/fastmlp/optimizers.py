@@ -103,7 +103,9 @@ class Optimizer:
         elif callable(lr):
             rates = np.array([self._called(lr, s) for s in range(first_step, first_step + n_steps)], dtype=np.float64)
         else:
-            return np.full(n_steps, float(lr))
+            rates = np.empty(n_steps)
+            rates.fill(lr)
+            return rates
         wrong = np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))
         if wrong.size:
             where = f"got {rates[wrong[0]]} at step {first_step + wrong[0]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from .runtime import Executor, executor, get_num_threads, row_predictor
 from .tape import FEW_ROWS, PREDICTION_ROWS, forward_plan, prediction_plan, shared_row_plan
 
 ROW_PARAMETERS = 1 << 20  # a larger network's row takes so long that other threads should run meanwhile
+QUICK_WORK = 7 << 20  # rows times parameters; what is more is worth several workers: plan.c's SERIAL_RUN
+QUICK_ROWS = 256
 
 
 class Prediction(Network):
@@ -62,10 +65,17 @@ class Prediction(Network):
         key = (rows, n_threads)
         if key not in self._predictors:
             self._predictors[key] = self._new_predictor(rows, n_threads)
-            if rows == 1 and self.n_parameters <= ROW_PARAMETERS:
-                # With buffers of its own: it takes no lock, and the other one runs without the GIL.
-                self._row_predictor = row_predictor(self._new_predictor(rows, n_threads)[0], shared_row_plan(self))
+            if self._row_predictor is None:
+                self._row_predictor = self._new_row_predictor()
         return self._predictors[key]
+
+    def _new_row_predictor(self) -> Callable[[object], NDArray[Any] | None] | None:
+        """With buffers of its own: it takes no lock, and the other ones run without the GIL."""
+        if self.n_parameters > ROW_PARAMETERS:
+            return None
+        few = min(QUICK_ROWS, QUICK_WORK // self.n_parameters)
+        one, some = (executor(prediction_plan(self, rows), self.backend) for rows in (1, few))
+        return row_predictor(one, shared_row_plan(self), some)
 
     def _new_predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:
         return executor(prediction_plan(self, rows, n_threads), self.backend), threading.Lock()

@@ -78,16 +78,36 @@ def executor(plan: Plan, backend: str | None = None) -> Executor:
     return _engine.Engine(plan, target() if os.environ.get("FASTMLP_TARGET") else None)
 
 
-def row_predictor(predictor: Executor, shared: Plan | None) -> Callable[[object], NDArray[Any] | None] | None:
-    """The shortest way through a prediction plan for one row, where the engine runs it alone; else None.
+def row_predictor(
+    one: Executor, shared: Plan | None = None, few: Executor | None = None
+) -> Callable[[object], NDArray[Any] | None] | None:
+    """The shortest way through prediction plans for one row and for a few, where the engine runs them; else None.
 
-    shared: a plan for the same by two workers, or None where that is not worth while.
+    shared: a plan for one row by two workers, or None where that is not worth while.
     """
     locked = getattr(sys, "_is_gil_enabled", lambda: True)()  # else another thread could be using the same buffers
-    if not (locked and _engine and type(predictor) is _engine.Engine):
+    if not (locked and _engine and type(one) is _engine.Engine):
         return None
-    by_two = _engine.Engine(shared, predictor.target) if shared else None
-    return _engine.RowPredictor(predictor, by_two, get_num_threads)
+    by_two = _engine.Engine(shared, one.target) if shared else None
+    return _engine.RowPredictor(one, by_two, get_num_threads, few)  # type: ignore[arg-type]
+
+
+def quick_step(
+    runner: Executor | None,
+    X: object,
+    y: object,
+    lr: float,
+    number: int,
+    kept: tuple[NDArray[Any], NDArray[Any]],
+    target_range: tuple[float, float],
+) -> tuple[float, bool] | None:
+    """A training step by the shortest way, and whether all is finite; None where the engine has to be told more.
+
+    kept: the parameters, and memory in which they are kept while the step moves them.
+    """
+    if not _engine or type(runner) is not _engine.Engine:
+        return None
+    return _engine.quick_step(runner, X, y, lr, number, *kept, *target_range, runner.plan.n_threads)
 
 
 def surely_finite(array: NDArray[Any]) -> bool:

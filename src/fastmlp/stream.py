@@ -55,14 +55,13 @@ class StreamLoop(EpochLoop):
     def _group(self) -> int:
         return 1
 
-    def _batches(self) -> Iterator[Data]:
-        """The batches of one epoch, checked."""
+    def _batches(self) -> Iterator[tuple[ArrayLike, ArrayLike, ArrayLike | None]]:
+        """X, y and weights of the batches of one epoch."""
         for i, batch in enumerate(self.stream):
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 got = f"{len(batch)} items" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
                 raise TypeError(f"batch {i} must be (X, y) or (X, y, sample_weight), got {got}")
-            X, y, weight = (*batch, None)[:3]
-            yield self._checked(i, X, y, weight)
+            yield (*batch, None)[:3]
 
     def _checked(self, i: int, X: ArrayLike, y: ArrayLike, weight: ArrayLike | None) -> Data:
         try:
@@ -82,11 +81,12 @@ class StreamLoop(EpochLoop):
         trainer, start, rows = self.trainer, time.perf_counter(), 0
         losses: list[float] = []
         weights: list[float] = []
-        for data in self._batches():
+        for i, (X, y, weight) in enumerate(self._batches()):
             rate = self._rate()
-            losses.append(self._step(data, rate, len(losses) + 1))
-            weights.append(float(len(data.X) if data.weight is None else data.weight.sum()))
-            rows += len(data.X)
+            loss, importance, length = self._step(i, X, y, weight, rate)
+            losses.append(loss)
+            weights.append(importance)
+            rows += length
         if not losses:
             raise ValueError(f"the batches must be at least one, got none in epoch {self.state.epoch + 1}")
         trainer.flush()
@@ -98,10 +98,18 @@ class StreamLoop(EpochLoop):
             samples_per_second=rows / seconds,
         )
 
-    def _step(self, data: Data, rate: NDArray[np.float64], number: int) -> float:
+    def _step(
+        self, i: int, X: Any, y: ArrayLike, weight: ArrayLike | None, rate: NDArray[np.float64]
+    ) -> tuple[float, float, int]:
+        """Train on batch `i`: its loss, what that weighs, and how many rows there were."""
         try:
-            return self.trainer.step_on(data, rate)
+            loss = self.trainer.quick_step(X, y, weight, rate)
+            if loss is not None:
+                return loss, float(len(X)), len(X)
+            data = self._checked(i, X, y, weight)
+            loss = self.trainer.step_on(data, rate)
         except DivergenceError as error:
             epoch = self.state.epoch + 1
-            message = f"{error} (epoch {epoch}, batch {number}); the parameters before it are kept"
-            raise DivergenceError(message, epoch, number, self.history) from None
+            message = f"{error} (epoch {epoch}, batch {i + 1}); the parameters before it are kept"
+            raise DivergenceError(message, epoch, i + 1, self.history) from None
+        return loss, float(len(data.X) if data.weight is None else data.weight.sum()), len(data.X)

@@ -123,10 +123,14 @@ class Trainer(Stepper):
         """
         self._refuse("step", "fit")
         self._check_stream()
-        data = self.training_data(X, y, sample_weight)
         with Exclusive(self.net):
-            self.show_raw()
-            return self.step_on(data, self.optimizer.rates(self.steps, 1, self.steps + 1))
+            rate = self.optimizer.rates(self.steps, 1, self.steps + 1)
+            loss = self.quick_step(X, y, sample_weight, rate)
+            if loss is None:
+                data = self.training_data(X, y, sample_weight)
+                self.show_raw()
+                loss = self.step_on(data, rate)
+            return loss
 
     # ---- epochs ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,202 @@
+"""The short ways: a few rows predicted, one step trained, with nothing checked in Python. Same bits, same errors."""
+
+import numpy as np
+import pytest
+from conftest import needs_engine
+
+import fastmlp
+from fastmlp import MLP, SGD, Adam, Trainer, runtime
+from fastmlp.prediction import QUICK_ROWS, QUICK_WORK
+from fastmlp.stepper import Stepper
+from fastmlp.tape import prediction_plan
+
+# Name: sizes, loss, targets of so many rows, options of the network.
+PROBLEMS = {
+    "classes": ([5, 7, 3], "cross_entropy", lambda rng, rows: rng.integers(0, 3, rows), {}),
+    "soft classes": ([5, 7, 3], "cross_entropy", lambda rng, rows: rng.dirichlet(np.ones(3), rows), {}),
+    "labels": ([5, 7, 3], "binary_cross_entropy", lambda rng, rows: rng.integers(0, 2, (rows, 3)), {}),
+    "one label": ([5, 7, 1], "binary_cross_entropy", lambda rng, rows: rng.integers(0, 2, rows), {}),
+    "numbers": ([5, 7, 2], "mse", lambda rng, rows: rng.standard_normal((rows, 2)), {"activation": "tanh"}),
+    "one number": ([5, 1], "huber", lambda rng, rows: rng.standard_normal(rows), {"standardize": "mean"}),
+    "counts": ([5, 70, 1], "poisson", lambda rng, rows: rng.poisson(2.0, (rows, 1)), {}),
+    "a wide layer": ([130, 66, 10], "cross_entropy", lambda rng, rows: rng.integers(0, 10, rows), {}),
+}
+TRAININGS = {
+    "sgd": (SGD(0.1), {}),
+    "momentum": (SGD(0.1, momentum=0.9), {}),
+    "adam": (Adam(0.01, weight_decay=0.01), {}),
+    "decaying": (SGD(lambda step: 0.1 / (1 + step)), {}),
+    "dropout": (SGD(0.1), {"dropout": 0.4, "input_dropout": 0.1, "max_norm": 1.0}),
+    "clipped": (SGD(0.1, clip_norm=0.5), {"lr_factors": None}),
+    "averaged": (SGD(0.1), {"average": 0.9}),
+    "accumulated": (SGD(0.1), {"accumulate": 2}),
+}
+LONG = ("averaged", "accumulated")  # have no short way
+
+
+def problem(name, dtype, rows=12, seed=0):
+    """A network and arrays of the types that a short way takes."""
+    sizes, loss, targets, options = PROBLEMS[name]
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((rows, sizes[0])).astype(dtype)
+    y = np.asarray(targets(rng, rows))
+    net = MLP(sizes, loss=loss, dtype=dtype, seed=3, **options)
+    net.learn_scaling(X)
+    return net, X, y.astype(np.int64 if loss == "cross_entropy" and y.ndim == 1 else dtype)
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """How often the long way was taken."""
+    calls = []
+    whole = Stepper.training_data
+    monkeypatch.setattr(Stepper, "training_data", lambda *given: calls.append(1) or whole(*given))
+    return calls
+
+
+@pytest.mark.targets
+@needs_engine
+@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_steps_of_the_short_way_leave_the_bits_of_the_long_one(name, training, dtype, checked):
+    optimizer, options = TRAININGS[training]
+    left = []
+    for order in "CF":
+        net, X, y = problem(name, dtype)
+        trainer = Trainer(net, optimizer, **options)
+        losses = [trainer.step(np.asarray(X[: 12 - i % 2], order=order), y[: 12 - i % 2]) for i in range(7)]
+        left.append((losses, net.parameters.tobytes(), trainer.steps))
+        if order == "C":
+            assert len(checked) == (7 if training in LONG else 1)  # batches of 11 and 12 rows share a plan
+    assert left[0] == left[1] and len(checked) == (14 if training in LONG else 8)
+    assert left[0][0][0] != left[0][0][-1]  # of as many rows: something was learnt
+
+
+@pytest.mark.targets
+@needs_engine
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_steps_of_the_short_way_by_several_workers(threads, rng, checked):
+    X, y = rng.standard_normal((200, 300), np.float32), rng.integers(0, 7, 200)
+    left = set()
+    for order in "CF":
+        fastmlp.set_num_threads(threads)
+        try:
+            trainer = Trainer(MLP([300, 257, 7], seed=1), SGD(0.1, momentum=0.9))
+            losses = [trainer.step(np.asarray(X, order=order), y) for _ in range(4)]
+        finally:
+            fastmlp.set_num_threads(None)
+        left.add((*losses, trainer.net.parameters.tobytes()))
+    assert len(left) == 1 and len(checked) == 5
+
+
+@needs_engine
+def test_batches_of_a_fit_go_the_short_way(checked):
+    left = []
+    for order in "CF":
+        net, X, y = problem("classes", "float32", rows=30)
+        batches = [(np.asarray(X[i : i + 10], order=order), y[i : i + 10]) for i in range(0, 30, 10)]
+        history = Trainer(net, SGD(0.1)).fit(batches, epochs=2)
+        left.append((history.loss, net.parameters.tobytes()))
+    assert left[0] == left[1] and len(checked) == 1 + 6
+
+
+@needs_engine
+def test_weights_of_samples_and_classes_go_the_long_way(checked):
+    net, X, y = problem("classes", "float32")
+    trainer, heavy = (Trainer(net, SGD(lambda step: 0.0), class_weight=weight) for weight in (None, {0: 5.0}))
+    plain = [trainer.step(X, y) for _ in range(2)]
+    weighted = [trainer.step(X, y, np.arange(12)) for _ in range(2)]
+    by_class = [heavy.step(X, y) for _ in range(2)]
+    assert len(checked) == 1 + 2 + 2
+    assert len(set(plain)) == len(set(weighted)) == len(set(by_class)) == 1 and len({*plain, *weighted, *by_class}) == 3
+
+
+def spoilt(X, y, what):
+    """Data with a fault, and what the error says of it."""
+    X, y = X.copy(), y.copy()
+    if what == "columns":
+        return X[:, :-1].copy(), y, "X must have 5 columns"
+    if what == "rows":
+        return X, y[:-1].copy(), "y must have as many rows as X"
+    if what == "no rows":
+        return X[:0], y[:0], "X must have at least 1 row"
+    if what == "dimensions":
+        return X[None], y, "X must have 2 dimensions"
+    if what == "type":
+        return X.astype("M8[s]"), y, "X must hold real numbers"
+    value, array, name = {"X": (np.nan, X, "X"), "inf": (-np.inf, X, "X"), "above": (9, y, "y"), "below": (-1, y, "y")}[
+        what
+    ]
+    array.reshape(-1)[-1] = value
+    return X, y, f"{name} must "
+
+
+@needs_engine
+@pytest.mark.parametrize("what", ["columns", "rows", "no rows", "dimensions", "type", "X", "inf", "above", "below"])
+@pytest.mark.parametrize("name", ["classes", "soft classes", "labels", "one label", "counts"])
+def test_bad_data_on_the_short_way_are_named_and_change_nothing(name, what):
+    net, X, y = problem(name, "float32")
+    if name == "counts" and what == "above":
+        pytest.skip("no count is too large")
+    trainer = Trainer(net, SGD(0.1, momentum=0.9))
+    trainer.step(X, y)
+    bad_X, bad_y, message = spoilt(X, y, what)
+    before = net.parameters.tobytes(), trainer.states[0].tobytes(), trainer.steps
+    with pytest.raises((TypeError, ValueError), match=message):
+        trainer.step(bad_X, bad_y)
+    assert before == (net.parameters.tobytes(), trainer.states[0].tobytes(), trainer.steps)
+    trainer.step(X, y)
+
+
+@needs_engine
+@pytest.mark.parametrize("rate, what", [(1e30, "is not finite|loss is"), (3e38, "is not finite|loss is")])
+def test_a_step_of_the_short_way_that_diverges_is_taken_back(rate, what, checked):
+    net, X, y = problem("numbers", "float32")
+    rates = iter([0.1, rate, rate])
+    trainer = Trainer(net, SGD(lambda step: next(rates), momentum=0.9))
+    trainer.step(X, y)
+    with pytest.raises(fastmlp.DivergenceError, match=what):
+        for _ in range(2):
+            before = net.parameters.tobytes()
+            trainer.step(X, y)
+    assert net.parameters.tobytes() == before and not trainer.states[0].any() and len(checked) == 1
+
+
+@pytest.mark.targets
+@needs_engine
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_few_rows_have_the_bits_of_many(name, dtype):
+    net = problem(name, dtype)[0]
+    X = np.random.default_rng(1).standard_normal((300, net.sizes[0])).astype(dtype)
+    answer = net.predict_proba if name in ("classes", "labels", "a wide layer") else net._outputs
+    expected = answer(np.asfortranarray(X))
+    short, most = net._row_predictor, min(QUICK_ROWS, QUICK_WORK // net.n_parameters)
+    for rows in sorted({1, 2, 3, 5, 8, 17, 33, 64, 100, most - 1, most}):
+        assert short(X[:rows]) is not None
+        np.testing.assert_array_equal(answer(X[:rows]), expected[:rows])
+        np.testing.assert_array_equal(answer(X[rows - 1 :: -1]), expected[rows - 1 :: -1])
+    assert short(X[: most + 1]) is None and short(X[:0]) is None
+    np.testing.assert_array_equal(answer(X[::3][:50]), expected[::3][:50])  # rows apart
+
+
+@needs_engine
+@pytest.mark.parametrize("rows", [1, 2, 30])
+def test_rows_on_the_short_way_are_read_where_they_lie(rows):
+    net = MLP([784, 16, 3], seed=1)
+    one, few = (runtime._engine.Engine(prediction_plan(net, n)) for n in (1, 30))
+    predict = runtime._engine.RowPredictor(one, None, None, few)
+    for width in (800, 1024):  # from one row to the next: 1024 numbers are a page, and all rows share its cache sets
+        assert predict(np.ones((rows, width), np.float32)[:, 7:791]).shape == (rows, 3)
+        assert (one if rows == 1 else few).in_place == (width == 800 or rows == 1)
+
+
+@needs_engine
+def test_large_networks_take_the_long_way():
+    net = MLP([1000, 700, 2])
+    net.predict_proba(np.zeros((1, 1000), np.float32))
+    most = QUICK_WORK // net.n_parameters
+    assert net._row_predictor(np.zeros((most, 1000), np.float32)) is not None
+    assert net._row_predictor(np.zeros((most + 1, 1000), np.float32)) is None
+    larger = MLP([2000, 700, 2])
+    larger.predict_proba(np.zeros((1, 2000), np.float32))
+    assert larger._row_predictor is None
