@@ -169,7 +169,7 @@ def test_a_few_rows_have_the_bits_of_many(name, dtype):
     net = problem(name, dtype)[0]
     X = np.random.default_rng(1).standard_normal((300, net.sizes[0])).astype(dtype)
     answer = net.predict_proba if name in ("classes", "labels", "a wide layer") else net._outputs
-    expected = answer(np.asfortranarray(X))
+    expected = [answer(np.asfortranarray(X)) for _ in range(2)][1]
     short, most = net._row_predictor, min(QUICK_ROWS, QUICK_WORK // net.n_parameters)
     for rows in sorted({1, 2, 3, 5, 8, 17, 33, 64, 100, most - 1, most}):
         assert short(X[:rows]) is not None
@@ -191,12 +191,21 @@ def test_rows_on_the_short_way_are_read_where_they_lie(rows):
 
 
 @needs_engine
+def test_the_first_prediction_makes_no_short_way_and_the_second_does():
+    net, row = MLP([5, 3]), np.ones((1, 5), np.float32)
+    first = net.predict_proba(row)
+    assert net._row_predictor is None
+    np.testing.assert_array_equal(net.predict_proba(row), first)
+    np.testing.assert_array_equal(net._row_predictor(row), first)
+
+
+@needs_engine
 def test_large_networks_take_the_long_way():
-    net = MLP([1000, 700, 2])
-    net.predict_proba(np.zeros((1, 1000), np.float32))
+    net, larger = MLP([1000, 700, 2]), MLP([2000, 700, 2])
+    for _ in range(2):
+        net.predict_proba(np.zeros((1, 1000), np.float32))
+        larger.predict_proba(np.zeros((1, 2000), np.float32))
     most = QUICK_WORK // net.n_parameters
     assert net._row_predictor(np.zeros((most, 1000), np.float32)) is not None
     assert net._row_predictor(np.zeros((most + 1, 1000), np.float32)) is None
-    larger = MLP([2000, 700, 2])
-    larger.predict_proba(np.zeros((1, 2000), np.float32))
     assert larger._row_predictor is None

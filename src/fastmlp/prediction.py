@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import checks
 from .network import Network
-from .runtime import Executor, executor, get_num_threads, row_predictor
+from .runtime import Executor, executor, get_num_threads, has_short_way, row_predictor
 from .tape import FEW_ROWS, PREDICTION_ROWS, forward_plan, prediction_plan, shared_row_plan
 
 ROW_PARAMETERS = 1 << 20  # a larger network's row takes so long that other threads should run meanwhile
@@ -63,16 +63,16 @@ class Prediction(Network):
 
     def _predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:
         key = (rows, n_threads)
-        if key not in self._predictors:
+        again = key in self._predictors
+        if not again:
             self._predictors[key] = self._new_predictor(rows, n_threads)
-            if self._row_predictor is None:
-                self._row_predictor = self._new_row_predictor()
+        small = self._row_predictor is None and self.n_parameters <= ROW_PARAMETERS
+        if again and small and has_short_way(self._predictors[key][0]):  # making it takes longer than the long way
+            self._row_predictor = self._new_row_predictor()
         return self._predictors[key]
 
-    def _new_row_predictor(self) -> Callable[[object], NDArray[Any] | None] | None:
+    def _new_row_predictor(self) -> Callable[[object], NDArray[Any] | None]:
         """With buffers of its own: it takes no lock, and the other ones run without the GIL."""
-        if self.n_parameters > ROW_PARAMETERS:
-            return None
         few = min(QUICK_ROWS, QUICK_WORK // self.n_parameters)
         one, some = (executor(prediction_plan(self, rows), self.backend) for rows in (1, few))
         return row_predictor(one, shared_row_plan(self), some)

@@ -78,18 +78,23 @@ def executor(plan: Plan, backend: str | None = None) -> Executor:
     return _engine.Engine(plan, target() if os.environ.get("FASTMLP_TARGET") else None)
 
 
+def has_short_way(runner: Executor) -> bool:
+    """Whether the engine runs this, and under a GIL: else another thread could be using the same buffers."""
+    locked = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return bool(locked and _engine and type(runner) is _engine.Engine)
+
+
 def row_predictor(
     one: Executor, shared: Plan | None = None, few: Executor | None = None
-) -> Callable[[object], NDArray[Any] | None] | None:
-    """The shortest way through prediction plans for one row and for a few, where the engine runs them; else None.
+) -> Callable[[object], NDArray[Any] | None]:
+    """The short way through engines of prediction plans: for one row, and for a few.
 
     shared: a plan for one row by two workers, or None where that is not worth while.
     """
-    locked = getattr(sys, "_is_gil_enabled", lambda: True)()  # else another thread could be using the same buffers
-    if not (locked and _engine and type(one) is _engine.Engine):
-        return None
+    assert isinstance(one, _engine.Engine)
+    assert few is None or isinstance(few, _engine.Engine)
     by_two = _engine.Engine(shared, one.target) if shared else None
-    return _engine.RowPredictor(one, by_two, get_num_threads, few)  # type: ignore[arg-type]
+    return _engine.RowPredictor(one, by_two, get_num_threads, few)
 
 
 def quick_step(
