@@ -1,5 +1,7 @@
 """Whole training steps of the table's networks, in process: by network, threads and target; the loss is checked first.
 
+`test_step` takes many steps a call, as `Trainer.fit` does; `test_single_step` is a loop over `Trainer.step`.
+
     python -m pytest benchmarks/bench_training.py -k "mnist-512 and avx2"
 """
 
@@ -10,6 +12,7 @@ import pytest
 import fastmlp
 
 TURN = 0.03  # seconds of a round
+CALLS = 200  # of a round, where each step is a call
 TRAINED = [case for case in cases.CASES if case.batch]
 
 
@@ -45,5 +48,22 @@ def test_step(timed, target, case, threads):
         settings = {"epochs": epochs, "batch_size": case.batch}
         repeats, rounds = epochs * case.steps, 7 if case.flops * case.steps > 1e10 else 15
         timed(lambda: trainer.fit(X, y, **settings), case.flops, case.dtype, threads, rounds, repeats)
+    finally:
+        fastmlp.set_num_threads(None)
+
+
+@pytest.mark.parametrize("case", [case for case in TRAINED if case.flops < 1e8], ids=lambda case: case.name)
+def test_single_step(timed, target, case):
+    X, y = cases.data(case)
+    check(case, X, y)
+    fastmlp.set_num_threads(1)
+    try:
+        trainer, X, y = trainer_for(case), X[: case.batch], y[: case.batch]
+
+        def calls():
+            for _ in range(CALLS):
+                trainer.step(X, y)
+
+        timed(calls, case.flops, case.dtype, repeats=CALLS)
     finally:
         fastmlp.set_num_threads(None)

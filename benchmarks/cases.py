@@ -86,7 +86,9 @@ CASES = [
     Case("mnist-512-sigmoid", **WIDE, activation="sigmoid"),
     Case("mnist-512-gelu", **WIDE, activation="gelu"),
     Case("predict-tiny-1", (16, 32, 32, 3), 1),
+    Case("predict-tiny-16", (16, 32, 32, 3), 16),
     Case("predict-mnist-1", (784, 128, 10), 1),
+    Case("predict-mnist-16", (784, 128, 10), 16),
     Case("predict-mnist-10000", (784, 128, 10), 10_000),
 ]
 
