@@ -8,6 +8,7 @@
 #define FASTMLP_H
 
 #include "balance.h"
+#include "choice.h"
 
 #include <stdint.h>
 
@@ -216,6 +217,7 @@ typedef struct fm_run_args {
     int32_t n_threads;
     int32_t apart;             /* fm_apart */
     fm_balance *balance;       /* the workers' shares, set for the next run after this; null: all are given the same */
+    fm_choice *choice;         /* how many workers are worth it, learnt from run to run; null: all of them */
 } fm_run_args;
 
 void fm_run(const fm_plan *plan, const fm_run_args *args);

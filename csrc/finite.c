@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#define PATIENCE 50000 /* nanoseconds to wait for the others */
 #define FOR_ONE (8 << 20) /* bytes: ~0.1 ms from memory, below which one thread is fast enough */
 
 struct search {
@@ -24,6 +25,6 @@ static void look(void *context, fm_team *team, int me, int n)
 int fm_all_finite(const fm_kernels *kernels, const void *x, int64_t n, int64_t itemsize, int n_threads)
 {
     struct search search = {.kernels = kernels, .x = x, .n = n, .itemsize = itemsize};
-    fm_team_run(n * itemsize < FOR_ONE ? 1 : n_threads, look, &search);
+    fm_team_run(n * itemsize < FOR_ONE ? 1 : n_threads, PATIENCE, look, &search);
     return !memchr(search.odd, 1, sizeof search.odd);
 }

@@ -26,8 +26,9 @@
 enum state {
     IDLE,   /* looks for work */
     ASLEEP, /* until it is called */
-    CALLED, /* has work */
-    AWAITED /* has work, for whose end the caller sleeps */
+    CALLED, /* has work, which may still be taken back */
+    BUSY,   /* has begun it */
+    AWAITED /* has begun it, and the caller sleeps until its end */
 };
 
 struct fm_helper {
@@ -79,10 +80,17 @@ static void wait_for_call(fm_helper *h)
 static void wait_for_end(fm_helper *h)
 {
     for (int i = 0; i < FM_SPINS; i++, fm_relax())
-        if (!is_now(h, CALLED)) return;
+        if (is_now(h, IDLE)) return;
     for (int i = 0; i < FM_YIELDS; i++, sched_yield())
-        if (!is_now(h, CALLED)) return;
-    sleep_in(h, CALLED, AWAITED);
+        if (is_now(h, IDLE)) return;
+    sleep_in(h, BUSY, AWAITED);
+}
+
+/* Whether what was CALLED is so still, and is in another state now. */
+static int leaves_call(fm_helper *h, int state)
+{
+    int called = CALLED;
+    return atomic_compare_exchange_strong(&h->state, &called, state);
 }
 
 static void give_back(fm_helper *h)
@@ -95,13 +103,15 @@ static void give_back(fm_helper *h)
 static void *help(void *argument)
 {
     fm_helper *h = argument;
-    for (wait_for_call(h); h->work; wait_for_call(h)) {
+    for (;;) {
+        wait_for_call(h);
+        if (!leaves_call(h, BUSY)) continue; /* it was taken back */
+        if (!h->work) return 0;
         const int sent = h->sent; /* once it is idle, it may be somebody else's */
         h->work(h->argument);
         set_state(h, IDLE, AWAITED);
         if (sent) give_back(h);
     }
-    return 0;
 }
 
 /* ---- where helpers run --------------------------------------------------------------------------------------- */
@@ -223,6 +233,15 @@ static void call(fm_helper *h, void (*work)(void *), void *argument, int sent)
 void fm_helper_call(fm_helper *h, void (*work)(void *), void *argument) { call(h, work, argument, 0); }
 
 void fm_helper_send(fm_helper *h, void (*work)(void *), void *argument) { call(h, work, argument, 1); }
+
+int fm_helper_has_begun(const fm_helper *h) { return !is_now(h, CALLED); }
+
+int fm_helper_withdraw(fm_helper *h)
+{
+    const int withdrawn = leaves_call(h, IDLE);
+    if (withdrawn) give_back(h);
+    return withdrawn;
+}
 
 void fm_helper_release(fm_helper *h)
 {

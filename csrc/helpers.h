@@ -11,7 +11,13 @@ fm_helper *fm_helper_take(int n_threads);
 /* Lets it do work(argument), and returns meanwhile. */
 void fm_helper_call(fm_helper *helper, void (*work)(void *), void *argument);
 
-/* Waits until the helper has done its work, and gives it back: others may take it. */
+/* Whether it has begun to. */
+int fm_helper_has_begun(const fm_helper *helper);
+
+/* Takes the call back and gives the helper back, if it has not begun; returns whether that is so. */
+int fm_helper_withdraw(fm_helper *helper);
+
+/* Waits until the helper, who has begun, has done its work, and gives it back: others may take it. */
 void fm_helper_release(fm_helper *helper);
 
 /* Lets it do work(argument) and then give itself back: nobody waits for it. */

@@ -4,17 +4,19 @@
  * activations stay in its cache. Ops that split parameters run one after the other over the worker's share. */
 #include "cpu.h"
 #include "fastmlp.h"
+#include "plan.h"
 #include "sharing.h"
 #include "threads.h"
 
 #include <math.h>
 
-#define SERIAL_STEP 4e5 /* floating-point operations of a step: ~10 us on one core, below which a barrier costs more */
-#define SERIAL_RUN 1.6e7 /* of a run: ~150 us, below which waking a helper brought little, or cost more */
+/* Nanoseconds to wait for helpers, for each operation of a run: a quarter of its time at 50 operations a nanosecond. */
+#define PATIENCE 0.005
 
 struct job {
     const fm_plan *plan;
     const fm_run_args *args;
+    int taken; /* workers take rows as they come */
 };
 
 static int splits_params(const fm_op *op)
@@ -237,16 +239,15 @@ static void find_rows(const fm_op *gather, const fm_step *step, int64_t first, c
 
 /* Whether workers take rows as they come, however these are cut into steps: nothing is left of a row but what a scatter has
  * written elsewhere. So whoever starts late, or shares its core with somebody else, takes fewer. */
-static int are_taken(const struct worker *w, const fm_run_args *args)
+static int are_taken(const fm_plan *plan, const fm_run_args *args, int n)
 {
-    const fm_plan *plan = w->plan;
-    const int whole = args->first_op == 0 && args->last_op == plan->n_ops;
-    if (w->n == 1 || w->barriers != FM_BARRIERS_NONE || !whole || args->order || plan->capacity < w->n) return 0;
+    const fm_sharing *sharing = fm_sharing_of(plan, args, n);
+    if (n == 1 || sharing->barriers != FM_BARRIERS_NONE || !fm_is_whole(plan, args) || args->order || plan->capacity < n) return 0;
     for (int i = 0; i < plan->n_ops; i++) {
-        const int opcode = w->ops[i].opcode; /* a mask depends on where in a batch a row stands */
+        const int opcode = sharing->ops[i].opcode; /* a mask depends on where in a batch a row stands */
         if (opcode != FM_gather && opcode != FM_linear && opcode != FM_activate && opcode != FM_scatter) return 0;
     }
-    return w->ops[plan->n_ops - 1].opcode == FM_scatter;
+    return sharing->ops[plan->n_ops - 1].opcode == FM_scatter;
 }
 
 #define TAKEN_LEAST 48         /* rows: fewer read the weights too often */
@@ -341,7 +342,7 @@ static void run_steps(void *context, fm_team *team, int me, int n)
     step.far_apart = n > 1 && w.barriers == FM_BARRIERS_BY_SYNC && are_far_apart(args, team, me);
     if (w.balance) w.left = fm_ticks();
     if (args->order) find_fetching(&w); /* else one row follows another, as the processor guesses */
-    if (are_taken(&w, args)) {
+    if (job->taken && n > 1 && w.barriers == FM_BARRIERS_NONE) {
         run_taken(&w, &step, args->offsets[0], direct ? at : 0);
         return;
     }
@@ -368,19 +369,17 @@ static void run_steps(void *context, fm_team *team, int me, int n)
         args->balance->busy[what][me] = w.busy[what], args->balance->given[what][me] = w.given[what];
 }
 
-static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
+double fm_work_of(const fm_plan *plan, const fm_run_args *args)
 {
-    const double full_steps = (double)(args->offsets[args->n_steps] - args->offsets[0]) / (double)plan->capacity;
-    if (plan->any.barriers && plan->work < SERIAL_STEP) return 1;
-    return plan->work * full_steps < SERIAL_RUN ? 1 : args->n_threads;
+    return plan->work * (double)(args->offsets[args->n_steps] - args->offsets[0]) / (double)plan->capacity;
 }
 
-void fm_run(const fm_plan *plan, const fm_run_args *args)
+void fm_run_by(const fm_plan *plan, const fm_run_args *args, int n_threads)
 {
-    struct job job = {plan, args};
+    struct job job = {plan, args, are_taken(plan, args, n_threads)};
     if (plan->n_workers) fm_share_inputs(plan, args->balance);
-    const int n = fm_team_run(workers_worth_waking(plan, args), run_steps, &job);
-    const int whole = args->first_op == 0 && args->last_op == plan->n_ops;
+    const int64_t patience = job.taken ? FM_WHENEVER : (int64_t)(fm_work_of(plan, args) * PATIENCE);
+    const int n = fm_team_run(n_threads, patience, run_steps, &job);
     const int met = fm_sharing_of(plan, args, n)->barriers == FM_BARRIERS_BY_SYNC;
-    if (n > 1 && whole && args->balance && met) fm_rebalance(args->balance, n);
+    if (n > 1 && fm_is_whole(plan, args) && args->balance && met) fm_rebalance(args->balance, n);
 }

@@ -12,6 +12,7 @@
 #define TRIPS 8               /* of a ball, there and back, that are timed together */
 #define FAR_APART 150e-9      /* seconds a trip: 50 ns were seen within a complex of cores, 300 between two */
 #define ANSWERS 20000         /* looks for one, ~10 us, before the other is thought to be elsewhere */
+#define LOOKS 16              /* whether somebody has begun, ~0.2 us, from one look at the clock to the next */
 #define KNOWN 0.02            /* seconds for which a measurement holds: short runs need not repeat it */
 
 struct fm_team {
@@ -32,6 +33,7 @@ struct fm_team {
     _Alignas(128) atomic_int ball;    /* which they throw to one another */
     _Alignas(128) atomic_int far_apart;
     int known; /* it has been measured so short a time ago that it holds in this run, too */
+    _Alignas(128) atomic_int open; /* it is known who takes part */
 };
 
 struct seat {
@@ -161,15 +163,52 @@ int fm_far_apart(fm_team *team, int me)
     return atomic_load(&team->far_apart);
 }
 
+/* ---- who takes part ------------------------------------------------------------------------------------------ */
+
+static atomic_int insists;
+
+void fm_team_insist(int insist) { atomic_store(&insists, insist); }
+
+int fm_team_insists(void) { return atomic_load(&insists); }
+
 static void take_seat(void *argument)
 {
     const struct seat *seat = argument;
-    seat->team->work(seat->team->context, seat->team, seat->me, seat->team->n);
+    fm_team *team = seat->team;
+    for (int i = 0; !atomic_load_explicit(&team->open, memory_order_acquire); i++)
+        if (i < FM_SPINS) fm_relax();
+        else sched_yield();
+    team->work(team->context, team, seat->me, team->n);
 }
 
-int fm_team_run(int n_threads, fm_work *work, void *context)
+/* Waits for the helpers, but no longer than that. A core that is lent to somebody else comes back in milliseconds. */
+static void wait_for_begin(fm_helper *const *helpers, int n, int64_t patience)
+{
+    const double end = seconds() + 1e-9 * (double)patience;
+    for (int i = 1, looks = 1; i < n; looks++) {
+        if (fm_helper_has_begun(helpers[i])) i++;
+        else if (looks % FM_SPINS == 0) sched_yield(); /* for one that shares this core */
+        else if (looks % LOOKS == 0 && !fm_team_insists() && seconds() > end) return;
+        else fm_relax();
+    }
+}
+
+/* Does without the helpers that have not begun: the others move up. */
+static void close_ranks(fm_team *team, fm_helper **helpers, struct seat *seats)
+{
+    const int called = team->n;
+    team->n = 1;
+    for (int i = 1; i < called; i++) {
+        if (fm_helper_withdraw(helpers[i])) continue;
+        seats[i].me = team->n;
+        helpers[team->n++] = helpers[i];
+    }
+}
+
+int fm_team_run(int n_threads, int64_t patience, fm_work *work, void *context)
 {
     fm_team team = {.work = work, .context = context, .n = 1};
+    const int whenever = patience == FM_WHENEVER && !fm_team_insists();
     team.phase = n_threads <= FEW ? &team.phase_beside : &team.phase_apart;
     if (n_threads <= 1) {
         work(context, &team, 0, 1);
@@ -183,12 +222,19 @@ int fm_team_run(int n_threads, fm_work *work, void *context)
     pthread_mutex_init(&team.lock, 0);
     pthread_cond_init(&team.woken, 0);
     recall(&team);
+    atomic_init(&team.open, whenever);
     for (int i = 1; i < team.n; i++) {
         seats[i] = (struct seat){&team, i};
         fm_helper_call(helpers[i], take_seat, &seats[i]);
     }
+    if (!whenever) {
+        wait_for_begin(helpers, team.n, patience);
+        close_ranks(&team, helpers, seats);
+        atomic_store_explicit(&team.open, 1, memory_order_release);
+    }
     work(context, &team, 0, team.n);
-    for (int i = 1; i < team.n; i++) fm_helper_release(helpers[i]);
+    for (int i = 1; i < team.n; i++)
+        if (!fm_helper_withdraw(helpers[i])) fm_helper_release(helpers[i]);
     pthread_cond_destroy(&team.woken);
     pthread_mutex_destroy(&team.lock);
     return team.n;

@@ -9,9 +9,17 @@ typedef void fm_work(void *context, fm_team *team, int me, int n);
 
 #define FM_MAX_WORKERS 256
 
-/* Run work(context, team, me, n) on n workers, the caller being worker 0, and wait for all. n is what could be started:
- * at most n_threads and FM_MAX_WORKERS, at least 1; and returned. */
-int fm_team_run(int n_threads, fm_work *work, void *context);
+/* How long the caller waits for the others to begin: nanoseconds, after which it does without those who have not. Or not at all:
+ * they are welcome whenever they come, and are not waited for if they never do. So it is where workers take pieces, and never meet. */
+#define FM_WHENEVER (-1)
+
+/* Run work(context, team, me, n) on n workers, the caller being worker 0, and wait for all. n is at most n_threads and
+ * FM_MAX_WORKERS, at least 1; and returned. It is for how many of them could be started and began in time. */
+int fm_team_run(int n_threads, int64_t patience, fm_work *work, void *context);
+
+/* From now on: wait for everybody, however long it takes. For tests, on busy machines. */
+void fm_team_insist(int insist);
+int fm_team_insists(void);
 
 /* Wait until all workers of the team have come here. Meanwhile the next batch is fetched, if that is not null. */
 void fm_barrier(fm_team *team, fm_fetch *meanwhile);

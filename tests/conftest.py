@@ -30,6 +30,13 @@ def engine_on(plan, X, y):
     return runner
 
 
+@pytest.fixture(autouse=True)
+def all_workers():
+    """Tests of several threads have as many as they ask for, however busy the machine is."""
+    if runtime._engine:
+        runtime._engine.insist_on_workers(True)
+
+
 def pytest_report_header():
     return [f"fastmlp targets: compiled {COMPILED}, supported {fastmlp.targets()}", fastmlp.show_config()]
 

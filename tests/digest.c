@@ -290,6 +290,7 @@ static void train(struct network *net, const fm_target *target, int threads)
         .row_block = 8, .capacity = BATCH, .row_loss = net->row_loss, .kernels = target->kernels[net->dtype],
         .adam = adam, .work = 1e12, /* or it would not think these steps worth waking a worker */
     };
+    fm_team_insist(1);
     fm_run(&plan, &(fm_run_args){.order = order, .offsets = offsets, .lr = lr, .losses = losses, .n_steps = STEPS,
                                  .weight = net->recipe->weighted ? net->weight : 0, .last_op = net->n_ops,
                                  .n_threads = threads});

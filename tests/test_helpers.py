@@ -14,6 +14,7 @@ import fastmlp
 PROGRAM = r"""
 #define _GNU_SOURCE
 #include "threads.h"
+#include "helpers.h"
 #include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
@@ -64,7 +65,7 @@ static int is_right(int n, int started, const struct sum *sum)
 static int run(int n, struct sum *sum)
 {
     memset(sum, 0, sizeof *sum);
-    return is_right(n, fm_team_run(n, add_up, sum), sum);
+    return is_right(n, fm_team_run(n, 0, add_up, sum), sum);
 }
 
 /* How many different helpers 100 runs had, of which some come when it sleeps. */
@@ -146,9 +147,73 @@ static void follow(void)
     printf("%d %d\n", off, with);
 }
 
+static atomic_int done;
+
+static void note(void *by) { atomic_fetch_add(&done, *(int *)by); }
+
+/* Calls that are taken back at once, or a moment later, from helpers asleep and awake. */
+static void withdraw_often(void)
+{
+    int withdrawn = 0, one = 1;
+    for (int i = 0; i < 20000; i++) {
+        fm_helper *helper = fm_helper_take(2);
+        fm_helper_call(helper, note, &one);
+        for (volatile int k = 0; k < i % 400; k++) {
+        }
+        if (fm_helper_withdraw(helper)) withdrawn++;
+        else fm_helper_release(helper);
+        if (i % 100 == 0) usleep(400);
+    }
+    printf("%d %d %d %d\n", withdrawn > 0, done > 0, withdrawn + done, threads_now());
+}
+
+/* Teams that nobody waits for. */
+static void be_late(void)
+{
+    struct sum sum;
+    int right = 1, most = 0;
+    fm_team_insist(0);
+    for (int i = 0; i < 400; i++) {
+        memset(&sum, 0, sizeof sum);
+        const int n = fm_team_run(4, i % 3 ? 2000 : 0, add_up, &sum);
+        right &= is_right(4, n, &sum), most = n > most ? n : most;
+        if (i % 10 == 0) usleep(400);
+    }
+    printf("%d %d\n", right, most);
+}
+
+#define PIECES 1000
+static atomic_int times[PIECES];
+
+static void take_pieces(void *context, fm_team *team, int me, int n)
+{
+    (void)context, (void)me, (void)n;
+    for (int64_t begin, end; (begin = fm_take(team, PIECES, 10, &end)) < end;)
+        for (int64_t i = begin; i < end; i++) atomic_fetch_add(&times[i], 1);
+}
+
+/* Work that is done whoever comes. */
+static void come_whenever(void)
+{
+    int right = 1, runs = 0;
+    for (int insist = 0; insist < 2; insist++) {
+        fm_team_insist(insist);
+        for (int i = 0; i < 400; i++, runs++) {
+            fm_team_run(1 + i % 4, FM_WHENEVER, take_pieces, 0);
+            if (i % 10 == 0) usleep(400);
+        }
+    }
+    for (int i = 0; i < PIECES; i++) right &= times[i] == runs;
+    printf("%d\n", right);
+}
+
 int main(int argc, char **argv)
 {
     (void)argc;
+    fm_team_insist(1);
+    if (!strcmp(argv[1], "withdraw often")) withdraw_often();
+    if (!strcmp(argv[1], "be late")) be_late();
+    if (!strcmp(argv[1], "come whenever")) come_whenever();
     if (!strcmp(argv[1], "stay")) stay();
     if (!strcmp(argv[1], "serve many")) serve_many();
     if (!strcmp(argv[1], "fork often")) fork_often();
@@ -179,6 +244,19 @@ def test_a_helper_stays_from_run_to_run_and_can_be_woken(numbers):
 
 def test_helpers_serve_several_callers_at_once(numbers):
     assert numbers("serve many") == [1, 1]
+
+
+def test_a_call_that_is_taken_back_is_not_heard_and_any_other_is(numbers):
+    assert numbers("withdraw often") == [1, 1, 20000, 2]
+
+
+def test_a_team_does_without_who_is_late(numbers):
+    right, most = numbers("be late")
+    assert right and 1 <= most <= 4
+
+
+def test_pieces_are_done_once_whoever_comes(numbers):
+    assert numbers("come whenever") == [1]
 
 
 def test_a_fork_ends_spare_helpers_and_a_child_starts_its_own(numbers):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastmlp import MLP, SGD, Adam, DivergenceError, Trainer, pace, schedules, set_num_threads, stepper
+from fastmlp import MLP, SGD, Adam, DivergenceError, Trainer, pace, schedules, stepper
 from fastmlp.callbacks import LambdaCallback
 
 X, Y = np.random.default_rng(0).standard_normal((40, 6)), np.arange(40) % 3
@@ -77,34 +77,6 @@ def test_a_trainer_takes_labels_and_dense_targets_in_turn():
     np.testing.assert_allclose(found[2], found[0], rtol=1e-9)
 
 
-def test_however_many_workers_are_tried_the_numbers_are_the_same(monkeypatch):
-    tried = []
-
-    class Fickle(pace.Workers):
-        SOON = LATE = 3
-
-        def took(self, steps, seconds):
-            tried.append((self.number, steps))
-            super().took(steps, seconds)
-
-    def train():
-        net = MLP([100, 70, 3], seed=1)
-        rng = np.random.default_rng(1)
-        wide, labels = rng.standard_normal((300, 100)), rng.integers(0, 3, 300)
-        history = net.fit(wide, labels, epochs=60, batch_size=50, optimizer=Adam(0.01))
-        return net.parameters.tobytes(), history.loss
-
-    monkeypatch.setattr(stepper, "Workers", Fickle)
-    set_num_threads(2)
-    try:
-        found = train()
-        assert {number for number, _ in tried} == {1, 2}
-        set_num_threads(1)
-        assert train() == found
-    finally:
-        set_num_threads(None)
-
-
 def test_what_a_fit_has_learnt_of_its_pace_serves_the_next(monkeypatch):
     begun = []
 
@@ -120,51 +92,3 @@ def test_what_a_fit_has_learnt_of_its_pace_serves_the_next(monkeypatch):
     assert len(begun) == 1
     trainer.fit(X, Y, epochs=2, batch_size=8)
     assert len(begun) == 2, "other steps, another pace"
-
-
-@pytest.mark.parametrize(("alone", "together", "best"), [(1.0, 2.0, 1), (2.0, 1.0, 4)])
-def test_the_faster_number_of_workers_is_kept_and_the_other_tried_ever_more_seldom(alone, together, best):
-    workers, trials = pace.Workers(4, work=1e6), []
-    for call in range(160):
-        trials += [call] * workers.trial
-        assert call < 4 or workers.number == (5 - best if workers.trial else best)
-        workers.took(10, 10 * (alone if workers.number == 1 else together))
-    assert trials[:2] == [2, 3], "the very first call also warms up, and so does that of a trial"
-    assert (np.diff(trials)[::2] == 1).all()
-    gaps = np.diff(trials[::2]).tolist()
-    first = 4 if best == 1 else 8  # the first trial may have changed something
-    assert gaps == [n + 1 for n in (4, 8, 16, 32, 32, 32) if n >= first][: len(gaps)] and len(gaps) >= 4
-
-
-def test_a_wrong_choice_is_soon_put_right():
-    workers = pace.Workers(2, work=1e6)
-    for call in range(12):  # the first four calls are disturbed; then two workers take half as long
-        seconds = 5.0 / workers.number if call > 3 else {1: 5.0, 2: 9.0}[workers.number]
-        workers.took(1, seconds)
-    assert workers.best == 2
-
-
-def test_the_first_call_of_a_trial_only_warms_up():
-    workers = pace.Workers(2, work=1e6)
-    for seconds in (2.0, 2.0, 1.0):
-        workers.took(1, seconds)
-    assert workers.trial
-    workers.took(1, 3.0)
-    assert not workers.trial and workers.best == 2
-
-
-def test_one_disturbed_call_changes_nothing_and_a_lasting_change_soon_does():
-    workers = pace.Workers(2, work=1e6)
-    for seconds in (1.0, 1.0, 1.5, 1.0, 9.0, 9.0):
-        workers.took(1, seconds)
-        assert workers.trial or workers.number == 2
-    workers.took(1, 9.0)
-    assert workers.number == 1
-
-
-@pytest.mark.parametrize(("most", "work"), [(1, 1e6), (4, 1e9)], ids=["one", "large steps"])
-def test_nothing_is_tried_where_it_cannot_pay(most, work):
-    workers = pace.Workers(most, work)
-    for _ in range(50):
-        assert (workers.number, workers.trial) == (most, False)
-        workers.took(1, 1.0)

@@ -43,13 +43,14 @@ static void work(void *context, fm_team *team, int me, int n)
 int main(int argc, char **argv)
 {
     (void)argc;
+    fm_team_insist(1);
     const int workers = atoi(argv[1]), cpus = atoi(argv[2]);
     cpu_set_t now;
     sched_getaffinity(0, sizeof before, &before);
     for (int c = 0, kept = 0; c < CPU_SETSIZE; c++)
         if (CPU_ISSET(c, &before) && ++kept > cpus) CPU_CLR(c, &before);
     sched_setaffinity(0, sizeof before, &before);
-    for (int i = 0; i < 50; i++) fm_team_run(workers, work, 0);
+    for (int i = 0; i < 50; i++) fm_team_run(workers, 0, work, 0);
     sched_getaffinity(0, sizeof now, &now);
     printf("%d %d %d %d\n", all, others, CPU_EQUAL(&now, &before), disagree);
 }

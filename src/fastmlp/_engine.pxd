@@ -34,6 +34,8 @@ cdef extern from "fastmlp.h" nogil:
     ctypedef struct fm_balance:
         int n
         double share[2][256]  # FM_N_SHARED, FM_MAX_WORKERS
+    ctypedef struct fm_choice:
+        int64_t n[2]
     ctypedef struct fm_plan:
         fm_sharing any, team
         const int64_t *span
@@ -52,6 +54,7 @@ cdef extern from "fastmlp.h" nogil:
         int64_t n_steps, first_number
         int32_t first_op, last_op, n_threads, apart
         fm_balance *balance
+        fm_choice *choice
     ctypedef struct fm_target:
         const char *name
         int (*supported)()
@@ -77,6 +80,9 @@ cdef extern from "partner.h" nogil:
     void fm_partner_insist(fm_partner *partner)
     void fm_partner_dismiss(fm_partner *partner)
     void fm_partner_free(fm_partner *partner)
+
+cdef extern from "threads.h" nogil:
+    void fm_team_insist(int insist)
 
 cdef extern from "balance.h" nogil:
     int64_t fm_ticks()

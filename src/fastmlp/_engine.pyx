@@ -76,6 +76,11 @@ cdef object ndarray = np.ndarray, empty = np.empty
 cdef int SINGLE = SOURCES.index("float32"), DOUBLE = SOURCES.index("float64"), WHOLE = SOURCES.index("int64")
 
 
+def insist_on_workers(bint insist):
+    """From now on: run by as many threads as are asked for, even where fewer are faster. For tests."""
+    fm_team_insist(insist)
+
+
 def targets(supported=True):
     """Names of the targets compiled in, best first; by default only those this CPU supports."""
     found = []
@@ -171,6 +176,7 @@ cdef class Engine:
     cdef list _with_data
     cdef int _last_direct
     cdef fm_balance _balance
+    cdef fm_choice _choice
 
     def __cinit__(self, plan, target=None):
         cdef int n = len(plan.ops)
@@ -309,6 +315,11 @@ cdef class Engine:
         return self._plan.last_direct > 0
 
     @property
+    def measured(self):
+        """Parts of runs that were timed: by one worker, and by all; by what is faster the next ones are run."""
+        return self._choice.n[0], self._choice.n[1]
+
+    @property
     def shares(self):
         """How much each worker is given of the rows of a batch, and of an op's parameters: as the last runs suggest.
 
@@ -384,7 +395,7 @@ cdef class Engine:
         args.first_op = first_op
         args.last_op = self._plan.n_ops if last_op is None else last_op
         args.n_threads = n_threads
-        args.balance = &self._balance
+        args.balance, args.choice = &self._balance, &self._choice
         args.apart = FM_APART_MEASURED if far_apart is None else FM_APART_FAR if far_apart else FM_APART_NEAR
         if not 0 <= args.first_op <= args.last_op <= self._plan.n_ops:
             raise ValueError(f"ops must lie in 0..{self._plan.n_ops}, got {first_op}..{last_op}")

@@ -121,6 +121,7 @@ cdef double step_on(Engine engine, Py_buffer *X, Py_buffer *Y, double lr, int64_
     args.order, args.weight, args.lr, args.losses, args.offsets = NULL, NULL, &lr, &loss, offsets
     args.n_steps, args.first_number, args.first_op, args.last_op = 1, number, 0, engine._plan.n_ops
     args.n_threads, args.apart, args.balance = n_threads, FM_APART_MEASURED, &engine._balance
+    args.choice = &engine._choice
     engine._point_at(0, kind, <uintptr_t>X.buf, X.strides[0], X.itemsize)
     engine._point_at(targets, WHOLE if engine._ops[targets].labels else kind, <uintptr_t>Y.buf, Y.strides[0], Y.itemsize)
     with nogil:

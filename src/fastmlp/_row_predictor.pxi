@@ -142,7 +142,7 @@ cdef class RowPredictor:
         args.offsets = offsets
         args.n_steps, args.first_number, args.first_op = 1, 0, 0
         args.last_op, args.n_threads, args.apart = engine._plan.n_ops, 1, FM_APART_NEAR
-        args.balance = NULL
+        args.balance, args.choice = NULL, NULL
         gather.kind = SINGLE if self._format == b"f" else DOUBLE
         point_rows(gather, x)
         point_rows(scatter, out)

@@ -29,7 +29,6 @@ from .snapshot import Snapshot
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-TRIAL = 32  # of a slice: a trial with another number of workers takes a millisecond or two
 GROUP_ROWS = 1 << 17  # epochs of a tiny data set run together up to so many rows
 
 # Ctrl-C reaches the main thread only: one that trains networks in other threads sets this event to stop them.
@@ -114,7 +113,7 @@ class EpochLoop:
         """The same data, with targets as the loss reads them; from here on nobody else trains this network."""
         self.data, trainer = data, self.trainer
         self.runner = trainer._executor(self.batch, data)
-        self.pace, self.workers = trainer.pacing(self.runner.plan)
+        self.pace = trainer.pace_of(self.runner.plan)
         self.total_steps = trainer.steps + self.epochs * trainer.updates(len(self.offsets) - 1)
 
     def _plateau(self) -> ReduceOnPlateau | None:
@@ -262,20 +261,11 @@ class EpochLoop:
         while done < epochs * steps:
             if cancel and cancel.is_set():
                 raise KeyboardInterrupt("the training was cancelled")
-            trial, n_threads = self.workers.trial, self.workers.number
-            some = max(1, self.pace.steps // TRIAL) if trial else self.pace.steps
-            stop, start = min(done + some, epochs * steps), time.perf_counter()
+            stop, start = min(done + self.pace.steps, epochs * steps), time.perf_counter()
             with WholeSteps():
                 part, rates = offsets[done : stop + 1], lr[done:stop]
-                parts.append(
-                    self.trainer._run(
-                        self.runner, order, part, rates, self.data, n_threads=n_threads, epoch_rows=self.n
-                    )
-                )
-            seconds = time.perf_counter() - start
-            self.workers.took(stop - done, seconds)
-            if not trial:
-                self.pace.took(stop - done, seconds)
+                parts.append(self.trainer._run(self.runner, order, part, rates, self.data, epoch_rows=self.n))
+            self.pace.took(stop - done, time.perf_counter() - start)
             done = stop
         losses = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return losses.reshape(epochs, steps), lr.reshape(epochs, steps)

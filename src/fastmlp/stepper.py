@@ -21,7 +21,7 @@ from .history import DivergenceError, History
 from .interrupts import WholeSteps
 from .mlp import MLP
 from .options import Options, class_sample_weights
-from .pace import Pace, Workers
+from .pace import Pace
 from .plan import Plan
 from .runtime import Executor, executor, get_num_threads, quick_step
 from .tape import Learning, training_plan
@@ -47,7 +47,7 @@ class Stepper:
         self._plain = not (self._sum or self._average or net.target_scaling or options.weight_of_classes(net))
         self._key: int | None = None  # of dropout's masks
         self._plans: dict[tuple[int, bool, int], Executor] = {}
-        self._pacing: tuple[Plan, Pace, Workers] | None = None  # of the last plan that was trained
+        self._pace: tuple[Plan, Pace] | None = None  # of the last plan that was trained
 
     @property
     def moving(self) -> list[NDArray[Any]]:
@@ -100,11 +100,11 @@ class Stepper:
             found.bind(i, array)
         return found
 
-    def pacing(self, plan: Plan) -> tuple[Pace, Workers]:
-        """How many steps a call may cover and how many workers they are worth, as learnt in all fits with this plan."""
-        if self._pacing is None or self._pacing[0] is not plan:
-            self._pacing = plan, Pace(plan.work), Workers(plan.n_threads, plan.work)
-        return self._pacing[1:]
+    def pace_of(self, plan: Plan) -> Pace:
+        """How many steps a call may cover, as learnt in all fits with this plan."""
+        if self._pace is None or self._pace[0] is not plan:
+            self._pace = plan, Pace(plan.work)
+        return self._pace[1]
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
@@ -190,15 +190,14 @@ class Stepper:
         lr: Any,
         data: Data,
         *,
-        n_threads: int | None = None,
         epoch_rows: int | None = None,
     ) -> NDArray[np.float64]:
-        """Train on some batches, by default with the plan's workers; an epoch ends after every `epoch_rows` rows."""
-        n_threads = n_threads or runner.plan.n_threads
+        """Train on some batches; an epoch ends after every `epoch_rows` rows."""
+        n_threads = runner.plan.n_threads
         if self._average:
             self._average.begin()
         if self._sum:
-            return self._accumulate(self._sum, runner, order, offsets, lr, data, n_threads, epoch_rows)
+            return self._accumulate(self._sum, runner, order, offsets, lr, data, epoch_rows)
         losses = runner.run(order, offsets, lr, weight=data.weight, first_number=self.steps, n_threads=n_threads)
         self.steps += len(losses)
         return losses
@@ -211,7 +210,6 @@ class Stepper:
         offsets: Any,
         lr: Any,
         data: Data,
-        n_threads: int,
         rows: int | None,
     ) -> NDArray[np.float64]:
         """Add up gradients; every k batches and at the end of an epoch, move the weights."""
@@ -226,7 +224,7 @@ class Stepper:
                 weight=data.weight,
                 first_number=number,
                 last_op=runner.plan.first_update,
-                n_threads=n_threads,
+                n_threads=runner.plan.n_threads,
             )
             if gradient.count == k or (rows and end % rows == 0):
                 self._update(gradient, runner, lr[s : s + 1])

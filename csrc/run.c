@@ -1,0 +1,49 @@
+/* By how many workers a plan is run: by one where more cannot pay, else by what has been faster lately. */
+#include "plan.h"
+#include "threads.h"
+
+#define SERIAL_STEP 4e5  /* floating-point operations of a step: ~10 us on one core, below which a barrier costs more */
+#define SERIAL_RUN 1.6e7 /* of a run: ~150 us, below which waking a helper brought little, or cost more */
+#define LARGE 5e8        /* of a step: ~5 ms on one core, of which no other choice is tried */
+#define TRIAL 32         /* of a run: a trial is no more */
+
+static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
+{
+    if (plan->any.barriers && plan->work < SERIAL_STEP) return 1;
+    return fm_work_of(plan, args) < SERIAL_RUN ? 1 : args->n_threads;
+}
+
+/* Steps of a trial: few of the run, but enough to be worth all workers. */
+static int64_t trial_steps(const fm_plan *plan, const fm_run_args *args)
+{
+    const int64_t least = 1 + (int64_t)(SERIAL_RUN / plan->work), some = args->n_steps / TRIAL;
+    return some > least ? some : least;
+}
+
+static void skip(fm_run_args *args, int64_t steps)
+{
+    args->offsets += steps, args->first_number += steps;
+    if (args->lr) args->lr += steps;
+    if (args->losses) args->losses += steps;
+}
+
+static void run_and_learn(const fm_plan *plan, const fm_run_args *args, fm_choice *choice)
+{
+    fm_run_args part = *args;
+    for (int64_t left = args->n_steps; left > 0; left -= part.n_steps) {
+        part.n_steps = fm_choice_is_trial(choice) ? trial_steps(plan, args) : left;
+        if (part.n_steps > left) part.n_steps = left;
+        const int64_t start = fm_ticks();
+        fm_run_by(plan, &part, fm_choice_is_all(choice) ? args->n_threads : 1);
+        fm_choice_took(choice, fm_work_of(plan, &part), (double)(fm_ticks() - start));
+        skip(&part, part.n_steps);
+    }
+}
+
+void fm_run(const fm_plan *plan, const fm_run_args *args)
+{
+    const int n = workers_worth_waking(plan, args);
+    const int known = n == 1 || plan->work > LARGE || !fm_is_whole(plan, args) || fm_team_insists();
+    if (known || !args->choice) fm_run_by(plan, args, n);
+    else run_and_learn(plan, args, args->choice);
+}
