@@ -109,6 +109,8 @@ def test_a_lasting_change_is_soon_heeded(c):
         runs.part(2.0, 8.0)
     ordinary = [everybody for everybody, trial, _ in runs.parts[begun:] if not trial]
     assert ordinary.index(False) <= 2 and not any(ordinary[2:]), "two slow parts of three decide"
+    changed = [everybody for everybody, *_ in runs.parts].index(False, begun)
+    assert any(trial for _, trial, _ in runs.parts[changed + 1 : changed + 4]), "the other is tried again soon"
     for _ in range(100):
         runs.part(2.0, 1.0)
     assert all(everybody != trial for everybody, trial, _ in runs.parts[-20:])
