@@ -14,7 +14,7 @@ from fastmlp.tape import FUSED_ROWS, SERIAL_STEP, Learning, prediction_plan, tra
 
 pytestmark = [pytest.mark.targets, needs_engine]
 
-# Below so many floating-point operations of a step, and of a run, plan.c works alone: SERIAL_STEP and SERIAL_RUN.
+# Below so many floating-point operations of a step, and of a run, run.c has one worker: SERIAL_STEP and SERIAL_RUN.
 WORTH_A_BARRIER, WORTH_A_WORKER = SERIAL_STEP, 1.6e7
 
 FMA_TARGETS = [name for name in fastmlp.targets() if name != "generic"]  # generic rounds twice: its bits are its own

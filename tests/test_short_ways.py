@@ -179,6 +179,30 @@ def test_a_few_rows_have_the_bits_of_many(name, dtype):
     np.testing.assert_array_equal(answer(X[::3][:50]), expected[::3][:50])  # rows apart
 
 
+@pytest.mark.targets
+@needs_engine
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize(
+    ("sizes", "rows"), [([784, 128, 10], 75), ([784, 512, 512, 10], 9)], ids=["rows are shared", "columns are shared"]
+)
+def test_a_few_rows_by_several_workers_have_the_same_bits(sizes, rows, threads, rng):
+    net, X = MLP(sizes, seed=1), rng.standard_normal((rows, 784), np.float32)
+    expected = net.predict_proba(np.asfortranarray(X))
+    fastmlp.set_num_threads(threads)
+    try:
+        for _ in range(20):
+            np.testing.assert_array_equal(net.predict_proba(X), expected)
+        assert net._row_predictor(X) is not None
+        for threads_now in (1, 5):  # of a plan that was made for others
+            fastmlp.set_num_threads(threads_now)
+            np.testing.assert_array_equal(net.predict_proba(X), expected)
+        X[-1, -1] = np.nan
+        with pytest.raises(ValueError, match="X must be finite"):
+            net.predict_proba(X)
+    finally:
+        fastmlp.set_num_threads(None)
+
+
 @needs_engine
 @pytest.mark.parametrize("rows", [1, 2, 30])
 def test_rows_on_the_short_way_are_read_where_they_lie(rows):

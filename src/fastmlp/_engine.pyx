@@ -273,15 +273,15 @@ cdef class Engine:
         return 0
 
     cdef void _point_at(self, int i, int kind, uintptr_t data, int64_t row, int64_t column) noexcept:
-        """Ops that fetch follow the gather of the inputs, the first op."""
+        """Ops that fetch follow the gather of the inputs, the first op. data: 0 where it may be gone."""
         cdef int k, j, n = self._plan.n_ops
         cdef fm_op *c
-        if i == 0 and self._last_direct:
+        if i == 0 and self._last_direct and data:
             self._read_in_place(kind, data, row, column)
         for k in range(self._n_lists):
             self._ops[k * n + i].kind = kind
-            for j in range(n):
-                if j == i or (i == 0 and self._fetch[j]):
+            for j in range(i, n if i == 0 else i + 1):
+                if j == i or self._fetch[j]:
                     c = &self._ops[k * n + j]
                     c.data, c.data_row, c.data_column = <const char *>data, row, column
 

@@ -29,7 +29,7 @@ cdef class RowPredictor:
     shared : Engine, optional
         Of the same for two workers with columns of their own, in buffers of its own.
     n_threads : callable, optional
-        Tells how many threads may be used; asked before a partner is invited. None: any number.
+        Tells how many threads may be used, for several rows and before a partner is invited. None: one, and a partner.
     few : Engine, optional
         Of a prediction plan for several rows, with buffers of its own.
 
@@ -45,6 +45,8 @@ cdef class RowPredictor:
     cdef fm_partner *_partner
     cdef long _asked  # what threads_changed was then
     cdef bint _refused, _busy
+    cdef long _counted  # what threads_changed was then
+    cdef int _threads
     cdef readonly long partner_rows
 
     def __init__(self, Engine one, Engine shared=None, n_threads=None, Engine few=None):
@@ -96,9 +98,9 @@ cdef class RowPredictor:
             PyObject_GetBuffer(out, &to, PyBUF_STRIDED_RO)
             try:
                 if rows > 1:
-                    odd = self._alone(self._few, rows, &view, &to)
+                    odd = self._run(self._few, rows, &view, &to)
                 else:
-                    odd = self._alone(self._one, 1, &view, &to) if self._partner == NULL else self._row(&view, &to)
+                    odd = self._run(self._one, 1, &view, &to) if self._partner == NULL else self._row(&view, &to)
             finally:
                 PyBuffer_Release(&to)
         finally:
@@ -127,35 +129,39 @@ cdef class RowPredictor:
             if not self._refused:
                 fm_partner_invite(self._partner)
         start = fm_ticks()
-        odd = self._alone(self._one, 1, x, out)
+        odd = self._run(self._one, 1, x, out)
         fm_partner_was_alone(self._partner, start)
         return odd
 
-    cdef int _alone(self, Engine engine, int64_t rows, Py_buffer *x, Py_buffer *out):
-        """By this thread. Returns whether a value of x is not finite."""
+    cdef int _run(self, Engine engine, int64_t rows, Py_buffer *x, Py_buffer *out) except -1:
+        """By the engine, without the partner. Returns whether a value of x is not finite."""
         cdef int64_t[2] offsets
         cdef fm_run_args args
-        cdef fm_op *gather = &engine._ops[0]
-        cdef fm_op *scatter = &engine._ops[engine._plan.n_ops - 1]
+        cdef int last = engine._plan.n_ops - 1, kind = engine._ops[last].kind
+        cdef bint held = rows == 1 or engine._plan.work * rows < HELD_WORK * engine._plan.capacity
         offsets[0], offsets[1] = 0, rows
         args.order, args.lr, args.weight, args.losses = NULL, NULL, NULL, NULL
         args.offsets = offsets
         args.n_steps, args.first_number, args.first_op = 1, 0, 0
-        args.last_op, args.n_threads, args.apart = engine._plan.n_ops, 1, FM_APART_NEAR
-        args.balance, args.choice = NULL, NULL
-        gather.kind = SINGLE if self._format == b"f" else DOUBLE
-        point_rows(gather, x)
-        point_rows(scatter, out)
-        if engine._last_direct:
-            engine._read_in_place(gather.kind, <uintptr_t>x.buf, x.strides[0] if rows > 1 else 0, x.itemsize)
-        if rows == 1 or engine._plan.work * rows < HELD_WORK * engine._plan.capacity:
+        args.last_op, args.n_threads, args.apart = engine._plan.n_ops, 1 if held else self._count(), FM_APART_MEASURED
+        args.balance, args.choice = &engine._balance, &engine._choice
+        engine._point_at(0, SINGLE if self._format == b"f" else DOUBLE, <uintptr_t>x.buf, x.strides[0] if rows > 1 else 0, x.itemsize)
+        engine._point_at(last, kind, <uintptr_t>out.buf, out.strides[0], out.itemsize)
+        if held:
             fm_run(&engine._plan, &args)
         else:
             self._busy = True
             with nogil:
                 fm_run(&engine._plan, &args)
             self._busy = False
-        gather.data = scatter.data = NULL
-        cdef int odd = gather.odd[0]
-        gather.odd[0] = 0
+        engine._point_at(0, engine._ops[0].kind, 0, 0, 0)
+        engine._point_at(last, kind, 0, 0, 0)
+        cdef int odd = engine._ops[0].odd[0]
+        engine._ops[0].odd[0] = 0
         return odd
+
+    cdef int _count(self) except -1:
+        """How many threads may be used, as far as that can change without `threads_changed`."""
+        if self._threads == 0 or self._counted != threads_changed:
+            self._counted, self._threads = threads_changed, 1 if self._n_threads is None else self._n_threads()
+        return self._threads

@@ -15,7 +15,7 @@ from .runtime import Executor, executor, get_num_threads, has_short_way, row_pre
 from .tape import FEW_ROWS, PREDICTION_ROWS, forward_plan, prediction_plan, shared_row_plan
 
 ROW_PARAMETERS = 1 << 20  # a larger network's row takes so long that other threads should run meanwhile
-QUICK_WORK = 7 << 20  # rows times parameters; what is more is worth several workers: plan.c's SERIAL_RUN
+QUICK_WORK = 8 << 20  # rows times parameters: with more, what the long way adds is a small part
 QUICK_ROWS = 256
 
 
@@ -73,8 +73,8 @@ class Prediction(Network):
 
     def _new_row_predictor(self) -> Callable[[object], NDArray[Any] | None]:
         """With buffers of its own: it takes no lock, and the other ones run without the GIL."""
-        few = min(QUICK_ROWS, QUICK_WORK // self.n_parameters)
-        one, some = (executor(prediction_plan(self, rows), self.backend) for rows in (1, few))
+        few, n = min(QUICK_ROWS, QUICK_WORK // self.n_parameters), get_num_threads()
+        one, some = (executor(plan, self.backend) for plan in (prediction_plan(self, 1), prediction_plan(self, few, n)))
         return row_predictor(one, shared_row_plan(self), some)
 
     def _new_predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:

@@ -108,7 +108,7 @@ class Stepper:
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
-    def quick_step(
+    def step_unchecked(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, lr: NDArray[np.float64]
     ) -> float | None:
         """A step on unchecked data, if there is a plan for them and no array to be made; else None.

@@ -103,7 +103,7 @@ class StreamLoop(EpochLoop):
     ) -> tuple[float, float, int]:
         """Train on batch `i`: its loss, what that weighs, and how many rows there were."""
         try:
-            loss = self.trainer.quick_step(X, y, weight, rate)
+            loss = self.trainer.step_unchecked(X, y, weight, rate)
             if loss is not None:
                 return loss, float(len(X)), len(X)
             data = self._checked(i, X, y, weight)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FUSED_ROWS = 1024  # up to this batch, a weight-gradient tile sums over the whole batch without leaving the cache
 NEAR = 1 << 19  # bytes of weights that, with their optimizer state, stay in a core's second-level cache
-SERIAL_STEP = 4e5  # operations of a step, below which one worker does it alone: as in csrc/plan.c
+SERIAL_STEP = 4e5  # operations of a step, below which one worker does it alone: as in csrc/run.c
 DIRECT_ROWS = 1024  # the largest batch that is read in place: as in csrc/fastmlp.h
 LONG_ROW = 256  # bytes of a row of inputs, from which it is worth reading in place
 SMALL_ROWS, SMALL_BYTES = 64, 64  # of a batch, of a layer's sides: csrc/kernels/small.inc.c reads no vectors of X

@@ -125,7 +125,7 @@ class Trainer(Stepper):
         self._check_stream()
         with Exclusive(self.net):
             rate = self.optimizer.rates(self.steps, 1, self.steps + 1)
-            loss = self.quick_step(X, y, sample_weight, rate)
+            loss = self.step_unchecked(X, y, sample_weight, rate)
             if loss is None:
                 data = self.training_data(X, y, sample_weight)
                 self.show_raw()
