@@ -145,7 +145,7 @@ def suited(plan, known):
     return "avx2" if known[0] == "avx512" and "avx2" in known and widest <= AVX2_BYTES else known[0]
 
 
-cdef int64_t gcd(int64_t a, int64_t b) noexcept:
+cdef int64_t gcd(int64_t a, int64_t b) noexcept nogil:
     """The greatest common divisor; 0 counts as a multiple of everything."""
     while b:
         a, b = b, a % b
@@ -203,7 +203,8 @@ cdef class Engine:
             self._span[i], self._fetch[i] = plan.spans[i], plan.ops[i].fetch
             self._sync[i], self._sync[n + i], self._sync[2 * n + i] = plan.syncs[i], plan.team_syncs[i], plan.own[i]
         self._with_data = [i for i in range(n) if plan.ops[i].opcode in ("gather", "scatter")]
-        self._last_direct = max((i + 1 for i in range(n) if plan.ops[i].direct), default=0) if plan.capacity <= FM_DIRECT_ROWS else 0
+        direct = [i + 1 for i in range(n) if plan.ops[i].direct and plan.capacity <= FM_DIRECT_ROWS]
+        self._last_direct = max(direct, default=0)
         self._plan.capacity = plan.capacity
         self._plan.kernels = kernels_of(self.target, plan.dtype == np.float64)
         self._plan.any.ops, self._plan.any.sync, self._plan.any.own = self._ops, self._sync, NULL
@@ -272,7 +273,7 @@ cdef class Engine:
         self._point_at(i, kind, address(data), data.strides[0], column)
         return 0
 
-    cdef void _point_at(self, int i, int kind, uintptr_t data, int64_t row, int64_t column) noexcept:
+    cdef void _point_at(self, int i, int kind, uintptr_t data, int64_t row, int64_t column) noexcept nogil:
         """Ops that fetch follow the gather of the inputs, the first op. data: 0 where it may be gone."""
         cdef int k, j, n = self._plan.n_ops
         cdef fm_op *c
@@ -285,7 +286,7 @@ cdef class Engine:
                     c = &self._ops[k * n + j]
                     c.data, c.data_row, c.data_column = <const char *>data, row, column
 
-    cdef void _read_in_place(self, int kind, uintptr_t data, int64_t row, int64_t column) noexcept:
+    cdef void _read_in_place(self, int kind, uintptr_t data, int64_t row, int64_t column) noexcept nogil:
         """Whether rows of X are read as they lie: of the plan's type, aligned, and not all on the same cache sets."""
         cdef int64_t crowding = gcd(row, PAGE), size = self._plan.kernels.real_bytes
         self._plan.last_direct = self._last_direct if (

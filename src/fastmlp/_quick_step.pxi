@@ -44,7 +44,7 @@ def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, befor
     """
     cdef Py_buffer X, Y, P, B
     cdef double loss = 0
-    cdef bint sound = False
+    cdef bint fine, held, sound = False
     if type(x) is not ndarray or type(y) is not ndarray:
         return None
     try:
@@ -57,25 +57,32 @@ def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, befor
         PyBuffer_Release(&X)
         return None
     try:
-        if not (has_inputs(engine, &X, n_threads) and has_targets(engine, &Y, X.shape[0], low, high)):
-            return None
         PyObject_GetBuffer(parameters, &P, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
         PyObject_GetBuffer(before, &B, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
         with engine._lock:
-            memcpy(B.buf, P.buf, P.len)
-            loss = step_on(engine, &X, &Y, lr, number, n_threads)
-            sound = isfinite(loss) and fm_all_finite(engine._plan.kernels, P.buf, P.len // P.itemsize, P.itemsize, n_threads)
-            if not sound:
-                memcpy(P.buf, B.buf, P.len)
+            held = engine._plan.work < HELD_WORK  # of a full batch, and so of this one
+            if held:
+                fine = is_trainable(engine, &X, &Y, low, high, n_threads)
+                if fine:
+                    sound = train(engine, &X, &Y, &P, &B, lr, number, n_threads, &loss)
+            else:
+                with nogil:
+                    fine = is_trainable(engine, &X, &Y, low, high, n_threads)
+                    if fine:
+                        sound = train(engine, &X, &Y, &P, &B, lr, number, n_threads, &loss)
         PyBuffer_Release(&B)
         PyBuffer_Release(&P)
-        return loss, sound
+        return (loss, sound) if fine else None
     finally:
         PyBuffer_Release(&Y)
         PyBuffer_Release(&X)
 
 
-cdef bint has_inputs(Engine engine, Py_buffer *X, int n_threads) noexcept:
+cdef bint is_trainable(Engine engine, Py_buffer *X, Py_buffer *Y, double low, double high, int n_threads) noexcept nogil:
+    return has_inputs(engine, X, n_threads) and has_targets(engine, Y, X.shape[0], low, high)
+
+
+cdef bint has_inputs(Engine engine, Py_buffer *X, int n_threads) noexcept nogil:
     """Whether these rows of X can be trained on as they are."""
     cdef int64_t n_in = engine._ops[0].n_in
     return (X.ndim == 2 and X.shape[1] == n_in and 0 < X.shape[0] <= engine._plan.capacity
@@ -83,7 +90,7 @@ cdef bint has_inputs(Engine engine, Py_buffer *X, int n_threads) noexcept:
             and fm_all_finite(engine._plan.kernels, X.buf, X.shape[0] * n_in, X.itemsize, n_threads))
 
 
-cdef bint has_targets(Engine engine, Py_buffer *Y, int64_t rows, double low, double high) noexcept:
+cdef bint has_targets(Engine engine, Py_buffer *Y, int64_t rows, double low, double high) noexcept nogil:
     """Whether these are targets of so many rows, as they are."""
     cdef int i = targets_of(engine)
     cdef int64_t columns = Y.shape[1] if Y.ndim == 2 else 1
@@ -99,11 +106,11 @@ cdef bint has_targets(Engine engine, Py_buffer *Y, int64_t rows, double low, dou
     return is_plain(Y, b"f") and are_within(<float *>Y.buf, rows * columns, low, high)
 
 
-cdef inline bint is_plain(Py_buffer *buffer, char letter) noexcept:
+cdef inline bint is_plain(Py_buffer *buffer, char letter) noexcept nogil:
     return buffer.format[0] == letter and buffer.format[1] == 0  # a prefix, as in "=f", where it is not aligned
 
 
-cdef inline int targets_of(Engine engine) noexcept:
+cdef inline int targets_of(Engine engine) noexcept nogil:
     """The gather of the targets; the loss comes behind it."""
     cdef int i = 1
     while engine._ops[i].opcode != FM_gather:
@@ -111,21 +118,25 @@ cdef inline int targets_of(Engine engine) noexcept:
     return i
 
 
-cdef double step_on(Engine engine, Py_buffer *X, Py_buffer *Y, double lr, int64_t number, int n_threads):
+cdef bint train(Engine engine, Py_buffer *X, Py_buffer *Y, Py_buffer *P, Py_buffer *B, double lr, int64_t number,
+                int n_threads, double *loss) noexcept nogil:
+    """The step, taken back where something is not finite afterwards: returns whether all is."""
     cdef int64_t[2] offsets
-    cdef double loss = 0
     cdef fm_run_args args
     cdef int targets = targets_of(engine)
     cdef int kind = SINGLE if X.itemsize == sizeof(float) else DOUBLE
     offsets[0], offsets[1] = 0, X.shape[0]
-    args.order, args.weight, args.lr, args.losses, args.offsets = NULL, NULL, &lr, &loss, offsets
+    args.order, args.weight, args.lr, args.losses, args.offsets = NULL, NULL, &lr, loss, offsets
     args.n_steps, args.first_number, args.first_op, args.last_op = 1, number, 0, engine._plan.n_ops
     args.n_threads, args.apart, args.balance = n_threads, FM_APART_MEASURED, &engine._balance
     args.choice = &engine._choice
+    memcpy(B.buf, P.buf, P.len)
     engine._point_at(0, kind, <uintptr_t>X.buf, X.strides[0], X.itemsize)
     engine._point_at(targets, WHOLE if engine._ops[targets].labels else kind, <uintptr_t>Y.buf, Y.strides[0], Y.itemsize)
-    with nogil:
-        fm_run(&engine._plan, &args)
+    fm_run(&engine._plan, &args)
     engine._point_at(0, kind, 0, 0, 0)
     engine._point_at(targets, kind, 0, 0, 0)
-    return loss
+    if isfinite(loss[0]) and fm_all_finite(engine._plan.kernels, P.buf, P.len // P.itemsize, P.itemsize, n_threads):
+        return True
+    memcpy(P.buf, B.buf, P.len)
+    return False

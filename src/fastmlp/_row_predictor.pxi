@@ -91,7 +91,7 @@ cdef class RowPredictor:
             return None
         try:
             rows = view.shape[0] if view.ndim == 2 else 0
-            if (rows < 1 or rows > self._most or self._busy or view.shape[1] != self._n_in or view.format[1] != 0
+            if (rows < 1 or rows > self._most or (rows > 1 and self._busy) or view.shape[1] != self._n_in or view.format[1] != 0
                     or view.format[0] != self._format or view.strides[1] != view.itemsize):
                 return None
             out = empty(self._shape if rows == 1 else (rows, self._n_out), self._dtype)
@@ -145,7 +145,8 @@ cdef class RowPredictor:
         args.n_steps, args.first_number, args.first_op = 1, 0, 0
         args.last_op, args.n_threads, args.apart = engine._plan.n_ops, 1 if held else self._count(), FM_APART_MEASURED
         args.balance, args.choice = &engine._balance, &engine._choice
-        engine._point_at(0, SINGLE if self._format == b"f" else DOUBLE, <uintptr_t>x.buf, x.strides[0] if rows > 1 else 0, x.itemsize)
+        engine._point_at(0, SINGLE if self._format == b"f" else DOUBLE, <uintptr_t>x.buf,
+                         x.strides[0] if rows > 1 else 0, x.itemsize)
         engine._point_at(last, kind, <uintptr_t>out.buf, out.strides[0], out.itemsize)
         if held:
             fm_run(&engine._plan, &args)
