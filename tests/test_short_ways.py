@@ -27,7 +27,7 @@ TRAININGS = {
     "adam": (Adam(0.01, weight_decay=0.01), {}),
     "decaying": (SGD(lambda step: 0.1 / (1 + step)), {}),
     "dropout": (SGD(0.1), {"dropout": 0.4, "input_dropout": 0.1, "max_norm": 1.0}),
-    "clipped": (SGD(0.1, clip_norm=0.5), {"lr_factors": None}),
+    "clipped": (SGD(0.1, clip_norm=0.5), {}),
     "averaged": (SGD(0.1), {"average": 0.9}),
     "accumulated": (SGD(0.1), {"accumulate": 2}),
 }
@@ -149,13 +149,13 @@ def test_bad_data_on_the_short_way_are_named_and_change_nothing(name, what):
 
 
 @needs_engine
-@pytest.mark.parametrize("rate, what", [(1e30, "is not finite|loss is"), (3e38, "is not finite|loss is")])
-def test_a_step_of_the_short_way_that_diverges_is_taken_back(rate, what, checked):
+@pytest.mark.parametrize("rate", [1e30, 3e38])
+def test_a_step_of_the_short_way_that_diverges_is_taken_back(rate, checked):
     net, X, y = problem("numbers", "float32")
     rates = iter([0.1, rate, rate])
     trainer = Trainer(net, SGD(lambda step: next(rates), momentum=0.9))
     trainer.step(X, y)
-    with pytest.raises(fastmlp.DivergenceError, match=what):
+    with pytest.raises(fastmlp.DivergenceError, match=r"weight that is not finite|loss is"):
         for _ in range(2):
             before = net.parameters.tobytes()
             trainer.step(X, y)

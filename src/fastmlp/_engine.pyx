@@ -71,6 +71,7 @@ KINDS = {
 SOURCE_CODES = {np.dtype(name).str: i for i, name in enumerate(SOURCES)}
 cdef int PAGE = 4096, LINE = 64  # bytes: addresses a page apart share a set of the first-level cache
 cdef int AVX2_BYTES = 32  # of a vector
+cdef double HELD_WORK = 2 << 20  # floating-point operations of a call; with more, other threads should run meanwhile
 cdef int FULL_WAYS = 6  # of the eight lines a set holds: more would drive each other out
 cdef object ndarray = np.ndarray, empty = np.empty
 cdef int SINGLE = SOURCES.index("float32"), DOUBLE = SOURCES.index("float64"), WHOLE = SOURCES.index("int64")

@@ -1,5 +1,8 @@
 # One training step, the shortest way. Part of _engine.pyx, for it goes through an Engine's C structs.
 
+cdef enum:  # what came of it
+    UNFIT, UNSOUND, SOUND
+
 
 cdef bint are_classes(const int64_t *y, int64_t n, int64_t classes) noexcept nogil:
     cdef int64_t i
@@ -44,7 +47,7 @@ def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, befor
     """
     cdef Py_buffer X, Y, P, B
     cdef double loss = 0
-    cdef bint fine, held, sound = False
+    cdef int done = UNFIT
     if type(x) is not ndarray or type(y) is not ndarray:
         return None
     try:
@@ -60,26 +63,17 @@ def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, befor
         PyObject_GetBuffer(parameters, &P, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
         PyObject_GetBuffer(before, &B, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
         with engine._lock:
-            held = engine._plan.work < HELD_WORK  # of a full batch, and so of this one
-            if held:
-                fine = is_trainable(engine, &X, &Y, low, high, n_threads)
-                if fine:
-                    sound = train(engine, &X, &Y, &P, &B, lr, number, n_threads, &loss)
+            if engine._plan.work < HELD_WORK:  # of a full batch
+                done = train(engine, &X, &Y, low, high, &P, &B, lr, number, n_threads, &loss)
             else:
                 with nogil:
-                    fine = is_trainable(engine, &X, &Y, low, high, n_threads)
-                    if fine:
-                        sound = train(engine, &X, &Y, &P, &B, lr, number, n_threads, &loss)
+                    done = train(engine, &X, &Y, low, high, &P, &B, lr, number, n_threads, &loss)
         PyBuffer_Release(&B)
         PyBuffer_Release(&P)
-        return (loss, sound) if fine else None
+        return None if done == UNFIT else (loss, done == SOUND)
     finally:
         PyBuffer_Release(&Y)
         PyBuffer_Release(&X)
-
-
-cdef bint is_trainable(Engine engine, Py_buffer *X, Py_buffer *Y, double low, double high, int n_threads) noexcept nogil:
-    return has_inputs(engine, X, n_threads) and has_targets(engine, Y, X.shape[0], low, high)
 
 
 cdef bint has_inputs(Engine engine, Py_buffer *X, int n_threads) noexcept nogil:
@@ -118,13 +112,15 @@ cdef inline int targets_of(Engine engine) noexcept nogil:
     return i
 
 
-cdef bint train(Engine engine, Py_buffer *X, Py_buffer *Y, Py_buffer *P, Py_buffer *B, double lr, int64_t number,
-                int n_threads, double *loss) noexcept nogil:
-    """The step, taken back where something is not finite afterwards: returns whether all is."""
+cdef int train(Engine engine, Py_buffer *X, Py_buffer *Y, double low, double high, Py_buffer *P, Py_buffer *B, double lr,
+               int64_t number, int n_threads, double *loss) noexcept nogil:
+    """The step, if the data are fit for it; taken back where something is not finite afterwards."""
     cdef int64_t[2] offsets
     cdef fm_run_args args
     cdef int targets = targets_of(engine)
     cdef int kind = SINGLE if X.itemsize == sizeof(float) else DOUBLE
+    if not (has_inputs(engine, X, n_threads) and has_targets(engine, Y, X.shape[0], low, high)):
+        return UNFIT
     offsets[0], offsets[1] = 0, X.shape[0]
     args.order, args.weight, args.lr, args.losses, args.offsets = NULL, NULL, &lr, loss, offsets
     args.n_steps, args.first_number, args.first_op, args.last_op = 1, number, 0, engine._plan.n_ops
@@ -137,6 +133,6 @@ cdef bint train(Engine engine, Py_buffer *X, Py_buffer *Y, Py_buffer *P, Py_buff
     engine._point_at(0, kind, 0, 0, 0)
     engine._point_at(targets, kind, 0, 0, 0)
     if isfinite(loss[0]) and fm_all_finite(engine._plan.kernels, P.buf, P.len // P.itemsize, P.itemsize, n_threads):
-        return True
+        return SOUND
     memcpy(P.buf, B.buf, P.len)
-    return False
+    return UNSOUND

@@ -1,7 +1,6 @@
 # One row at a time, or a few, the shortest way. Part of _engine.pyx, for it goes through an Engine's C structs.
 
 cdef long threads_changed = 0  # how often
-cdef double HELD_WORK = 2 << 20  # floating-point operations; what is more takes so long that other threads should run meanwhile
 
 
 def reconsider_partners():
