@@ -26,7 +26,7 @@ def engine():
         sources=[
             "src/fastmlp/_engine.pyx",
             *(f"csrc/{name}.c" for name in ["run", "choice", "plan", "sharing", "threads", "helpers", "partner"]),
-            *(f"csrc/{name}.c" for name in ["balance", "finite", "cpu", "targets"]),
+            *(f"csrc/{name}.c" for name in ["balance", "checks", "cpu", "targets"]),
             *(f"csrc/target_{target}_{dtype}.c" for target in TARGETS for dtype in ["f32", "f64"]),
         ],
         depends=files("src/fastmlp/*.px[di]", "csrc/**/*.h", "csrc/**/*.inc.c"),

@@ -1,4 +1,4 @@
-"""Memory for parameters and batches: where it lies, and that it is zero; and the check for finite numbers in it."""
+"""Memory for parameters and batches: where it lies, and that it is zero; and the checks of the numbers in it."""
 
 import mmap
 
@@ -91,6 +91,69 @@ def test_all_finite_refuses_what_it_cannot_read():
         _engine.all_finite(np.zeros(3, np.int64))
     with pytest.raises((BufferError, ValueError), match="contiguous"):
         _engine.all_finite(np.zeros((3, 4))[:, ::2])
+
+
+def numbers(source):
+    """A table of numbers of a type that all_within takes with limits 1..100, and numbers that it does not take."""
+    dtype = np.dtype(source)
+    good = (np.arange(15 * 7) % 100 + 1).astype(dtype).reshape(15, 7)
+    if dtype.kind == "f":
+        return good, [0, 101, -5, 0.999, 100.001, np.nan, np.inf, -np.inf]
+    return good, [0, 101, np.iinfo(dtype).min, np.iinfo(dtype).max]
+
+
+@needs_engine
+@pytest.mark.parametrize("layout", ["C", "F", "T", "every other", "backwards", "one column", "one row", "vector"])
+@pytest.mark.parametrize("source", sorted(checks.NATIVE))
+def test_all_within_finds_one_number_outside_anywhere(source, layout):
+    good, bad = numbers(source)
+    array = {
+        "C": good, "F": np.asfortranarray(good), "T": good.T, "every other": np.repeat(good, 2, axis=1)[:, ::2],
+        "backwards": good[::-1, ::-1], "one column": good[:, 2:3], "one row": good[2:3], "vector": good.ravel(),
+    }[layout]  # fmt: skip
+    assert _engine.all_within(array, 1, 100)
+    for i in np.ndindex(array.shape):
+        for value in bad:
+            kept, array[i] = array[i], value
+            assert not _engine.all_within(array, 1, 100), (i, value)
+            array[i] = kept
+
+
+@needs_engine
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 1000])
+@pytest.mark.parametrize("shape", [(9_000_011,), (9_000_011, 1), (3, 3_000_007), (3_000_007, 3)])
+def test_all_within_looks_everywhere_with_any_number_of_workers(shape, n_threads):
+    for array in (np.zeros(shape, np.uint8), np.zeros(shape[::-1], np.uint8).T):
+        assert _engine.all_within(array, 0, 1, n_threads)
+        for i in (0, array.size // 3, array.size // 2, 2 * array.size // 3, array.size - 1):
+            array[np.unravel_index(i, shape)] = 2
+            assert not _engine.all_within(array, 0, 1, n_threads), i
+            array[np.unravel_index(i, shape)] = 0
+
+
+@needs_engine
+@pytest.mark.parametrize("source", ["f4", "f8"])
+def test_all_within_knows_the_ends_of_a_type(source):
+    info = np.finfo(source)
+    least, most, tiny = float(info.min), float(info.max), float(info.smallest_subnormal)
+    array = np.array([least, -tiny, -0.0, 0.0, tiny, most], source)
+    assert _engine.all_within(array, least, most) and _engine.all_within(array, -np.inf, np.inf)
+    assert (
+        _engine.all_within(array[2:4], -0.0, -0.0)
+        and _engine.all_within(array[2:5], 0.0, tiny)
+        and not _engine.all_within(array[1:4], 0.0, tiny)
+    )
+    assert not _engine.all_within(array, np.nextafter(least, 0), most)
+    assert not _engine.all_within(array, least, np.nextafter(most, 0))
+    assert not _engine.all_within(np.array([np.inf], source), -np.inf, np.inf)
+
+
+@needs_engine
+def test_all_within_takes_nothing_that_no_gather_reads():
+    assert _engine.all_within(np.zeros(3, bool), 0, 1)
+    packed = np.zeros(3, np.dtype([("a", "u1"), ("b", "f4")]))["b"]  # not aligned
+    for array in (packed, np.zeros((1, 1, 1)), *(np.zeros(3, other) for other in ("f2", ">f4", "g", "c8"))):
+        assert not _engine.all_within(array, 0, 1)
 
 
 @pytest.mark.parametrize("source", ["<f4", "<f8", ">f4", ">f8"])

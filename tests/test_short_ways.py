@@ -1,11 +1,13 @@
 """The short ways: a few rows predicted, one step trained, with nothing checked in Python. Same bits, same errors."""
 
+import re
+
 import numpy as np
 import pytest
 from conftest import needs_engine
 
 import fastmlp
-from fastmlp import MLP, SGD, Adam, Trainer, runtime
+from fastmlp import MLP, SGD, Adam, Trainer, checks, runtime
 from fastmlp.prediction import QUICK_ROWS, QUICK_WORK
 from fastmlp.stepper import Stepper
 from fastmlp.tape import prediction_plan
@@ -45,6 +47,32 @@ def problem(name, dtype, rows=12, seed=0):
     return net, X, y.astype(np.int64 if loss == "cross_entropy" and y.ndim == 1 else dtype)
 
 
+class Other(np.ndarray):
+    """An array that the short way refuses, for it may be anything."""
+
+
+WAYS = ("short", "long")
+
+
+def going(way, array):
+    """The array, so that a step with it goes this way."""
+    return array if way == "short" else array.view(Other)
+
+
+# How else numbers may lie in memory, and which types a gather reads.
+LAYOUTS = {
+    "Fortran": np.asfortranarray,
+    "transposed": lambda a: np.ascontiguousarray(a.T).T,
+    "backwards": lambda a: np.ascontiguousarray(a[::-1])[::-1],
+    "columns backwards": lambda a: np.ascontiguousarray(a[..., ::-1])[..., ::-1],
+    "rows apart": lambda a: np.repeat(a, 3, axis=0)[::3],
+    "columns apart": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "part of wider rows": lambda a: np.hstack([a, a])[:, : a.shape[1]] if a.ndim == 2 else a,
+    "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+}
+TYPES = [*sorted(checks.NATIVE), "?"]
+
+
 @pytest.fixture
 def checked(monkeypatch):
     """How often the long way was taken."""
@@ -61,12 +89,12 @@ def checked(monkeypatch):
 def test_steps_of_the_short_way_leave_the_bits_of_the_long_one(name, training, dtype, checked):
     optimizer, options = TRAININGS[training]
     left = []
-    for order in "CF":
+    for way in WAYS:
         net, X, y = problem(name, dtype)
         trainer = Trainer(net, optimizer, **options)
-        losses = [trainer.step(np.asarray(X[: 12 - i % 2], order=order), y[: 12 - i % 2]) for i in range(7)]
+        losses = [trainer.step(going(way, X[: 12 - i % 2]), y[: 12 - i % 2]) for i in range(7)]
         left.append((losses, net.parameters.tobytes(), trainer.steps))
-        if order == "C":
+        if way == "short":
             assert len(checked) == (7 if training in LONG else 1)  # batches of 11 and 12 rows share a plan
     assert left[0] == left[1] and len(checked) == (14 if training in LONG else 8)
     assert left[0][0][0] != left[0][0][-1]  # of as many rows: something was learnt
@@ -78,11 +106,11 @@ def test_steps_of_the_short_way_leave_the_bits_of_the_long_one(name, training, d
 def test_steps_of_the_short_way_by_several_workers(threads, rng, checked):
     X, y = rng.standard_normal((200, 300), np.float32), rng.integers(0, 7, 200)
     left = set()
-    for order in "CF":
+    for way in WAYS:
         fastmlp.set_num_threads(threads)
         try:
             trainer = Trainer(MLP([300, 257, 7], seed=1), SGD(0.1, momentum=0.9))
-            losses = [trainer.step(np.asarray(X, order=order), y) for _ in range(4)]
+            losses = [trainer.step(going(way, X), y) for _ in range(4)]
         finally:
             fastmlp.set_num_threads(None)
         left.add((*losses, trainer.net.parameters.tobytes()))
@@ -92,12 +120,51 @@ def test_steps_of_the_short_way_by_several_workers(threads, rng, checked):
 @needs_engine
 def test_batches_of_a_fit_go_the_short_way(checked):
     left = []
-    for order in "CF":
+    for way in WAYS:
         net, X, y = problem("classes", "float32", rows=30)
-        batches = [(np.asarray(X[i : i + 10], order=order), y[i : i + 10]) for i in range(0, 30, 10)]
+        batches = [(going(way, X[i : i + 10]), y[i : i + 10]) for i in range(0, 30, 10)]
         history = Trainer(net, SGD(0.1)).fit(batches, epochs=2)
         left.append((history.loss, net.parameters.tobytes()))
     assert left[0] == left[1] and len(checked) == 1 + 6
+
+
+@pytest.mark.targets
+@needs_engine
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_steps_on_the_short_way_read_any_layout(name, layout, dtype, checked):
+    left = []
+    for rearranged in (np.asarray, LAYOUTS[layout]):
+        net, X, y = problem(name, dtype)
+        trainer = Trainer(net, SGD(0.1, momentum=0.9))
+        losses = [trainer.step(rearranged(X), rearranged(y)) for _ in range(4)]
+        left.append((losses, net.parameters.tobytes()))
+    assert left[0] == left[1] and len(checked) == 2
+
+
+@pytest.mark.targets
+@needs_engine
+@pytest.mark.parametrize("type_of_y", TYPES)
+@pytest.mark.parametrize("type_of_X", TYPES)
+def test_steps_on_the_short_way_read_all_types(type_of_X, type_of_y, dtype, rng, checked):
+    loss = "binary_cross_entropy" if type_of_y == "?" or np.dtype(type_of_y).kind == "f" else "cross_entropy"
+    X, y, left = rng.integers(0, 2, (9, 6)).astype(type_of_X), rng.integers(0, 2, 9).astype(type_of_y), []
+    for way in WAYS:
+        net = MLP([6, 4, 1 if loss.startswith("binary") else 2], loss=loss, dtype=dtype, seed=2)
+        trainer = Trainer(net, SGD(0.1))
+        losses = [trainer.step(going(way, X), y) for _ in range(4)]
+        left.append((losses, net.parameters.tobytes()))
+    assert left[0] == left[1] and len(checked) == 1 + 4
+
+
+@needs_engine
+def test_numbers_with_a_fraction_are_no_class_on_either_way():
+    net, X, y = problem("classes", "float32")
+    trainer = Trainer(net, SGD(0.1))
+    losses = [trainer.step(X, y.astype(np.float32)) for _ in range(2)]
+    with pytest.raises(ValueError, match=r"y must hold whole class numbers 0\.\.2, got 0\.5"):
+        trainer.step(X, np.full(len(X), 0.5))
+    assert losses[1] < losses[0]
 
 
 @needs_engine
@@ -111,9 +178,16 @@ def test_weights_of_samples_and_classes_go_the_long_way(checked):
     assert len(set(plain)) == len(set(weighted)) == len(set(by_class)) == 1 and len({*plain, *weighted, *by_class}) == 3
 
 
+FAULTS = ["columns", "rows", "no rows", "dimensions", "type", "X", "inf", "too large", "far nan", "above", "below"]
+
+
 def spoilt(X, y, what):
     """Data with a fault, and what the error says of it."""
     X, y = X.copy(), y.copy()
+    if what == "too large":
+        return np.where(X.max() == X, 1e39, X.astype(np.float64)), y, "X must be finite numbers that fit float32"
+    if what == "far nan":
+        return np.where(X.max() == X, np.nan, X)[::-1], y, "X must be finite"
     if what == "columns":
         return X[:, :-1].copy(), y, "X must have 5 columns"
     if what == "rows":
@@ -132,7 +206,7 @@ def spoilt(X, y, what):
 
 
 @needs_engine
-@pytest.mark.parametrize("what", ["columns", "rows", "no rows", "dimensions", "type", "X", "inf", "above", "below"])
+@pytest.mark.parametrize("what", FAULTS)
 @pytest.mark.parametrize("name", ["classes", "soft classes", "labels", "one label", "counts"])
 def test_bad_data_on_the_short_way_are_named_and_change_nothing(name, what):
     net, X, y = problem(name, "float32")
@@ -146,6 +220,21 @@ def test_bad_data_on_the_short_way_are_named_and_change_nothing(name, what):
         trainer.step(bad_X, bad_y)
     assert before == (net.parameters.tobytes(), trainer.states[0].tobytes(), trainer.steps)
     trainer.step(X, y)
+
+
+@needs_engine
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39, -1e39])
+@pytest.mark.parametrize("name", ["numbers", "one number", "counts"])
+def test_bad_values_on_the_short_way_are_named_and_change_nothing(name, bad):
+    net, X, y = problem(name, "float32")
+    trainer = Trainer(net, SGD(0.01, momentum=0.9))
+    trainer.step(X, y)
+    bad_y = y.astype(np.float64)
+    bad_y.reshape(-1)[4] = bad
+    before = net.parameters.tobytes(), trainer.states[0].tobytes(), trainer.steps
+    with pytest.raises(ValueError, match="y must be finite numbers that fit float32, got"):
+        trainer.step(X, bad_y.astype(np.float32) if not abs(bad) < np.inf else bad_y)
+    assert before == (net.parameters.tobytes(), trainer.states[0].tobytes(), trainer.steps)
 
 
 @needs_engine
@@ -169,7 +258,7 @@ def test_a_few_rows_have_the_bits_of_many(name, dtype):
     net = problem(name, dtype)[0]
     X = np.random.default_rng(1).standard_normal((300, net.sizes[0])).astype(dtype)
     answer = net.predict_proba if name in ("classes", "labels", "a wide layer") else net._outputs
-    expected = [answer(np.asfortranarray(X)) for _ in range(2)][1]
+    expected = [answer(X) for _ in range(2)][1]  # of more rows than the short way takes
     short, most = net._row_predictor, min(QUICK_ROWS, QUICK_WORK // net.n_parameters)
     for rows in sorted({1, 2, 3, 5, 8, 17, 33, 64, 100, most - 1, most}):
         assert short(X[:rows]) is not None
@@ -187,7 +276,7 @@ def test_a_few_rows_have_the_bits_of_many(name, dtype):
 )
 def test_a_few_rows_by_several_workers_have_the_same_bits(sizes, rows, threads, rng):
     net, X = MLP(sizes, seed=1), rng.standard_normal((rows, 784), np.float32)
-    expected = net.predict_proba(np.asfortranarray(X))
+    expected = MLP(sizes, seed=1).predict_proba(X)  # a network's first prediction goes the long way
     fastmlp.set_num_threads(threads)
     try:
         for _ in range(20):
@@ -212,6 +301,50 @@ def test_rows_on_the_short_way_are_read_where_they_lie(rows):
     for width in (800, 1024):  # from one row to the next: 1024 numbers are a page, and all rows share its cache sets
         assert predict(np.ones((rows, width), np.float32)[:, 7:791]).shape == (rows, 3)
         assert (one if rows == 1 else few).in_place == (width == 800 or rows == 1)
+
+
+@pytest.mark.targets
+@needs_engine
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("sizes", [[6, 5, 3], [784, 128, 10]], ids=["small", "with a partner"])
+def test_a_few_rows_of_any_type_and_layout_have_the_same_bits(sizes, rows, dtype, rng):
+    X = rng.integers(0, 2, (rows, sizes[0]))
+    net, expected = MLP(sizes, dtype=dtype, seed=4), MLP(sizes, dtype=dtype, seed=4).predict_proba(X)
+    for _ in range(2):
+        net.predict_proba(X)
+    if sizes[0] == 784:
+        net._row_predictor.insist()
+    for source in TYPES:
+        for layout in (np.asarray, *LAYOUTS.values()):
+            found = net._row_predictor(layout(X.astype(source)))
+            np.testing.assert_array_equal(found, expected)
+            assert found.dtype == dtype
+
+
+@needs_engine
+def test_what_is_no_array_yet_goes_the_short_way_when_it_is_one(rng):
+    net, X = MLP([6, 5, 3], seed=4), rng.standard_normal((4, 6))
+    expected = [net.predict_proba(X) for _ in range(2)][1]
+    calls, quick = [], net._row_predictor
+    net._row_predictor = lambda rows: calls.append(type(rows)) or quick(rows)
+    for given in (X.tolist(), X.view(Other), X.astype(">f8")):
+        np.testing.assert_array_equal(net.predict_proba(given), expected)
+    assert calls == [list, np.ndarray, Other, np.ndarray, np.ndarray, np.ndarray]
+    with pytest.raises(ValueError, match="X must have 6 columns"):
+        net.predict_proba(X[:, 1:].tolist())
+
+
+@needs_engine
+def test_numbers_that_do_not_fit_are_named_on_the_short_way(rng):
+    net, X = MLP([6, 5, 3], seed=4), rng.standard_normal((4, 6))
+    for _ in range(2):
+        net.predict_proba(X)
+    for rows in (1, 4):
+        for bad in (1e39, np.inf, np.nan):
+            message = f"X must be finite numbers that fit float32, got {bad} at X[0, 3]"
+            with pytest.raises(ValueError, match=re.escape(message)):
+                net.predict_proba(np.where(np.arange(6) == 3, bad, X[:rows]))
+        np.testing.assert_array_equal(net._row_predictor(X[:rows]), net.predict_proba(X)[:rows])
 
 
 @needs_engine

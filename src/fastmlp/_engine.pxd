@@ -66,8 +66,13 @@ cdef extern from "fastmlp.h" nogil:
     int FM_APART_MEASURED, FM_APART_NEAR, FM_APART_FAR
     int FM_BARRIERS_NONE, FM_BARRIERS_FOR_LOSS, FM_BARRIERS_BY_SYNC
 
-cdef extern from "finite.h" nogil:
+cdef extern from "checks.h" nogil:
+    ctypedef struct fm_array:
+        const char *data
+        int64_t rows, columns, row, column, itemsize
+        int32_t kind
     int fm_all_finite(const fm_kernels *kernels, const void *x, int64_t n, int64_t itemsize, int n_threads)
+    int fm_all_within(const fm_array *array, double low, double high, int n_threads)
 
 cdef extern from "partner.h" nogil:
     ctypedef struct fm_partner:

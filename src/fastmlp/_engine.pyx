@@ -13,6 +13,7 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 )
+from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
@@ -74,7 +75,9 @@ cdef int AVX2_BYTES = 32  # of a vector
 cdef double HELD_WORK = 2 << 20  # floating-point operations of a call; with more, other threads should run meanwhile
 cdef int FULL_WAYS = 6  # of the eight lines a set holds: more would drive each other out
 cdef object ndarray = np.ndarray, empty = np.empty
-cdef int SINGLE = SOURCES.index("float32"), DOUBLE = SOURCES.index("float64"), WHOLE = SOURCES.index("int64")
+cdef int SINGLE = SOURCES.index("float32"), DOUBLE = SOURCES.index("float64"), UNREADABLE = -1
+cdef dict letters = {letter: SOURCE_CODES[np.dtype("B" if letter == "?" else letter).str] for letter in "?bBhHiIlLqQfd"}
+cdef int[128] source_by_letter = [letters.get(chr(i), UNREADABLE) for i in range(128)]  # of a buffer's format
 
 
 def insist_on_workers(bint insist):
@@ -113,6 +116,40 @@ def all_finite(array, int n_threads=1, target=None):
         finite = fm_all_finite(kernels, view.buf, view.len // view.itemsize, view.itemsize, n_threads)
     PyBuffer_Release(&view)
     return bool(finite)
+
+
+def all_within(array, double low, double high, int n_threads=1):
+    """Whether all numbers of an array of one or two dimensions are finite and lie in low..high.
+
+    False also where no gather reads its type.
+    """
+    cdef Py_buffer view
+    cdef fm_array numbers
+    cdef bint within = False
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDED_RO | PyBUF_FORMAT)
+    cdef int kind = source_of(&view)
+    if kind != UNREADABLE and 1 <= view.ndim <= 2:
+        numbers = numbers_of(&view, kind)
+        with nogil:
+            within = fm_all_within(&numbers, low, high, n_threads)
+    PyBuffer_Release(&view)
+    return within
+
+
+cdef inline int source_of(const Py_buffer *array) noexcept nogil:
+    """Which of SOURCES its numbers are: as they are, in this machine's byte order, aligned; or UNREADABLE."""
+    cdef unsigned char letter = array.format[0]
+    return UNREADABLE if letter > 127 or array.format[1] else source_by_letter[letter]
+
+
+cdef inline fm_array numbers_of(const Py_buffer *array, int kind) noexcept nogil:
+    """An array of one or two dimensions; a vector as a column."""
+    cdef fm_array numbers
+    numbers.data, numbers.kind, numbers.itemsize = <const char *>array.buf, kind, array.itemsize
+    numbers.rows, numbers.row = array.shape[0], array.strides[0]
+    numbers.columns = array.shape[1] if array.ndim == 2 else 1
+    numbers.column = array.strides[1] if array.ndim == 2 else array.itemsize
+    return numbers
 
 
 cdef uintptr_t address(array) except? 0:

@@ -4,24 +4,8 @@ cdef enum:  # what came of it
     UNFIT, UNSOUND, SOUND
 
 
-cdef bint are_classes(const int64_t *y, int64_t n, int64_t classes) noexcept nogil:
-    cdef int64_t i
-    cdef bint fine = True
-    for i in range(n):
-        fine &= <uint64_t>y[i] < <uint64_t>classes
-    return fine
-
-
-cdef bint are_within(const cython.floating *y, int64_t n, double low, double high) noexcept nogil:
-    cdef int64_t i
-    cdef bint fine = True
-    for i in range(n):
-        fine &= (low <= y[i]) & (y[i] <= high)  # the form that also refuses NaN
-    return fine
-
-
 def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, before, double low, double high, int n_threads):
-    """A step of a training plan on arrays that need no change; nothing of it is checked in Python.
+    """A step of a training plan on arrays that its gathers can read; nothing of it is checked in Python.
 
     Parameters
     ----------
@@ -42,8 +26,9 @@ def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, befor
     Returns
     -------
     (loss, sound) : float, bool
-        sound: whether the loss and all parameters are finite. None, before anything is changed, unless x is C-contiguous, of
-        the plan's type, finite, and has no more rows than the plan; and y is int64 classes, or targets of the plan's type.
+        sound: whether the loss and all parameters are finite. None, before anything is changed, unless x and y are arrays of
+        aligned numbers as this machine writes them, finite and within the range of the plan's type, of the right shapes, with
+        no more rows than the plan; and classes are whole numbers.
     """
     cdef Py_buffer X, Y, P, B
     cdef double loss = 0
@@ -51,11 +36,11 @@ def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, befor
     if type(x) is not ndarray or type(y) is not ndarray:
         return None
     try:
-        PyObject_GetBuffer(x, &X, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
-    except ValueError:  # strided, or dates, which have no format
+        PyObject_GetBuffer(x, &X, PyBUF_STRIDED_RO | PyBUF_FORMAT)
+    except ValueError:  # dates have no format
         return None
     try:
-        PyObject_GetBuffer(y, &Y, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+        PyObject_GetBuffer(y, &Y, PyBUF_STRIDED_RO | PyBUF_FORMAT)
     except ValueError:
         PyBuffer_Release(&X)
         return None
@@ -76,32 +61,34 @@ def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, befor
         PyBuffer_Release(&X)
 
 
-cdef bint has_inputs(Engine engine, Py_buffer *X, int n_threads) noexcept nogil:
+cdef bint has_inputs(Engine engine, Py_buffer *X, int kind, int n_threads) noexcept nogil:
     """Whether these rows of X can be trained on as they are."""
-    cdef int64_t n_in = engine._ops[0].n_in
-    return (X.ndim == 2 and X.shape[1] == n_in and 0 < X.shape[0] <= engine._plan.capacity
-            and X.itemsize == engine._plan.kernels.real_bytes and is_plain(X, b"d" if X.itemsize == sizeof(double) else b"f")
-            and fm_all_finite(engine._plan.kernels, X.buf, X.shape[0] * n_in, X.itemsize, n_threads))
+    cdef int64_t n_in = engine._ops[0].n_in, size = engine._plan.kernels.real_bytes
+    cdef double most = FLT_MAX if size == sizeof(float) else DBL_MAX
+    cdef fm_array numbers
+    if kind == UNREADABLE or X.ndim != 2 or X.shape[1] != n_in or not 0 < X.shape[0] <= engine._plan.capacity:
+        return False
+    if kind not in (SINGLE, DOUBLE):
+        return True
+    if X.itemsize == size == X.strides[1] and X.strides[0] == n_in * size:
+        return fm_all_finite(engine._plan.kernels, X.buf, X.shape[0] * n_in, size, n_threads)
+    numbers = numbers_of(X, kind)
+    return fm_all_within(&numbers, -most, most, n_threads)
 
 
-cdef bint has_targets(Engine engine, Py_buffer *Y, int64_t rows, double low, double high) noexcept nogil:
+cdef bint has_targets(Engine engine, Py_buffer *Y, int kind, int64_t rows, double low, double high) noexcept nogil:
     """Whether these are targets of so many rows, as they are."""
-    cdef int i = targets_of(engine)
-    cdef int64_t columns = Y.shape[1] if Y.ndim == 2 else 1
-    if not 1 <= Y.ndim <= 2 or Y.shape[0] != rows or columns != engine._ops[i].n_in:
+    cdef const fm_op *gather = &engine._ops[targets_of(engine)]
+    cdef double most = FLT_MAX if engine._plan.kernels.real_bytes == sizeof(float) else DBL_MAX
+    cdef fm_array numbers
+    if kind == UNREADABLE or not 1 <= Y.ndim <= 2 or Y.shape[0] != rows:
         return False
-    if engine._ops[i].labels:
-        return (Y.ndim == 1 and Y.itemsize == sizeof(int64_t) and (is_plain(Y, b"l") or is_plain(Y, b"q"))
-                and are_classes(<int64_t *>Y.buf, rows, engine._ops[i + 1].n_out))
-    if Y.itemsize != engine._plan.kernels.real_bytes:
+    numbers = numbers_of(Y, kind)
+    if numbers.columns != gather.n_in:
         return False
-    if is_plain(Y, b"d"):
-        return are_within(<double *>Y.buf, rows * columns, low, high)
-    return is_plain(Y, b"f") and are_within(<float *>Y.buf, rows * columns, low, high)
-
-
-cdef inline bint is_plain(Py_buffer *buffer, char letter) noexcept nogil:
-    return buffer.format[0] == letter and buffer.format[1] == 0  # a prefix, as in "=f", where it is not aligned
+    if gather.labels:
+        return Y.ndim == 1 and kind not in (SINGLE, DOUBLE) and fm_all_within(&numbers, 0, gather[1].n_out - 1, 1)
+    return fm_all_within(&numbers, max(low, -most), min(high, most), 1)
 
 
 cdef inline int targets_of(Engine engine) noexcept nogil:
@@ -117,9 +104,10 @@ cdef int train(Engine engine, Py_buffer *X, Py_buffer *Y, double low, double hig
     """The step, if the data are fit for it; taken back where something is not finite afterwards."""
     cdef int64_t[2] offsets
     cdef fm_run_args args
-    cdef int targets = targets_of(engine)
-    cdef int kind = SINGLE if X.itemsize == sizeof(float) else DOUBLE
-    if not (has_inputs(engine, X, n_threads) and has_targets(engine, Y, X.shape[0], low, high)):
+    cdef int targets = targets_of(engine), inputs_kind = source_of(X), targets_kind = source_of(Y)
+    if not has_inputs(engine, X, inputs_kind, n_threads):
+        return UNFIT
+    if not has_targets(engine, Y, targets_kind, X.shape[0], low, high):
         return UNFIT
     offsets[0], offsets[1] = 0, X.shape[0]
     args.order, args.weight, args.lr, args.losses, args.offsets = NULL, NULL, &lr, loss, offsets
@@ -127,11 +115,11 @@ cdef int train(Engine engine, Py_buffer *X, Py_buffer *Y, double low, double hig
     args.n_threads, args.apart, args.balance = n_threads, FM_APART_MEASURED, &engine._balance
     args.choice = &engine._choice
     memcpy(B.buf, P.buf, P.len)
-    engine._point_at(0, kind, <uintptr_t>X.buf, X.strides[0], X.itemsize)
-    engine._point_at(targets, WHOLE if engine._ops[targets].labels else kind, <uintptr_t>Y.buf, Y.strides[0], Y.itemsize)
+    engine._point_at(0, inputs_kind, <uintptr_t>X.buf, X.strides[0], X.strides[1])
+    engine._point_at(targets, targets_kind, <uintptr_t>Y.buf, Y.strides[0], Y.strides[1] if Y.ndim == 2 else 0)
     fm_run(&engine._plan, &args)
-    engine._point_at(0, kind, 0, 0, 0)
-    engine._point_at(targets, kind, 0, 0, 0)
+    engine._point_at(0, inputs_kind, 0, 0, 0)
+    engine._point_at(targets, targets_kind, 0, 0, 0)
     if isfinite(loss[0]) and fm_all_finite(engine._plan.kernels, P.buf, P.len // P.itemsize, P.itemsize, n_threads):
         return SOUND
     memcpy(P.buf, B.buf, P.len)

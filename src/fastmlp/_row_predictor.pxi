@@ -10,7 +10,7 @@ def reconsider_partners():
 
 
 cdef inline void point_rows(fm_op *op, Py_buffer *rows):
-    op.data, op.data_row, op.data_column = <const char *>rows.buf, rows.strides[0], rows.itemsize
+    op.data, op.data_row, op.data_column = <const char *>rows.buf, rows.strides[0], rows.strides[1]
 
 
 @cython.no_gc_clear  # the partner may be using the engine until __dealloc__
@@ -40,7 +40,6 @@ cdef class RowPredictor:
     cdef Engine _one, _shared, _few
     cdef object _shape, _dtype, _n_threads
     cdef int64_t _n_in, _n_out, _most
-    cdef char _format
     cdef fm_partner *_partner
     cdef long _asked  # what threads_changed was then
     cdef bint _refused, _busy
@@ -61,7 +60,6 @@ cdef class RowPredictor:
         self._one, self._few, self._n_in, self._n_out = one, few, first.n_in, last.n_out
         self._most = 1 if few is None else few.plan.capacity
         self._shape, self._dtype = (1, last.n_out), one.plan.dtype
-        self._format = b"f" if self._dtype == np.float32 else b"d"
         self._shared, self._n_threads = shared, n_threads
         if shared is not None and self._partner == NULL:
             self._partner = fm_partner_new(&shared._plan)
@@ -75,12 +73,12 @@ cdef class RowPredictor:
             fm_partner_insist(self._partner)
 
     def __call__(self, x):
-        """Outputs (rows, n_out) for an array x (rows, n_in) of the network's type and finite; None if x is anything else.
+        """Outputs (rows, n_out) for an array x (rows, n_in) that a gather can read and is finite; None if x is anything else.
 
         None also for more rows than `few` holds, and while another thread is predicting several.
         """
         cdef Py_buffer view, to
-        cdef int odd
+        cdef int odd, kind
         cdef int64_t rows
         if type(x) is not ndarray:
             return None
@@ -90,23 +88,24 @@ cdef class RowPredictor:
             return None
         try:
             rows = view.shape[0] if view.ndim == 2 else 0
-            if (rows < 1 or rows > self._most or (rows > 1 and self._busy) or view.shape[1] != self._n_in or view.format[1] != 0
-                    or view.format[0] != self._format or view.strides[1] != view.itemsize):
+            kind = source_of(&view)
+            if (kind == UNREADABLE or rows < 1 or rows > self._most or (rows > 1 and self._busy)
+                    or view.shape[1] != self._n_in):
                 return None
             out = empty(self._shape if rows == 1 else (rows, self._n_out), self._dtype)
             PyObject_GetBuffer(out, &to, PyBUF_STRIDED_RO)
             try:
-                if rows > 1:
-                    odd = self._run(self._few, rows, &view, &to)
+                if rows > 1 or self._partner == NULL:
+                    odd = self._run(self._few if rows > 1 else self._one, rows, kind, &view, &to)
                 else:
-                    odd = self._run(self._one, 1, &view, &to) if self._partner == NULL else self._row(&view, &to)
+                    odd = self._row(kind, &view, &to)
             finally:
                 PyBuffer_Release(&to)
         finally:
             PyBuffer_Release(&view)
         return None if odd else out
 
-    cdef int _row(self, Py_buffer *x, Py_buffer *out) except -1:
+    cdef int _row(self, int kind, Py_buffer *x, Py_buffer *out) except -1:
         """Together with the partner, if it is there, else alone. Returns whether a value of x is not finite."""
         cdef fm_op *ops = self._shared._plan.team.ops
         cdef int did, odd
@@ -114,7 +113,7 @@ cdef class RowPredictor:
         if self._asked != threads_changed:
             self._asked, self._refused = threads_changed, False
             fm_partner_dismiss(self._partner)
-        ops.kind = SINGLE if self._format == b"f" else DOUBLE
+        ops.kind = kind
         point_rows(ops, x)
         point_rows(&ops[self._shared._plan.n_ops - 1], out)
         did = fm_partner_row(self._partner)
@@ -128,11 +127,11 @@ cdef class RowPredictor:
             if not self._refused:
                 fm_partner_invite(self._partner)
         start = fm_ticks()
-        odd = self._run(self._one, 1, x, out)
+        odd = self._run(self._one, 1, kind, x, out)
         fm_partner_was_alone(self._partner, start)
         return odd
 
-    cdef int _run(self, Engine engine, int64_t rows, Py_buffer *x, Py_buffer *out) except -1:
+    cdef int _run(self, Engine engine, int64_t rows, int source, Py_buffer *x, Py_buffer *out) except -1:
         """By the engine, without the partner. Returns whether a value of x is not finite."""
         cdef int64_t[2] offsets
         cdef fm_run_args args
@@ -144,8 +143,7 @@ cdef class RowPredictor:
         args.n_steps, args.first_number, args.first_op = 1, 0, 0
         args.last_op, args.n_threads, args.apart = engine._plan.n_ops, 1 if held else self._count(), FM_APART_MEASURED
         args.balance, args.choice = &engine._balance, &engine._choice
-        engine._point_at(0, SINGLE if self._format == b"f" else DOUBLE, <uintptr_t>x.buf,
-                         x.strides[0] if rows > 1 else 0, x.itemsize)
+        engine._point_at(0, source, <uintptr_t>x.buf, x.strides[0] if rows > 1 else 0, x.strides[1])
         engine._point_at(last, kind, <uintptr_t>out.buf, out.strides[0], out.itemsize)
         if held:
             fm_run(&engine._plan, &args)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .runtime import surely_finite
+from .runtime import surely_finite, surely_within
 
 NATIVE = frozenset(  # what a gather reads in place, by dtype.str
     np.dtype(name).str
@@ -129,6 +129,8 @@ def finite(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
     if array.itemsize <= dtype.itemsize and surely_finite(array):  # one pass; NumPy's minimum and maximum are two
         return
     limit = min(float(np.finfo(dtype).max), float(np.finfo(array.dtype).max))
+    if surely_within(array, -limit, limit):
+        return
     rows = max(1, CHUNK // max(1, array[0].size))
     for start in range(0, len(array), rows):
         chunk = array[start : start + rows]
@@ -166,6 +168,8 @@ def labels(value: ArrayLike, rows: int, classes: int, name: str = "y") -> NDArra
     array = numeric(name, value)
     if array.shape != (rows,):
         raise ValueError(f"{name} must hold one class number for each of the {rows} rows of X, got shape {array.shape}")
+    if array.dtype.kind in "iu" and surely_within(array, 0, classes - 1):
+        return array
     if array.dtype.kind == "f":
         finite(name, array, np.dtype(np.float64))
         if (array != np.floor(array)).any():
@@ -197,6 +201,8 @@ def dense_targets(value: ArrayLike, rows: int, columns: int, dtype: np.dtype[Any
 
 def within(array: NDArray[Any], low: float, high: float, why: str, name: str = "y") -> None:
     """ValueError unless every number lies in low..high."""
+    if surely_within(array, low, high):
+        return
     least, greatest = array.min(), array.max()
     if least < low or greatest > high:
         raise ValueError(f"{name} must lie in {low:g}..{high:g} {why}, got {least if least < low else greatest}")

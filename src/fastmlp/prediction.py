@@ -39,7 +39,9 @@ class Prediction(Network):
 
     def _checked_outputs(self, X: ArrayLike) -> NDArray[Any]:
         """The outputs of rows that are looked at while they are read: from memory they come only once."""
-        X = checks.shaped(X, self.sizes[0])
+        given, X = X, checks.shaped(X, self.sizes[0])
+        if X is not given and self._row_predictor is not None and (quick := self._row_predictor(X)) is not None:
+            return quick  # a list, say, that is an array now
         out = np.empty((len(X), self.sizes[-1]), self.dtype)
         n_threads = get_num_threads()
         few, many = FEW_ROWS * n_threads, PREDICTION_ROWS * n_threads  # workers share weights, or rows

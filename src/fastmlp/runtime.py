@@ -34,7 +34,7 @@ HOW_TO_BUILD = (
     "pip install --force-reinstall fastmlp"
 )
 
-FOR_ONE = 8 << 20  # bytes that one thread looks through: as in csrc/finite.c
+FOR_ONE = 8 << 20  # bytes that one thread looks through: as in csrc/checks.c
 MAX_WORKERS = 256  # as in csrc/threads.h; memory is made for as many as there may be
 
 _num_threads: int | None = None
@@ -118,8 +118,18 @@ def quick_step(
 def surely_finite(array: NDArray[Any]) -> bool:
     """Whether the engine can tell in one pass that an array of floats is finite; without it, False."""
     readable = array.dtype.char in "fd" and array.dtype.isnative and array.flags.c_contiguous
-    n_threads = 1 if array.nbytes < FOR_ONE else get_num_threads()
-    return bool(_engine and readable and _engine.all_finite(array, n_threads))
+    return bool(_engine and readable and _engine.all_finite(array, _lookers(array)))
+
+
+def surely_within(array: NDArray[Any], low: float, high: float) -> bool:
+    """Whether the engine can tell in one pass that all numbers are finite and lie in low..high; without it, False."""
+    readable = 1 <= array.ndim <= 2 and array.dtype.kind in "fiu"
+    return bool(_engine and readable and _engine.all_within(array, low, high, _lookers(array)))
+
+
+def _lookers(array: NDArray[Any]) -> int:
+    """How many threads look through an array."""
+    return 1 if array.nbytes < FOR_ONE else get_num_threads()
 
 
 def check_backend(backend: str | None) -> str:
