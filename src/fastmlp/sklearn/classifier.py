@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from .. import checks, losses
 from .base import DTYPES, BaseMLP
@@ -301,7 +301,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         -------
         array, shape (n_samples,) or (n_samples, n_labels)
         """
-        check_is_fitted(self)
         out = self._forward(X)
         kind, classes = self._label_binarizer.y_type_, self.classes_
         if kind == "multiclass":
@@ -321,7 +320,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         -------
         array, shape (n_samples, n_classes)
         """
-        check_is_fitted(self)
         out = self._forward(X)
         return np.asarray(np.hstack((1 - out, out)) if self.n_outputs_ == 1 else out)
 

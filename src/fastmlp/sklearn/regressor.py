@@ -10,7 +10,7 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from .. import checks, losses
 from .base import DTYPES, BaseMLP
@@ -263,7 +263,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         -------
         array, shape (n_samples,) or (n_samples, n_outputs)
         """
-        check_is_fitted(self)
         out = self._forward(X)
         return np.asarray(out[:, 0] if out.shape[1] == 1 else out)
 
