@@ -97,8 +97,8 @@ class EpochLoop:
         self.offsets = batches(self.n, self.batch)
         self.sizes = batch_weights(None, self.offsets)
         self.order: tuple[NDArray[np.int64] | None, NDArray[np.int64]] = (None, self.offsets)  # of the last group ...
-        self.orders: NDArray[np.int64] | None = None  # ... epoch by epoch ...
-        self.ordered = 0  # ... of so many epochs
+        self.orders: NDArray[np.int64] | None = None  # ... the same memory epoch by epoch ...
+        self.laid_out = 0  # ... for so many epochs
 
     def _begin(self, trainer: Trainer, epochs: int, evaluator: Evaluator | None, callbacks: Iterable[Any]) -> None:
         """What every kind of training has: `stream` and `lbfgs` have others than this one."""
@@ -237,7 +237,7 @@ class EpochLoop:
         if batches > 1:  # a sum along rows: unlike a matrix product, it has the same bits in groups of any size
             share = self._share()
             loss = (losses * share).sum(axis=1) / share.sum(axis=-1)
-        rate = float(lr[0, -1]) if (lr == lr[0, -1]).all() else lr[:, -1].copy()
+        rate = float(lr[0, -1]) if epochs == 1 or (lr == lr[0, -1]).all() else lr[:, -1].copy()
         self.history.extend(epochs, loss=loss, learning_rate=rate, seconds=seconds, samples_per_second=self.n / seconds)
 
     def _share(self) -> NDArray[np.float64]:
@@ -272,15 +272,22 @@ class EpochLoop:
 
     def _order(self, epochs: int) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
         """Row numbers of some epochs, one after the other, and where their batches begin."""
-        if not self.shuffle and epochs == self.ordered:
-            return self.order
-        self.orders, self.ordered, self.order = None, epochs, (None, self.offsets)
-        if epochs == 1 and not self.shuffle and self.data.rows is None:
-            return self.order
-        rows = np.arange(self.n) if self.data.rows is None else self.data.rows
-        self.orders = np.tile(rows, (epochs, 1))
-        if self.shuffle:  # in place: what NumPy allocates for it lies column by column
+        if epochs != self.laid_out:
+            self._lay_out(epochs)
+        if self.orders is not None and self.shuffle:  # in place: what NumPy allocates for it lies column by column
+            self.orders[:] = self._rows()
             self.trainer.net.shuffle_rng.permuted(self.orders, axis=1, out=self.orders)
+        return self.order
+
+    def _lay_out(self, epochs: int) -> None:
+        """Memory for the orders of so many epochs, kept while it is as many."""
+        self.orders, self.laid_out, self.order = None, epochs, (None, self.offsets)
+        if epochs == 1 and not self.shuffle and self.data.rows is None:
+            return
+        self.orders = np.tile(self._rows(), (epochs, 1))
         starts = self.offsets[:-1] + np.arange(epochs)[:, None] * self.n
         self.order = self.orders.reshape(-1), np.append(starts.reshape(-1), epochs * self.n)
-        return self.order
+
+    def _rows(self) -> NDArray[np.int64]:
+        """The rows to train on."""
+        return np.arange(self.n) if self.data.rows is None else self.data.rows

@@ -66,13 +66,13 @@ class Evaluator:
         self.executor = executor(plan, net.backend)
         self.bound = False
         self.offsets = batches(len(X), rows)
+        self.share = batch_weights(weight, self.offsets)
+        self.all = self.share.sum()
         self.pace = Pace(plan.work)
 
     def __call__(self) -> dict[str, float]:
         """``loss`` and the metrics, with the weights as they are now."""
-        batch_losses = self._run()
-        share = batch_weights(self.weight, self.offsets)
-        found = {"loss": float((batch_losses * share).sum() / share.sum())}
+        found = {"loss": float((self._run() * self.share).sum() / self.all)}
         for metric in self.metrics:
             found[metric.name] = metric(self.net, self.y, self.out, self.weight)
         return found

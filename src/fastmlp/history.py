@@ -34,8 +34,9 @@ class History(dict[str, list[Any]]):
 
     def add(self, **values: Any) -> None:
         """Append one epoch."""
+        self._read()
         for name, value in values.items():
-            self.setdefault(name, []).append(value)
+            dict.setdefault(self, name, []).append(value)
 
     def extend(self, epochs: int, **values: NDArray[Any] | float) -> None:
         """Append some epochs: of each quantity one value an epoch, or one for all."""

@@ -50,6 +50,13 @@ def _weights(weight: ArrayLike | None, y: Array) -> NDArray[np.float64]:
     return np.ones(len(y)) if found is None else found
 
 
+def _mean(values: Array, weight: ArrayLike | None) -> Array:
+    """Weighted mean over the rows."""
+    w = checks.sample_weight(weight, len(values), "weight")
+    mean: Array = values.mean(axis=0) if w is None else np.average(values, axis=0, weights=w)
+    return mean
+
+
 def _values(y: ArrayLike, prediction: ArrayLike) -> tuple[Array, Array]:
     """Both as float64 arrays, which have the same shape and at least one row."""
     y, prediction = _pair(checks.numeric("y", y), checks.numeric("prediction", prediction))
@@ -63,8 +70,7 @@ def accuracy(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = Non
     0.75
     """
     y, prediction = _pair(y, prediction)
-    right = (y == prediction).reshape(len(y), -1).mean(axis=1)
-    return float(np.average(right, weights=_weights(weight, y)))
+    return float(_mean(y == prediction, weight).mean())
 
 
 def balanced_accuracy(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -110,9 +116,8 @@ def r2(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> 
     0.5
     """
     y, prediction = _values(y, prediction)
-    w = _weights(weight, y)
-    residual = w @ (y - prediction) ** 2
-    total = w @ (y - np.average(y, axis=0, weights=w)) ** 2
+    residual = _mean((y - prediction) ** 2, weight)
+    total = _mean((y - _mean(y, weight)) ** 2, weight)
     with np.errstate(all="ignore"):
         score = np.where(total > 0, 1 - residual / total, np.where(residual > 0, 0.0, 1.0))
     return float(score.mean())
@@ -125,7 +130,7 @@ def mae(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) ->
     1.0
     """
     y, prediction = _values(y, prediction)
-    return float(np.average(np.abs(y - prediction), axis=0, weights=_weights(weight, y)).mean())
+    return float(_mean(np.abs(y - prediction), weight).mean())
 
 
 def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -135,7 +140,7 @@ def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -
     3.5355
     """
     y, prediction = _values(y, prediction)
-    return float(np.sqrt(np.average((y - prediction) ** 2, axis=0, weights=_weights(weight, y))).mean())
+    return float(np.sqrt(_mean((y - prediction) ** 2, weight)).mean())
 
 
 # ---- metrics with names ----------------------------------------------------------------------------------------------
