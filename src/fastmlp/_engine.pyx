@@ -348,6 +348,13 @@ cdef class Engine:
         self._point(i)
         self._count_data_rows()
 
+    def release(self):
+        """Let go of the arrays that gathers read and scatters write; others must be bound before the next run."""
+        for i in self._with_data:
+            self.plan.ops[i].data = None
+            self._point_at(i, self._ops[i].kind, 0, 0, 0)
+        self._data_rows = 0
+
     @property
     def in_place(self):
         """Whether the rows of X that are bound now are read as they lie, not gathered first."""

@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 
 from .metrics import Metric, choose
 from .pace import Pace
-from .runtime import executor, get_num_threads
+from .runtime import Executor, executor, get_num_threads
 from .tape import evaluation_plan
 
 if TYPE_CHECKING:
     from .mlp import MLP
 
 ROWS = 2048  # of a batch, whatever the number of threads: the mean loss has the same bits for any
+KEPT_PLANS, KEPT_BYTES = 4, 1 << 20  # a larger one takes less time to build than to run
 
 
 def batch_weights(weight: NDArray[np.float64] | None, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
     """The sum of the sample weights of each batch, or its number of rows."""
     if weight is None:
-        return np.diff(offsets).astype(np.float64)
+        return (offsets[1:] - offsets[:-1]).astype(np.float64)
     return np.add.reduceat(weight, offsets[:-1])
 
 
@@ -38,6 +39,8 @@ def batches(rows: int, batch: int) -> NDArray[np.int64]:
 
 class Evaluator:
     """Loss and metrics of a network on the same data, again and again, without building the plan anew.
+
+    Small plans are the network's, which keeps them for the next evaluator of as many rows once this one is at its end.
 
     Raises
     ------
@@ -61,14 +64,27 @@ class Evaluator:
         self.n_threads = get_num_threads()
         rows = min(len(X), ROWS)
         self.out = np.empty((len(X), net.sizes[-1]), net.dtype)
-        plan = evaluation_plan(net, rows, labels, self.n_threads)
-        plan.ops[plan.gathers[0]].data, plan.ops[-1].data = X, self.out
-        self.executor = executor(plan, net.backend)
+        self.key = rows, labels, self.n_threads
+        kept: Executor | None = net._evaluations.pop(self.key, None)
+        self.executor = kept or executor(evaluation_plan(net, *self.key), net.backend)
+        plan = self.executor.plan
+        self.executor.bind(plan.gathers[0], X)
+        self.executor.bind(len(plan.ops) - 1, self.out)
         self.bound = False
         self.offsets = batches(len(X), rows)
         self.share = batch_weights(weight, self.offsets)
         self.all = self.share.sum()
         self.pace = Pace(plan.work)
+
+    def end(self) -> None:
+        """Let go of the data, and leave a small plan to the network."""
+        self.executor.release()
+        if self.key[0] * sum(self.net.sizes) * self.net.dtype.itemsize > KEPT_BYTES:
+            return
+        kept = self.net._evaluations
+        kept[self.key] = self.executor
+        while len(kept) > KEPT_PLANS:
+            kept.pop(next(iter(kept)), None)
 
     def __call__(self) -> dict[str, float]:
         """``loss`` and the metrics, with the weights as they are now."""

@@ -61,6 +61,10 @@ class LockStepExecutor:
         """Let gather or scatter number `i` read or write `data` from now on."""
         self.engine.bind(i, data)
 
+    def release(self) -> None:
+        """Let go of the arrays that were bound; others must be bound before the next run."""
+        self.engine.release()
+
     def run(
         self,
         order: NDArray[np.int64] | None,

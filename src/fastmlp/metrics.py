@@ -50,11 +50,15 @@ def _weights(weight: ArrayLike | None, y: Array) -> NDArray[np.float64]:
     return np.ones(len(y)) if found is None else found
 
 
-def _mean(values: Array, weight: ArrayLike | None) -> Array:
+def _mean(values: Array, weight: ArrayLike | None) -> Any:
     """Weighted mean over the rows."""
     w = checks.sample_weight(weight, len(values), "weight")
-    mean: Array = values.mean(axis=0) if w is None else np.average(values, axis=0, weights=w)
-    return mean
+    return values.mean(axis=0) if w is None else np.average(values, axis=0, weights=w)
+
+
+def _over_outputs(mean: Any) -> float:
+    """The mean over the outputs of what is the mean over the rows."""
+    return float(mean.mean() if mean.ndim else mean)
 
 
 def _values(y: ArrayLike, prediction: ArrayLike) -> tuple[Array, Array]:
@@ -70,7 +74,7 @@ def accuracy(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = Non
     0.75
     """
     y, prediction = _pair(y, prediction)
-    return float(_mean(y == prediction, weight).mean())
+    return _over_outputs(_mean(y == prediction, weight))
 
 
 def balanced_accuracy(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -130,7 +134,7 @@ def mae(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) ->
     1.0
     """
     y, prediction = _values(y, prediction)
-    return float(_mean(np.abs(y - prediction), weight).mean())
+    return _over_outputs(_mean(np.abs(y - prediction), weight))
 
 
 def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -140,7 +144,7 @@ def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -
     3.5355
     """
     y, prediction = _values(y, prediction)
-    return float(np.sqrt(_mean((y - prediction) ** 2, weight)).mean())
+    return _over_outputs(np.sqrt(_mean((y - prediction) ** 2, weight)))
 
 
 # ---- metrics with names ----------------------------------------------------------------------------------------------

@@ -96,7 +96,11 @@ class MLP(Prediction, Gradients):
             ``"loss"``, and each metric by its name.
         """
         X, y, labels = self.check_data(X, y)
-        return Evaluator(self, X, y, labels, checks.sample_weight(sample_weight, len(X)), metrics)()
+        evaluator = Evaluator(self, X, y, labels, checks.sample_weight(sample_weight, len(X)), metrics)
+        try:
+            return evaluator()
+        finally:
+            evaluator.end()
 
     # ---- training ----------------------------------------------------------------------------------------------------
 

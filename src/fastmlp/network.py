@@ -76,6 +76,7 @@ class Network:
         self.training = threading.Lock()
         self._predictors: dict[tuple[int, int], tuple[Executor, threading.Lock]] = {}
         self._row_predictor: Callable[[object], NDArray[Any] | None] | None = None
+        self._evaluations: dict[tuple[int, bool, int], Executor] = {}  # small plans that nobody is using
         # Asked for with every prediction, of a row at a time too.
         self._gives_probabilities = self.functions[-1].name in ("softmax", "sigmoid")
         self._finishes = self.loss.default_output == "exp" or self.standardize_targets

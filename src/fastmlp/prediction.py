@@ -63,6 +63,7 @@ class Prediction(Network):
             predictor.run(None, offsets, n_threads=n_threads)
             odd = predictor.plan.was_odd()
         finally:
+            predictor.release()
             lock.release()
         if odd:
             checks.finite("X", X, self.dtype)

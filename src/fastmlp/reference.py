@@ -460,6 +460,11 @@ class ReferenceExecutor:
         """Let gather or scatter number `i` of the plan read or write `data` from now on."""
         self.plan.ops[i].data = data
 
+    def release(self) -> None:
+        """Let go of the arrays that gathers read and scatters write; others must be bound before the next run."""
+        for op in self.plan.ops:
+            op.data = None
+
     def run(
         self,
         order: NDArray[np.int64] | None,

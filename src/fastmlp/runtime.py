@@ -50,6 +50,9 @@ class Executor(Protocol):
     def bind(self, i: int, data: NDArray[Any]) -> None:
         """Let gather or scatter number `i` read or write `data` from now on."""
 
+    def release(self) -> None:
+        """Let go of all that was bound, which lives on only where others hold it."""
+
     def run(
         self,
         order: NDArray[np.int64] | None,

@@ -100,6 +100,11 @@ class Stepper:
             found.bind(i, array)
         return found
 
+    def release(self) -> None:
+        """Let go of the data that the plans were bound to."""
+        for runner in self._plans.values():
+            runner.release()
+
     def pace_of(self, plan: Plan) -> Pace:
         """How many steps a call may cover, as learnt in all fits with this plan."""
         if self._pace is None or self._pace[0] is not plan:
@@ -138,7 +143,10 @@ class Stepper:
             before = self._before = np.empty_like(self.net.parameters) if self._before is None else self._before
             before[:] = self.net.parameters
             runner = self._executor(roomy(len(data.X)), data)
-            loss = float(self._run(runner, None, np.array([0, len(data.X)]), lr, data)[0])
+            try:
+                loss = float(self._run(runner, None, np.array([0, len(data.X)]), lr, data)[0])
+            finally:
+                runner.release()
             if not (isfinite(loss) and checks.all_finite(self.net.parameters)):
                 self.net.parameters[:] = before
                 self._give_up(loss)

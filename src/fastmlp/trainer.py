@@ -223,7 +223,10 @@ class Trainer(Stepper):
                 data = loop.data
                 self.net.learn_from(data.X, data.y, data.rows)
                 loop.take(replace(data, y=self.net.plan_targets(data.y)))
-            return loop.run()
+            try:
+                return loop.run()
+            finally:
+                self.release()
 
     def _fit_batches(
         self,

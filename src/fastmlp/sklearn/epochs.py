@@ -97,6 +97,8 @@ class Training:
                 )
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=6)
+        finally:
+            self.solver.end()
         if best is not None:
             self.solver.net.parameters[:] = best
 

@@ -162,6 +162,12 @@ class Solver:
             rows.bind(runner)
             self._parts.append((first, stop, runner, pace))
 
+    def end(self) -> None:
+        """Let go of the rows."""
+        del self.rows
+        for runner, _ in self._runners.values():
+            runner.release()
+
     def epoch(self, order: NDArray[np.int64] | None) -> float:
         """Train one epoch; returns its loss, penalty included."""
         squares = self._squares()
