@@ -1,7 +1,9 @@
 """MLPClassifier and MLPRegressor behave as scikit-learn's do: the same numbers, attributes, warnings and errors."""
 
+import copy
 import inspect
 import itertools
+import pickle
 import re
 import warnings
 
@@ -21,7 +23,7 @@ from sklearn.datasets import (
     make_multilabel_classification,
     make_regression,
 )
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import PoissonRegressor
 from sklearn.utils.fixes import CSC_CONTAINERS, CSR_CONTAINERS
 
@@ -533,3 +535,44 @@ def test_default_training_learns():
     X, y = load_breast_cancer(return_X_y=True)
     X = (X - X.mean(axis=0)) / X.std(axis=0)
     assert ours.MLPClassifier(random_state=0).fit(X, y).score(X, y) > 0.98
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_weights_assigned_before_any_training_are_those_to_begin_with(name, warm_start):
+    X, y = data_for(name)
+    settings = {"solver": "sgd", "momentum": 0, "shuffle": False, "max_iter": 1, "hidden_layer_sizes": (5,)}
+    trained = getattr(ours, name)(**settings, warm_start=warm_start, random_state=0).fit(X, y)
+    fresh = getattr(ours, name)(**settings, warm_start=warm_start, random_state=1)
+    fresh.coefs_ = [w.copy() for w in trained.coefs_]
+    fresh.intercepts_ = [b.copy() for b in trained.intercepts_]
+    for estimator in (trained, pickle.loads(pickle.dumps(fresh)), copy.copy(fresh)):
+        if estimator is not trained:
+            with pytest.raises(NotFittedError, match="is not fitted yet"):
+                estimator.predict(X)
+        if warm_start:
+            estimator.fit(X, y)
+        else:
+            estimator.partial_fit(X, y, **({"classes": np.unique(y)} if name == "MLPClassifier" else {}))
+        for expected, got in zip(
+            trained.coefs_ + trained.intercepts_, estimator.coefs_ + estimator.intercepts_, strict=True
+        ):
+            assert_array_equal(got, expected)
+        assert_array_equal(estimator.predict(X[:2]), trained.predict(X[:2]))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_weights_of_another_shape_assigned_before_any_training_are_refused(name):
+    X, y = data_for(name)
+    estimator = getattr(ours, name)(hidden_layer_sizes=(5,), warm_start=True)
+    estimator.coefs_, estimator.intercepts_ = [np.zeros((3, 5)), np.zeros((5, 1))], [np.zeros(5), np.zeros(1)]
+    with pytest.raises(ValueError, match=r"must have shape"):
+        estimator.fit(X, y)
+
+
+def test_the_learning_rate_stands_where_scripts_look_for_it():
+    for settings in ({}, {"learning_rate": "adaptive", "solver": "sgd", "tol": 10, "max_iter": 60}, {"solver": "adam"}):
+        expected, got = both("MLPClassifier", X_DIGITS, Y_DIGITS, **settings)
+        assert got._optimizer.learning_rate == pytest.approx(expected._optimizer.learning_rate, rel=1e-12)
+    assert pickle.loads(pickle.dumps(got))._optimizer.learning_rate == got._optimizer.learning_rate
+    assert not hasattr(ours.MLPClassifier(), "_optimizer")

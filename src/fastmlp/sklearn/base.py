@@ -85,7 +85,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             raise ValueError("partial_fit does not support early_stopping=True")
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         given = X
-        X, y = self._validate_input(X, y, incremental, reset=first)
+        X, y = self._validate_input(X, y, incremental, reset=first or not self.__sklearn_is_fitted__())
         weight = self._check_weight(sample_weight, X)
         targets = self._encode(y)
         self.n_outputs_ = self._count_outputs(targets)
@@ -153,25 +153,34 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _prepare(self, sizes: list[int], rows: Rows, weight: NDArray[np.float64] | None, first: bool) -> None:
         """A network to train: a new one, or the one there is, with the weights that the attributes show."""
-        if first:
-            self._initialize(sizes, rows, weight)
+        if first or not self.__sklearn_is_fitted__():  # somebody may have said what weights to begin with
+            given = None if first else list(zip(self.coefs_, self.intercepts_, strict=True))
+            self._initialize(sizes, rows, weight, given)
             return
         self._synchronise()
         if list(self._net.sizes) != sizes:
             raise ValueError(f"the layers have {list(self._net.sizes)} units from the call before, now {sizes}")
 
-    def _initialize(self, sizes: list[int], rows: Rows, weight: NDArray[np.float64] | None) -> None:
+    def _drawn_weights(self, sizes: list[int]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """scikit-learn's initial weights: Glorot's uniform distribution, from the same draws."""
         hidden = parameters.hidden_activations(self, len(sizes) - 2)
-        weights = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
-        check_size(weights, np.float64, f"hidden_layer_sizes={sizes[1:-1]}")
-        dtype = np.float32 if rows.X.dtype == np.float32 else np.float64
         pairs = []
         for i, (n_in, n_out) in enumerate(pairwise(sizes)):
             name = hidden[min(i, len(hidden) - 1)].name if hidden else self.activation
             bound = np.sqrt((2.0 if name in ("sigmoid", "logistic") else 6.0) / (n_in + n_out))
             w = self._random_state.uniform(-bound, bound, (n_in, n_out))
             pairs.append((w, self._random_state.uniform(-bound, bound, n_out)))
+        return pairs
+
+    def _initialize(
+        self, sizes: list[int], rows: Rows, weight: NDArray[np.float64] | None, given: list[Any] | None
+    ) -> None:
+        """A new network, with the weights given or with drawn ones, and all counters at 0."""
+        weights = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+        check_size(weights, np.float64, f"hidden_layer_sizes={sizes[1:-1]}")
+        dtype = np.float32 if rows.X.dtype == np.float32 else np.float64
+        hidden = parameters.hidden_activations(self, len(sizes) - 2)
+        pairs = self._drawn_weights(sizes) if given is None else given
         inputs = {False: None, True: "mean"}.get(self.standardize, self.standardize)
         targets, loss = bool(getattr(self, "standardize_targets", False)), self._choose_loss()
         self._net = MLP(
@@ -219,6 +228,14 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if len(given) != len(self._shown) or any(a is not b for a, b in zip(given, self._shown, strict=True)):
             self._net.set_weights(list(zip(self.coefs_, self.intercepts_, strict=True)))
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_shown" in self.__dict__
+
+    @property
+    def _optimizer(self) -> Solver | None:
+        """scikit-learn's name of the solver: scripts read ``_optimizer.learning_rate``, for want of a public place."""
+        return self._solver
+
     # ---- answers -----------------------------------------------------------------------------------------------------
 
     def _forward(self, X: Any) -> NDArray[Any]:
@@ -236,8 +253,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
         Its checks take a hundred times as long as a row of a small network does.
         """
-        fitted = self.__dict__
-        if type(X) is not np.ndarray or "coefs_" not in fitted or "feature_names_in_" in fitted:
+        if type(X) is not np.ndarray or not self.__sklearn_is_fitted__() or "feature_names_in_" in self.__dict__:
             return None
         self._synchronise()
         with threads(self.n_threads):
@@ -281,7 +297,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
-        if hasattr(self, "coefs_"):
+        if self.__sklearn_is_fitted__():
             self._synchronise()
         return state.packed(self, super().__getstate__())
 

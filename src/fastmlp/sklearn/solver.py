@@ -71,6 +71,7 @@ class Solver:
         self.net, self.outputs = net, 1 if net.loss.name == "cross_entropy" else net.sizes[-1]
         self._runners: dict[tuple[int, float, bool, int], tuple[Executor, Pace]] = {}
         self._rates = np.empty(0)
+        self.last_rate = self.rate
 
     # ---- pickling ----------------------------------------------------------------------------------------------------
 
@@ -95,6 +96,12 @@ class Solver:
 
     # ---- rates -------------------------------------------------------------------------------------------------------
 
+    @property
+    def learning_rate(self) -> float:
+        """That of the next step, or where a schedule gives it, of the last one; Adam's as its last step took it."""
+        rate = self.rate or self.last_rate
+        return rate * float(self._correction(self.steps - 1, 1)[0]) if self.corrects and self.steps else rate
+
     def set_rate(self, rate: float) -> None:
         """Go on at this rate. Momentum is kept as scikit-learn keeps it, with the rates of its time in it."""
         if isinstance(self.optimizer, optimizers.SGD) and self.states:
@@ -109,12 +116,12 @@ class Solver:
                 self._rates = np.full(n, self.rate)
             rates = self._rates
         self.last_rate = float(rates[-1])
-        return rates * self._correction(n) if self.corrects else rates
+        return rates * self._correction(self.steps, n) if self.corrects else rates
 
-    def _correction(self, n: int) -> NDArray[np.float64]:
-        """Adam's bias correction of the next n steps, as a factor on the rate."""
+    def _correction(self, done: int, n: int) -> NDArray[np.float64]:
+        """Adam's bias correction of n steps, after some that are done, as a factor on the rate."""
         b1, b2 = self.optimizer.betas  # type: ignore[attr-defined]
-        t = np.arange(self.steps + 1, self.steps + n + 1, dtype=np.float64)
+        t = np.arange(done + 1, done + n + 1, dtype=np.float64)
         return np.asarray(np.sqrt(1 - b2**t) / (1 - b1**t))
 
     # ---- plans -------------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ def packed(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
     from .. import __version__
 
     state = dict(state)
-    for name in ("coefs_", "intercepts_", "_shown"):
-        state.pop(name, None)
+    if "_net" in state:
+        for name in ("coefs_", "intercepts_", "_shown"):
+            state.pop(name, None)
     return {**state, "_fastmlp_version": __version__, "_fastmlp_format": FORMAT}
 
 

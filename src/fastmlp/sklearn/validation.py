@@ -59,7 +59,7 @@ def split(estimator: Any, rows: Rows, given: NDArray[Any], weight: Any, random_s
         np.arange(len(rows)),
         random_state=random_state,
         test_size=estimator.validation_fraction,
-        stratify=rows.y if binary else None,
+        stratify=rows.y.astype(bool) if binary else None,  # as scikit-learn's messages name the classes
     )
     if len(held) < 2:
         raise ValueError(TOO_SMALL)
