@@ -112,7 +112,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     t_ : int
         Samples trained on.
     coefs_, intercepts_ : list of array
-        Weights (n_in, n_out) and biases (n_out,) of each layer.
+        Weights (n_in, n_out) and biases (n_out,) of each layer. Arrays put here are used from then on; before any
+        training, `partial_fit`, or `fit` with `warm_start`, begins with them.
     n_features_in_ : int
     feature_names_in_ : array of str
         Where X has column names that are strings.
