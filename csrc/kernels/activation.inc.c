@@ -198,6 +198,28 @@ static void softmax(const real *x, real *y, int64_t n)
     EACH_COLUMN vf_store(y + c, vf_load(y + c) / total);
 }
 
+/* width: a power of two, from n on; a constant. What the other columns of the block would add are zeros. */
+INLINE void softmax_of_columns(const fm_op *op, int64_t begin, int64_t end, int width)
+{
+    const int64_t n = op->n_out;
+    const vf zero = vf_set1(0);
+    for (int64_t r = begin, rows; r < end; r += rows) {
+        square x;
+        vf e[BLOCK];
+        rows = at_most(end - r, LANES);
+        columns_of((const real *)op->x.p + r * op->x.ld, op->x.ld, rows, width, x);
+        const vf top = max_of_columns(x, n, width);
+        UNROLL for (int c = 0; c < width; c++) e[c] = zero;
+        for (int c = 0; c < n; c++) vf_store(x[c], e[c] = vf_exp(vf_load(x[c]) - top));
+        const vf total = sum_of_columns(e, width);
+        for (int c = 0; c < larger_of(width, LANES); c++) vf_store(x[c], c < n ? vf_load(x[c]) / total : zero);
+        rows_of(x, width, (real *)op->y.p + r * op->y.ld, op->y.ld, rows);
+    }
+}
+
+NOINLINE void softmax_of_up_to_four(const fm_op *op, int64_t begin, int64_t end) { softmax_of_columns(op, begin, end, 4); }
+NOINLINE void softmax_of_up_to_a_block(const fm_op *op, int64_t begin, int64_t end) { softmax_of_columns(op, begin, end, BLOCK); }
+
 static void softmax_back(const real *y, const real *dy, real *dx, int64_t n)
 {
     vf sum[NB] = {{0}};
@@ -206,11 +228,17 @@ static void softmax_back(const real *y, const real *dy, real *dx, int64_t n)
     EACH_COLUMN vf_store(dx + c, vf_keep(inside(c, n), vf_load(y + c) * (vf_load(dy + c) - dot)));
 }
 
+#define SOME_ROWS 3 /* that are worth transposing */
+
 /* x and y may be the same rows, and so may dy and dx. */
 static void activate(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (void)step;
     const int64_t n = op->n_out;
+    if (op->kind == FM_ACT_softmax && n > 1 && n <= BLOCK && end - begin >= SOME_ROWS) {
+        (n <= 4 ? softmax_of_up_to_four : softmax_of_up_to_a_block)(op, begin, end);
+        return;
+    }
     for (int64_t r = begin; r < end; r++) {
         const real *x = (const real *)op->x.p + r * op->x.ld;
         real *y = (real *)op->y.p + r * op->y.ld;

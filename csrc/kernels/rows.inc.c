@@ -4,6 +4,7 @@
 
 static inline int64_t data_row(const fm_step *step, int64_t r) { return step->index ? step->index[r] : step->first + r; }
 
+#define SHORT 64 /* columns, that are copied as they are, and looked at for NaN with their padding, which is 0 */
 #define FEW 4 /* columns, for which a vectorised loop would take longer to set up than to run */
 
 /* Readers for each source type: rows of the data, converted, into x; rows of few columns and of one; and labels. Values land
@@ -24,9 +25,11 @@ static inline int64_t data_row(const fm_step *step, int64_t r) { return step->in
         memcpy(&value, from + c * (stride), sizeof value);                                                             \
         to[c] = (real)value;                                                                                           \
     }
+#define IS_REAL(type) (sizeof(type) == sizeof(real) && (type)0.5 > 0)
 #define READ_MANY                                                                                                      \
-    if (stride == (int64_t)sizeof value) READ_COLUMNS((int64_t)sizeof value)                                           \
-    else READ_COLUMNS(stride)
+    if (stride != (int64_t)sizeof value) READ_COLUMNS(stride)                                                          \
+    else if (IS_REAL(__typeof__(value)) && n <= SHORT) memcpy(to, from, (size_t)n * sizeof value);                     \
+    else READ_COLUMNS((int64_t)sizeof value)
 #define READ_FEW                                                                                                       \
     for (int64_t c = 0; c < n; c++, from += stride) {                                                                  \
         NOT_VECTORISED;                                                                                                \
@@ -55,9 +58,9 @@ FM_SOURCES(X)
 static fm_kernel *const readers[FM_N_SOURCES][4] = {FM_SOURCES(X)};
 #undef X
 
-static void look_for_odd(const fm_op *op, const real *x)
+static void look_for_odd(const fm_op *op, const real *x, int64_t n)
 {
-    if (!all_finite(x, op->n_in)) __atomic_store_n(op->odd, 1, __ATOMIC_RELAXED);
+    if (!all_finite(x, n)) __atomic_store_n(op->odd, 1, __ATOMIC_RELAXED);
 }
 
 #define GATHERED_OUT 2048 /* columns, at most: a row on the stack */
@@ -110,7 +113,7 @@ static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
 {
     if (op->direct && step->at) {
         if (op->odd)
-            for (int64_t r = begin; r < end; r++) look_for_odd(op, step->at[r]);
+            for (int64_t r = begin; r < end; r++) look_for_odd(op, step->at[r], op->n_in);
         return;
     }
     fm_kernel *const read = readers[op->kind][op->labels ? 3 : op->n_in == 1 ? 2 : op->n_in <= FEW];
@@ -119,11 +122,12 @@ static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
         else read(op, step, begin, end);
         return;
     }
-    for (int64_t r = begin; r < end; r++) {
+    const int64_t together = op->x.ld <= SHORT && !op->partial ? end - begin : 1; /* a part has no padding of its own */
+    for (int64_t r = begin; r < end; r += together) {
         real *x = (real *)op->x.p + r * op->x.ld;
-        read(op, step, r, r + 1);
-        if (op->odd) look_for_odd(op, x);
-        if (op->w.p) standardise(op, x);
+        read(op, step, r, r + together);
+        if (op->odd) look_for_odd(op, x, together > 1 ? together * op->x.ld : op->n_in);
+        for (int64_t i = 0; op->w.p && i < together; i++) standardise(op, x + i * op->x.ld);
     }
 }
 
@@ -132,9 +136,12 @@ static void scatter(const fm_op *op, const fm_step *step, int64_t begin, int64_t
     for (int64_t r = begin; r < end; r++) {
         const real *y = (const real *)op->y.p + r * op->y.ld;
         char *to = (char *)op->data + data_row(step, r) * op->data_row;
-        if (op->data_column == (int64_t)sizeof(real)) memcpy(to, y, (size_t)op->n_out * sizeof(real));
+        if (op->data_column == (int64_t)sizeof(real) && op->n_out > FEW) memcpy(to, y, (size_t)op->n_out * sizeof(real));
         else
-            for (int64_t c = 0; c < op->n_out; c++) memcpy(to + c * op->data_column, y + c, sizeof(real));
+            for (int64_t c = 0; c < op->n_out; c++, to += op->data_column) {
+                NOT_VECTORISED;
+                memcpy(to, y + c, sizeof(real));
+            }
     }
 }
 
