@@ -5,13 +5,16 @@
 #define SERIAL_STEP 4e5 /* floating-point operations of a step: ~10 us on one core, below which a barrier costs more */
 #define SERIAL_RUN 16e6 /* of a run: ~150 us, below which waking a helper brought little, or cost more, ... */
 #define SERIAL_ROWS 5e6 /* ... but where workers never meet, rows are predicted in half the time */
+#define ROW_OF_OP 300   /* what an op takes for a row beside its products: to read, to write, to finish it */
 #define LARGE 5e8       /* of a step: ~5 ms on one core, of which no other choice is tried */
 #define TRIAL 32        /* of a run: a trial is no more */
 
 static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
 {
-    if (plan->any.barriers && plan->work < SERIAL_STEP) return 1;
-    return fm_work_of(plan, args) < (plan->any.barriers ? SERIAL_RUN : SERIAL_ROWS) ? 1 : args->n_threads;
+    const double work = fm_work_of(plan, args);
+    if (plan->any.barriers) return plan->work < SERIAL_STEP || work < SERIAL_RUN ? 1 : args->n_threads;
+    const double rows = (double)(args->offsets[args->n_steps] - args->offsets[0]);
+    return work + rows * plan->n_ops * ROW_OF_OP < SERIAL_ROWS ? 1 : args->n_threads;
 }
 
 /* Steps of a trial: few of the run, but enough to be worth all workers. */
