@@ -83,8 +83,27 @@ def test_softmax(rng, dtype, target, n):
     x, y, dy, dx = (normal(rng, dtype, 7, n, 5) for _ in range(4))
     run_checked(Op("activate", "softmax", n, n, x=x, y=y), 7, dtype, target)
     np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-5)
+    assert padding_is_zero(y)
     run_checked(Op("activate_back", "softmax", n, n, dy=dy, y=y, dx=dx), 7, dtype, target)
     assert padding_is_zero(dx)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 16, 29])
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 9, 16, 17])
+def test_softmax_of_many_rows_has_the_bits_of_one_at_a_time(rng, dtype, target, n, rows):
+    x, y, alone = (normal(rng, dtype, rows, n, 30) for _ in range(3))
+    for r in range(rows):
+        run_checked(
+            Op("activate", "softmax", n, n, x=guarded(1, n, dtype, x[r]), y=(one := guarded(1, n, dtype))),
+            1,
+            dtype,
+            target,
+        )
+        alone[r] = one
+    run_checked(Op("activate", "softmax", n, n, x=x, y=y), rows, dtype, target)
+    np.testing.assert_array_equal(y, alone)
+    run_checked(Op("activate", "softmax", n, n, x=x, y=x), rows, dtype, target)  # in place
+    np.testing.assert_array_equal(x, alone)
 
 
 @pytest.mark.parametrize("kind", reference.LOSSES)

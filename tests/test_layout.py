@@ -5,6 +5,7 @@ import mmap
 import numpy as np
 import pytest
 from conftest import needs_engine
+from numpy.lib.stride_tricks import sliding_window_view
 
 from fastmlp import MLP, checks, layout
 from fastmlp.runtime import _engine
@@ -117,6 +118,22 @@ def test_all_within_finds_one_number_outside_anywhere(source, layout):
             kept, array[i] = array[i], value
             assert not _engine.all_within(array, 1, 100), (i, value)
             array[i] = kept
+
+
+@needs_engine
+def test_all_within_looks_at_nothing_else_than_the_array():
+    memory = np.zeros(60)
+    windows, spread = sliding_window_view(memory[10:50], 7), np.broadcast_to(memory[10:17], (4, 7))
+    for i in range(60):
+        memory[i] = 2
+        assert _engine.all_within(windows, 0, 1) == (not 10 <= i < 50), i
+        assert _engine.all_within(spread, 0, 1) == _engine.all_within(spread.T, 0, 1) == (not 10 <= i < 17), i
+        assert _engine.all_within(memory[10:50:3], 0, 1) == (i not in range(10, 50, 3)), i
+        assert _engine.all_within(memory.reshape(6, 10)[1:5, 2:6], 0, 1) == (
+            not (1 <= i // 10 < 5 and 2 <= i % 10 < 6)
+        ), i
+        assert _engine.all_within(np.broadcast_to(memory[30], (3, 5)), 0, 1) == (i != 30), i
+        memory[i] = 0
 
 
 @needs_engine
