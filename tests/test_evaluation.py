@@ -1,5 +1,6 @@
 """Evaluations, one after the other and side by side: the plans that a network keeps for them change nothing."""
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -26,6 +27,24 @@ def test_evaluations_of_any_length_in_any_order_agree():
         assert net.evaluate(*data_of(rows)) == evaluated(rows)
         assert len(net._evaluations) <= KEPT_PLANS
     assert {key[0] for key in net._evaluations} == {5, 2048, 150, 1}
+
+
+def test_a_fit_hands_back_the_plan_of_its_validation():
+    net, validation = MLP([4, 6, 3], seed=1), data_of(50)
+    net.evaluate(*validation)
+    (kept,) = net._evaluations.values()
+    history = net.fit(*data_of(90), epochs=2, validation=validation)
+    assert list(net._evaluations.values()) == [kept]
+    assert history.val_loss[-1] == net.evaluate(*validation)["loss"]
+
+
+def test_a_plan_kept_from_before_training_knows_what_was_learnt_since():
+    X, y = data_of(50)
+    net = MLP([4, 6, 1], loss="mse", seed=1, standardize="mean", standardize_targets=True)
+    data = 5 + 3 * X, 100.0 + y
+    before = net.evaluate(*data)
+    net.fit(*data, epochs=3)
+    assert net.evaluate(*data) == copy.deepcopy(net).evaluate(*data) != before
 
 
 def test_large_plans_are_not_kept():

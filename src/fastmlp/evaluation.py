@@ -83,8 +83,8 @@ class Evaluator:
             return
         kept = self.net._evaluations
         kept[self.key] = self.executor
-        while len(kept) > KEPT_PLANS:
-            kept.pop(next(iter(kept)), None)
+        for key in list(kept)[:-KEPT_PLANS]:  # a list: other threads may be changing it
+            kept.pop(key, None)
 
     def __call__(self) -> dict[str, float]:
         """``loss`` and the metrics, with the weights as they are now."""

@@ -227,6 +227,8 @@ class Trainer(Stepper):
                 return loop.run()
             finally:
                 self.release()
+                if loop.evaluator:
+                    loop.evaluator.end()
 
     def _fit_batches(
         self,
