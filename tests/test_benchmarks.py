@@ -80,6 +80,6 @@ def test_import_brings_in_nothing_heavy(tools):
 
 def test_memory_of_a_fit_is_measured():
     pytest.importorskip("resource", reason="needs POSIX")
-    result = run("memory.py", "mnist-128")
+    result = run("memory.py", "mnist-512")  # a smaller one needs no more than what the system forgets to count at once
     assert result.returncode == 0, result.stderr
-    assert float(result.stdout.splitlines()[-1].split()[-1]) > 0
+    assert float(result.stdout.splitlines()[-1].split()[-1]) > 0, result.stdout
