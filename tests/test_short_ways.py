@@ -256,15 +256,19 @@ def test_a_step_of_the_short_way_that_diverges_is_taken_back(rate, checked):
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_few_rows_have_the_bits_of_many(name, dtype):
     net = problem(name, dtype)[0]
-    X = np.random.default_rng(1).standard_normal((300, net.sizes[0])).astype(dtype)
     answer = net.predict_proba if name in ("classes", "labels", "a wide layer") else net._outputs
-    expected = [answer(X) for _ in range(2)][1]  # of more rows than the short way takes
-    short, most = net._row_predictor, min(QUICK_ROWS, QUICK_WORK // net.n_parameters)
-    for rows in sorted({1, 2, 3, 5, 8, 17, 33, 64, 100, most - 1, most}):
-        assert short(X[:rows]) is not None
+    for _ in range(2):
+        answer(np.zeros((3, net.sizes[0]), dtype))
+    short, most = net._row_predictor, net._row_predictor.most
+    X = np.random.default_rng(1).standard_normal((most + 1, net.sizes[0])).astype(dtype)
+    expected = answer(X)  # of more rows than the short way takes
+    assert most > 3000 and short(X) is None and short(X[:0]) is None
+    steps = (QUICK_ROWS - 1, QUICK_ROWS, QUICK_ROWS + 1, 2 * QUICK_ROWS, 2 * QUICK_ROWS + 1, 1000, most - 1, most)
+    for rows in (1, 2, 3, 5, 8, 17, 33, 64, 100, *steps):
         np.testing.assert_array_equal(answer(X[:rows]), expected[:rows])
-        np.testing.assert_array_equal(answer(X[rows - 1 :: -1]), expected[rows - 1 :: -1])
-    assert short(X[: most + 1]) is None and short(X[:0]) is None
+        backwards = X[rows - 1 :: -1]
+        np.testing.assert_array_equal(answer(backwards), expected[rows - 1 :: -1])
+        assert short(backwards) is not None
     np.testing.assert_array_equal(answer(X[::3][:50]), expected[::3][:50])  # rows apart
 
 
@@ -272,7 +276,9 @@ def test_a_few_rows_have_the_bits_of_many(name, dtype):
 @needs_engine
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize(
-    ("sizes", "rows"), [([784, 128, 10], 75), ([784, 512, 512, 10], 9)], ids=["rows are shared", "columns are shared"]
+    ("sizes", "rows"),
+    [([784, 128, 10], 75), ([784, 128, 10], 301), ([784, 512, 512, 10], 9)],
+    ids=["rows are shared", "in two steps", "columns are shared"],
 )
 def test_a_few_rows_by_several_workers_have_the_same_bits(sizes, rows, threads, rng):
     net, X = MLP(sizes, seed=1), rng.standard_normal((rows, 784), np.float32)
@@ -339,11 +345,14 @@ def test_numbers_that_do_not_fit_are_named_on_the_short_way(rng):
     net, X = MLP([6, 5, 3], seed=4), rng.standard_normal((4, 6))
     for _ in range(2):
         net.predict_proba(X)
-    for rows in (1, 4):
+    X = np.tile(X, (200, 1))
+    for rows in (1, 4, QUICK_ROWS, 3 * QUICK_ROWS):
         for bad in (1e39, np.inf, np.nan):
-            message = f"X must be finite numbers that fit float32, got {bad} at X[0, 3]"
+            given, last = X[:rows].copy(), rows - 1  # of the last step
+            given[last, 3] = bad
+            message = f"X must be finite numbers that fit float32, got {bad} at X[{last}, 3]"
             with pytest.raises(ValueError, match=re.escape(message)):
-                net.predict_proba(np.where(np.arange(6) == 3, bad, X[:rows]))
+                net.predict_proba(given)
         np.testing.assert_array_equal(net._row_predictor(X[:rows]), net.predict_proba(X)[:rows])
 
 
@@ -362,7 +371,8 @@ def test_large_networks_take_the_long_way():
     for _ in range(2):
         net.predict_proba(np.zeros((1, 1000), np.float32))
         larger.predict_proba(np.zeros((1, 2000), np.float32))
-    most = QUICK_WORK // net.n_parameters
+    most = net._row_predictor.most
+    assert most <= QUICK_WORK // net.n_parameters
     assert net._row_predictor(np.zeros((most, 1000), np.float32)) is not None
     assert net._row_predictor(np.zeros((most + 1, 1000), np.float32)) is None
     assert larger._row_predictor is None

@@ -65,12 +65,14 @@ class Engine:
 
 class RowPredictor:
     partner_rows: int
+    most: int
     def __init__(
         self,
         one: Engine,
         shared: Engine | None = None,
         n_threads: Callable[[], int] | None = None,
         few: Engine | None = None,
+        most: int | None = None,
     ) -> None: ...
     def insist(self) -> None: ...
     def __call__(self, x: object) -> NDArray[Any] | None: ...

@@ -2,6 +2,9 @@
 
 cdef long threads_changed = 0  # how often
 
+cdef enum:
+    MOST_STEPS = 64  # of one call
+
 
 def reconsider_partners():
     """How many threads may be used has changed: a row predictor sends its partner away until it has asked again."""
@@ -31,23 +34,28 @@ cdef class RowPredictor:
         Tells how many threads may be used, for several rows and before a partner is invited. None: one, and a partner.
     few : Engine, optional
         Of a prediction plan for several rows, with buffers of its own.
+    most : int, optional
+        Rows up to which a call is taken, in several steps; by default as many as `few` holds.
 
     Attributes
     ----------
     partner_rows : int
         Rows that were computed by two.
+    most : int
+        Rows up to which a call is taken.
     """
     cdef Engine _one, _shared, _few
     cdef object _shape, _dtype, _n_threads
-    cdef int64_t _n_in, _n_out, _most
+    cdef int64_t _n_in, _n_out
     cdef fm_partner *_partner
     cdef long _asked  # what threads_changed was then
     cdef bint _refused, _busy
     cdef long _counted  # what threads_changed was then
     cdef int _threads
     cdef readonly long partner_rows
+    cdef readonly int64_t most
 
-    def __init__(self, Engine one, Engine shared=None, n_threads=None, Engine few=None):
+    def __init__(self, Engine one, Engine shared=None, n_threads=None, Engine few=None, most=None):
         for engine in (one, shared, few):
             if engine is None:
                 continue
@@ -58,7 +66,7 @@ cdef class RowPredictor:
         if shared is not None and (shared._plan.n_workers != 2 or shared._last_direct):
             raise ValueError("the shared plan must be for two workers with ops of their own, and read no row in place")
         self._one, self._few, self._n_in, self._n_out = one, few, first.n_in, last.n_out
-        self._most = 1 if few is None else few.plan.capacity
+        self.most = 1 if few is None else few.plan.capacity if most is None else min(most, MOST_STEPS * few.plan.capacity)
         self._shape, self._dtype = (1, last.n_out), one.plan.dtype
         self._shared, self._n_threads = shared, n_threads
         if shared is not None and self._partner == NULL:
@@ -75,7 +83,7 @@ cdef class RowPredictor:
     def __call__(self, x):
         """Outputs (rows, n_out) for an array x (rows, n_in) that a gather can read and is finite; None if x is anything else.
 
-        None also for more rows than `few` holds, and while another thread is predicting several.
+        None also for more than `most` rows, and while another thread is predicting several.
         """
         cdef Py_buffer view, to
         cdef int odd, kind
@@ -89,7 +97,7 @@ cdef class RowPredictor:
         try:
             rows = view.shape[0] if view.ndim == 2 else 0
             kind = source_of(&view)
-            if (kind == UNREADABLE or rows < 1 or rows > self._most or (rows > 1 and self._busy)
+            if (kind == UNREADABLE or rows < 1 or rows > self.most or (rows > 1 and self._busy)
                     or view.shape[1] != self._n_in):
                 return None
             out = empty(self._shape if rows == 1 else (rows, self._n_out), self._dtype)
@@ -133,14 +141,17 @@ cdef class RowPredictor:
 
     cdef int _run(self, Engine engine, int64_t rows, int source, Py_buffer *x, Py_buffer *out) except -1:
         """By the engine, without the partner. Returns whether a value of x is not finite."""
-        cdef int64_t[2] offsets
+        cdef int64_t[MOST_STEPS + 1] offsets
+        cdef int64_t room = engine._plan.capacity, steps = 1 if rows <= room else (rows + room - 1) // room, s
         cdef fm_run_args args
         cdef int last = engine._plan.n_ops - 1, kind = engine._ops[last].kind
-        cdef bint held = rows == 1 or engine._plan.work * rows < HELD_WORK * engine._plan.capacity
-        offsets[0], offsets[1] = 0, rows
+        cdef bint held = rows == 1 or engine._plan.work * rows < HELD_WORK * room
+        offsets[0], offsets[steps] = 0, rows
+        for s in range(1, steps):  # of about the same length: each worker has its part of them
+            offsets[s] = rows * s // steps
         args.order, args.lr, args.weight, args.losses = NULL, NULL, NULL, NULL
         args.offsets = offsets
-        args.n_steps, args.first_number, args.first_op = 1, 0, 0
+        args.n_steps, args.first_number, args.first_op = steps, 0, 0
         args.last_op, args.n_threads, args.apart = engine._plan.n_ops, 1 if held else self._count(), FM_APART_MEASURED
         args.balance, args.choice = &engine._balance, &engine._choice
         engine._point_at(0, source, <uintptr_t>x.buf, x.strides[0] if rows > 1 else 0, x.strides[1])

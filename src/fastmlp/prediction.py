@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks
 from .network import Network
 from .runtime import Executor, executor, get_num_threads, has_short_way, row_predictor
-from .tape import FEW_ROWS, PREDICTION_ROWS, forward_plan, prediction_plan, shared_row_plan
+from .tape import FEW_ROWS, NEAR, PREDICTION_ROWS, forward_plan, prediction_plan, shared_row_plan
 
 ROW_PARAMETERS = 1 << 20  # a larger network's row takes so long that other threads should run meanwhile
-QUICK_WORK = 8 << 20  # rows times parameters: with more, what the long way adds is a small part
-QUICK_ROWS = 256
+QUICK_WORK = 32 << 20  # rows times parameters: with more, what the long way adds is a small part
+QUICK_ROWS = 256  # of a step
 
 
 class Prediction(Network):
@@ -81,9 +81,12 @@ class Prediction(Network):
 
     def _new_row_predictor(self) -> Callable[[object], NDArray[Any] | None]:
         """With buffers of its own: it takes no lock, and the other ones run without the GIL."""
-        few, n = min(QUICK_ROWS, QUICK_WORK // self.n_parameters), get_num_threads()
+        most, n = QUICK_WORK // self.n_parameters, get_num_threads()
+        if self.parameters.nbytes > NEAR:  # workers share weights, as long as rows are few
+            most = min(most, FEW_ROWS * n)
+        few = min(QUICK_ROWS, most)
         one, some = (executor(plan, self.backend) for plan in (prediction_plan(self, 1), prediction_plan(self, few, n)))
-        return row_predictor(one, shared_row_plan(self), some)
+        return row_predictor(one, shared_row_plan(self), some, most)
 
     def _new_predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:
         return executor(prediction_plan(self, rows, n_threads), self.backend), threading.Lock()

@@ -88,16 +88,17 @@ def has_short_way(runner: Executor) -> bool:
 
 
 def row_predictor(
-    one: Executor, shared: Plan | None = None, few: Executor | None = None
+    one: Executor, shared: Plan | None = None, few: Executor | None = None, most: int | None = None
 ) -> Callable[[object], NDArray[Any] | None]:
     """The short way through engines of prediction plans: for one row, and for a few.
 
-    shared: a plan for one row by two workers, or None where that is not worth while.
+    shared: a plan for one row by two workers, or None where that is not worth while. most: rows up to which a call
+    is taken.
     """
     assert isinstance(one, _engine.Engine)
     assert few is None or isinstance(few, _engine.Engine)
     by_two = _engine.Engine(shared, one.target) if shared else None
-    return _engine.RowPredictor(one, by_two, get_num_threads, few)
+    return _engine.RowPredictor(one, by_two, get_num_threads, few, most)
 
 
 def quick_step(
