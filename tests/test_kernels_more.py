@@ -254,6 +254,34 @@ def test_states_of_what_has_died_do_not_stay_subnormal(dtype, target, kind, opco
             assert s[0, 7] > 50 * info.tiny and np.isnan(s[-1, -1]) and 0.9 < s[1, 2] < 1
 
 
+@pytest.mark.parametrize("rows", [1024, 1025, 2100])
+@pytest.mark.parametrize("shape", [(3, 5), (130, 7), (300, 270), (40, 1)])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_a_long_batch_is_summed_in_parts_of_1024_rows(rng, dtype, target, rows, shape, accumulate):
+    n_in, n_out = shape
+    x, dy, g = normal(rng, dtype, rows, n_in), normal(rng, dtype, rows, n_out), normal(rng, dtype, n_in + 1, n_out)
+    op = Op("linear_grad", n_in=n_in, n_out=n_out, bias=True, x=x, dy=dy, g=g, accumulate=accumulate)
+    expected = g.copy() if accumulate else np.zeros_like(g)
+    for k in range(0, rows, 1024):
+        part, few = guarded(n_in + 1, n_out, dtype), min(1024, rows - k)
+        alone = Op("linear_grad", n_in=n_in, n_out=n_out, bias=True, x=x[k:], dy=dy[k:], g=part)
+        _engine.Engine(Plan("one op", np.dtype(dtype), few, [alone]), target).run(None, np.array([0, few]))
+        expected = expected + part if k or accumulate else part.copy()
+    run_checked(op, rows, dtype, target, n_threads=WORKERS)
+    np.testing.assert_array_equal(g, expected)
+
+
+def test_adams_mean_square_stays_as_long_as_its_mean(dtype, target):
+    info = np.finfo(dtype)
+    s1, s2 = guarded(2, 4, dtype, 1.0), guarded(2, 4, dtype, 1.0)
+    s1[:, :2], s2[:] = 0, 10 * info.smallest_subnormal
+    rule = Rule(beta1=0.9, beta2=0.999, eps=1.0)
+    w, g = guarded(2, 4, dtype, 1.0), guarded(2, 4, dtype)
+    op = Op("update", "adam", 1, 4, bias=True, w=w, g=g, s1=s1, s2=s2, rule=rule)
+    run_checked(op, 1, dtype, target, first_number=15)
+    assert not s2[:, :2].any() and (s2[:, 2:] > 0).all()
+
+
 @pytest.mark.parametrize("n", [1, 7, 16, 33])
 def test_no_gradient_is_nearly_subnormal(dtype, target, n):
     kind = "sigmoid_cross_entropy" if n == 1 else "softmax_cross_entropy"

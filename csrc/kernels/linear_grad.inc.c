@@ -18,18 +18,18 @@
 #define RUN_ROWS (FM_BYTES == 64 ? 128 : 256) /* of the batch: a tile's columns of x and a panel of dy stay in that cache */
 #define LONG_ROWS 256    /* of the batch, above which it goes in runs */
 #define LONG_RUN 1024    /* both, where the second-level cache is as good */
+#define SUMMED_ROWS 1024 /* of the batch, in one chain; beyond, such sums are added up: rounding grows with a chain's length */
 #define PART_OF_ROWS 128 /* weights whose gradient a long batch adds up at a time */
 #define PART_OF_COLUMNS ((int)(1024 / sizeof(real)))
 
-/* g_b[j] = init[j] + sum of dy[r, j] over rows, in rising r; init may be null. The bias is the weight of an input that is
- * always one. */
-static void bias_gradient(const real *dy, int64_t ldy, int64_t rows, int64_t vectors, const real *init, real *g)
+/* g_b[j] = sum of dy[r, j] over rows, in rising r. The bias is the weight of an input that is always one. */
+static void bias_gradient(const real *dy, int64_t ldy, int64_t rows, int64_t vectors, real *g)
 {
     static const real one = 1;
-    struct product p = {.k = rows, .a = &one, .ldb = ldy};
+    struct product p = {.k = rows, .a = &one, .ldb = ldy, .init = zeros};
     for (int64_t v = 0, wide; v < vectors; v += wide) {
         wide = panel_vectors(1, vectors - v);
-        p.b = dy + v * LANES, p.c = g + v * LANES, p.init = init ? init + v * LANES : zeros;
+        p.b = dy + v * LANES, p.c = g + v * LANES;
         tiles[TN][wide][1](&p);
     }
 }
@@ -60,14 +60,15 @@ static int is_packed(const fm_step *step, int64_t rows, int64_t span, int64_t ve
     return pays && span >= PACKED_SPAN && vectors > 2 && panel <= PACKED;
 }
 
-/* A gradient on its way: into g, on top of what is there; or, with a mover, into a tile of scratch, if not from registers into
- * the weights. Where a tile moves the one before, two take turns: the weights of one are moved while the other is added up. */
+/* A gradient on its way: into g, going on from what is there or not; or, with a mover, into a tile of scratch, if not from
+ * registers into the weights. Where a tile moves the one before, two take turns: the weights of one are moved while the other
+ * is added up. */
 struct gradient {
     const fm_op *op;
     const struct mover *mover;
     const real *x;         /* the first row of the batch */
     int64_t ld;            /* of where it goes: g, or the weights */
-    int go_on, far;        /* add to g; the parameters come from afar */
+    int go_on, far;        /* from what is in g; the parameters come from afar */
     fm_fetch *coming;      /* rows of the next batch */
     int64_t pace;          /* lines of those for each tile */
     int form;              /* of tiles */
@@ -175,13 +176,14 @@ static void copy_columns(const fm_op *op, const real *const *at, int64_t first, 
     }
 }
 
-/* Block by block: the weights below one another first, then those beside them, whose dy is packed anew. */
+/* Block by block: the weights below one another first, then those beside them, whose dy is packed anew. go_on: from the sums
+ * in g, without a mover. */
 static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
-                            const struct mover *mover)
+                            int go_on, const struct mover *mover)
 {
     const int64_t span = end - begin, vectors = vectors_of(op->n_out), ldy = op->dy.ld;
     const real *dy = (const real *)op->dy.p + first * ldy, *const *at = rows_in_place(op, step, first);
-    const int go_on = !mover && (first || op->accumulate), packs = is_packed(step, rows, span, vectors);
+    const int packs = is_packed(step, rows, span, vectors);
     const int64_t ld = mover ? op->w.ld : op->g.ld, bytes = mover ? weight_bytes(op) : span * ld * (int64_t)sizeof(real);
     const int far = bytes > (mover && is_shared(op, begin, end) ? SHARED : NEAR), widest = panel_vectors(span, vectors);
     const int as_it_lies = at ? TI : op->x.ld * (int64_t)sizeof(real) < GUESSED ? TN : TF;
@@ -227,10 +229,9 @@ static int is_narrow(const fm_op *op, const fm_step *step)
 
 /* The same as g^T = dy^T x, turned before it moves w: the same chains, without empty lanes across. */
 static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
-                            const struct mover *mover)
+                            int go_on, const struct mover *mover)
 {
     const int64_t n = op->n_out, ldx = op->x.ld, ldg = op->g.ld, start = begin / LANES * LANES;
-    const int go_on = !mover && (first || op->accumulate);
     real across[PANEL_VECTORS * LANES * LANES / NARROW] __attribute__((aligned(64)));
     real tile[PANEL_VECTORS * LANES * LANES] __attribute__((aligned(64)));
     const int64_t pace = fetch_pace(op, step, (vectors_of(end - start) + PANEL_VECTORS - 1) / PANEL_VECTORS);
@@ -260,34 +261,58 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
 }
 
 /* The rows of the weights, whichever way; not the bias. */
-static void gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
+static void gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows, int go_on,
                      const struct mover *mover)
 {
-    (is_narrow(op, step) ? narrow_gradient : weight_gradient)(op, step, begin, end, first, rows, mover);
+    (is_narrow(op, step) ? narrow_gradient : weight_gradient)(op, step, begin, end, first, rows, go_on, mover);
 }
 
-/* Of the batch, at a time. */
-static int64_t rows_of_run(void) { return fm_cpu_takes_long_runs() ? LONG_RUN : RUN_ROWS; }
-
-/* One part of the weights after the other: its gradient is added up in scratch, run by run of the batch, before it moves
- * them. The same chains. */
-static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, const struct mover *mover)
+/* Into g, run by run of the batch. The same chains. */
+static void gradient_in_runs(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows)
 {
-    const int64_t longest = rows_of_run();
+    const int64_t longest = fm_cpu_takes_long_runs() ? LONG_RUN : RUN_ROWS;
+    for (int64_t k = 0, run; k < rows; k += run) {
+        run = at_most(rows - k, longest);
+        gradient(op, step, begin, end, first + k, run, k > 0, 0);
+    }
+}
+
+/* m[rows, vectors] += t. */
+static void add_to(real *m, int64_t ldm, const real *t, int64_t ldt, int64_t rows, int64_t vectors)
+{
+    for (int64_t r = 0; r < rows; r++, m += ldm, t += ldt)
+        for (int64_t c = 0; c < vectors * LANES; c += LANES) vf_store(m + c, vf_load(m + c) + vf_load(t + c));
+}
+
+/* One part of the weights after the other: its gradient is added up in scratch before it moves them or, without a mover, is
+ * added to g. */
+static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
+                              const struct mover *mover)
+{
     real g[PART_OF_ROWS * PART_OF_COLUMNS] __attribute__((aligned(64)));
     for (int64_t i = begin, last; i < end; i = last) {
-        last = at_most(end, i + PART_OF_ROWS);
+        last = at_most(end, i / PART_OF_ROWS * PART_OF_ROWS + PART_OF_ROWS);
         for (int64_t j = 0; j < op->n_out; j += PART_OF_COLUMNS) {
             fm_op part = *op;
             part.n_out = at_most(op->n_out - j, PART_OF_COLUMNS), part.dy.p = (real *)op->dy.p + j;
-            part.g.ld = vectors_of(part.n_out) * LANES, part.g.p = g - i * part.g.ld;
-            part.accumulate = 0, part.data = i == begin && j == 0 ? op->data : 0; /* the first asks for the next batch */
-            for (int64_t k = 0, run; k < step->rows; k += run) {
-                run = at_most(step->rows - k, longest);
-                weight_gradient(&part, step, i, last, k, run, 0);
-            }
-            move(mover, op, i * op->w.ld + j, g, part.g.ld, last - i, vectors_of(part.n_out));
+            part.g.ld = vectors_of(part.n_out) * LANES, part.g.p = g - i / PART_OF_ROWS * PART_OF_ROWS * part.g.ld;
+            part.data = i == begin && j == 0 ? op->data : 0; /* the first asks for the next batch */
+            gradient_in_runs(&part, step, i, last, first, rows);
+            const real *const sums = (const real *)part.g.p + i * part.g.ld;
+            if (mover) move(mover, op, i * op->w.ld + j, sums, part.g.ld, last - i, vectors_of(part.n_out));
+            else add_to((real *)op->g.p + i * op->g.ld + j, op->g.ld, sums, part.g.ld, last - i, vectors_of(part.n_out));
         }
+    }
+}
+
+/* g_b += that of these rows. */
+static void add_bias_gradient(const fm_op *op, int64_t first, int64_t rows)
+{
+    real g[PANEL_VECTORS * LANES] __attribute__((aligned(64)));
+    for (int64_t v = 0, n; v < vectors_of(op->n_out); v += n) {
+        n = at_most(PANEL_VECTORS, vectors_of(op->n_out) - v);
+        bias_gradient((const real *)op->dy.p + first * op->dy.ld + v * LANES, op->dy.ld, rows, n, g);
+        add_to((real *)op->g.p + op->n_in * op->g.ld + v * LANES, 0, g, 0, 1, n);
     }
 }
 
@@ -299,13 +324,16 @@ static int goes_in_parts(const fm_op *op, const fm_step *step)
 
 static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, longest = rows_of_run();
-    real *gb = (real *)op->g.p + op->n_in * op->g.ld;
-    for (int64_t k = 0, run; k < step->rows; k += run) {
-        run = at_most(step->rows - k, longest);
-        if (begin < last) gradient(op, step, begin, last, k, run, 0);
-        if (op->bias && end > op->n_in)
-            bias_gradient((const real *)op->dy.p + k * ldy, ldy, run, vectors_of(op->n_out), k || op->accumulate ? gb : 0, gb);
+    const int64_t last = at_most(end, op->n_in);
+    const int bias = op->bias && end > op->n_in;
+    for (int64_t k = 0, rows; k < step->rows; k += rows) {
+        rows = at_most(step->rows - k, SUMMED_ROWS);
+        const int add = k || op->accumulate;
+        if (begin < last && add) gradient_in_parts(op, step, begin, last, k, rows, 0);
+        else if (begin < last) gradient_in_runs(op, step, begin, last, k, rows);
+        if (bias && add) add_bias_gradient(op, k, rows);
+        else if (bias)
+            bias_gradient(op->dy.p, op->dy.ld, rows, vectors_of(op->n_out), (real *)op->g.p + op->n_in * op->g.ld);
     }
 }
 
@@ -314,8 +342,8 @@ NOINLINE void wide_update(const fm_op *op, const fm_step *step, int64_t begin, i
     const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, ldw = op->w.ld;
     struct mover mover = mover_of(op, step, 0);
     mover.stream = is_streamed(op, step, is_shared(op, begin, end));
-    if (begin < last && goes_in_parts(op, step)) gradient_in_parts(op, step, begin, last, &mover);
-    else if (begin < last) gradient(op, step, begin, last, 0, step->rows, &mover);
+    if (begin < last && goes_in_parts(op, step)) gradient_in_parts(op, step, begin, last, 0, step->rows, &mover);
+    else if (begin < last) gradient(op, step, begin, last, 0, step->rows, 0, &mover);
     if (mover.stream) vf_streamed();
     mover.stream = 0;
     if (!op->bias || end <= op->n_in) return;
@@ -323,7 +351,7 @@ NOINLINE void wide_update(const fm_op *op, const fm_step *step, int64_t begin, i
     real g[PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     for (int64_t v = 0, n; v < vectors_of(op->n_out); v += n) {
         n = at_most(PANEL_VECTORS, vectors_of(op->n_out) - v);
-        bias_gradient((const real *)op->dy.p + v * LANES, ldy, step->rows, n, 0, g);
+        bias_gradient((const real *)op->dy.p + v * LANES, ldy, step->rows, n, g);
         move(&bias_mover, op, op->n_in * ldw + v * LANES, g, n * LANES, 1, n);
     }
 }

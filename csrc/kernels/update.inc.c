@@ -2,20 +2,24 @@
 
 /* Where a gradient stays zero, as that of a unit that has died, the optimizer's state fades until it is subnormal. There it
  * would stay: 0.9 times the smallest number is the smallest number again; and many processors take a hundred times as long
- * for it. So every few steps such states become zero. */
+ * for it. So every few steps such states become zero; but not Adam's mean square before its mean, which is divided by it. */
 #define FADED_STEPS 16
 
 static inline int is_time_to_clear(const fm_step *step) { return (step->number + 1) % FADED_STEPS == 0; }
 
 NOINLINE void clear_faded(const fm_op *op, int64_t begin, int64_t end)
 {
-    const fm_mat states[2] = {op->s1, op->s2};
-    for (int s = 0; s < 2; s++)
-        for (int64_t r = begin; states[s].p && r < end; r++)
-            for (int64_t v = 0; v < vectors_of(op->n_out); v++) {
-                real *at = (real *)states[s].p + r * states[s].ld + v * LANES;
-                vf_store(at, unless_subnormal(vf_load(at)));
-            }
+    const vf zero = vf_set1(0);
+    for (int64_t r = begin; op->s1.p && r < end; r++)
+        for (int64_t v = 0; v < vectors_of(op->n_out); v++) {
+            real *const s1 = (real *)op->s1.p + r * op->s1.ld + v * LANES;
+            const vf first = unless_subnormal(vf_load(s1));
+            vf_store(s1, first);
+            if (!op->s2.p) continue;
+            real *const s2 = (real *)op->s2.p + r * op->s2.ld + v * LANES;
+            const vf second = vf_load(s2), cleared = unless_subnormal(second);
+            vf_store(s2, op->kind == FM_OPT_adam ? vf_select(vf_abs(first) > zero, second, cleared) : cleared);
+        }
 }
 
 static void update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
@@ -46,12 +50,12 @@ static void square_sum(const fm_op *op, const fm_step *step, int64_t begin, int6
 static void average(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (void)step;
-    const vf decay = vf_set1((real)op->param), rest = vf_set1((real)(1 - op->param));
+    const vf rest = vf_set1((real)(1 - op->param)); /* of the difference: rounded, it and the decay would not add up to 1 */
     for (int64_t r = begin; r < end; r++) {
         const real *w = (const real *)op->w.p + r * op->w.ld;
         real *a = (real *)op->aux.p + r * op->aux.ld;
-        for (int64_t v = 0; v < vectors_of(op->n_out); v++)
-            vf_store(a + v * LANES, vf_fma(decay, vf_load(a + v * LANES), rest * vf_load(w + v * LANES)));
+        for (int64_t v = 0; v < vectors_of(op->n_out); v++, w += LANES, a += LANES)
+            vf_store(a, vf_fma(rest, vf_load(w) - vf_load(a), vf_load(a)));
     }
 }
 

@@ -259,6 +259,7 @@ def adam(G: Array, s1: Any, s2: Any, rule: Rule, t: int) -> Array:
 
 
 FADED_STEPS = 16
+SUMMED_ROWS = 1024  # of a batch, in one sum: as in csrc/kernels/linear_grad.inc.c
 OPTIMIZERS: dict[str, Callable[[Array, Any, Any, Rule, int], Array]] = {
     "sgd": sgd,
     "rmsprop": rmsprop,
@@ -365,8 +366,15 @@ def scatter(op: Op, step: Step, rows: slice) -> None:
 
 
 def weight_gradient(x: Array, dy: Array, bias: bool) -> Array:
-    """x^T dy, then the row of the bias: the sum of dy over the batch, or zeros for a layer without one."""
-    return np.vstack((x.T @ dy, dy.sum(axis=0) if bias else np.zeros(dy.shape[1], dy.dtype)))
+    """x^T dy, then the row of the bias: the sum of dy over the batch, or zeros for a layer without one.
+
+    Sums of `SUMMED_ROWS` rows are added up: the rounding of one sum over all rows would grow with their number.
+    """
+    total = np.zeros((x.shape[1] + 1, dy.shape[1]), dy.dtype)
+    for k in range(0, len(x), SUMMED_ROWS):
+        part, deltas = x[k : k + SUMMED_ROWS], dy[k : k + SUMMED_ROWS]
+        total += np.vstack((part.T @ deltas, deltas.sum(axis=0) * bias))
+    return total
 
 
 def linear_grad(op: Op, step: Step, rows: slice) -> None:
@@ -378,7 +386,8 @@ def linear_grad(op: Op, step: Step, rows: slice) -> None:
 def move(op: Op, step: Step, g: Array) -> None:
     """w = rule(w, g) for the weights and, where there is one, the bias. Every penalty sees w as it was.
 
-    Every `FADED_STEPS` steps, subnormal states become zero: else those of a unit that has died would stay so.
+    Every `FADED_STEPS` steps, subnormal states become zero: else those of a unit that has died would stay so. But
+    Adam's mean square, by whose root its mean is divided, not before that mean.
     """
     rule, scale = op.rule, 1.0
     if rule.clip_norm > 0:
@@ -398,7 +407,10 @@ def move(op: Op, step: Step, g: Array) -> None:
     if (step.number + 1) % FADED_STEPS == 0:
         for s in (op.s1, op.s2):
             if s is not None:
-                s[np.abs(s) < np.finfo(s.dtype).tiny] = 0
+                faded = np.abs(s) < np.finfo(s.dtype).tiny
+                if s is op.s2 and op.kind == "adam":
+                    faded &= op.s1 == 0
+                s[faded] = 0
 
 
 def update(op: Op, step: Step, rows: slice) -> None:
@@ -417,8 +429,8 @@ def square_sum(op: Op, step: Step, rows: slice) -> None:
 
 
 def average(op: Op, step: Step, rows: slice) -> None:
-    """a = decay a + (1 - decay) w."""
-    op.aux[:] = op.param * op.aux + (1 - op.param) * op.w
+    """a = decay a + (1 - decay) w, as a step towards w: both factors, rounded, would not add up to 1."""
+    op.aux += (1 - op.param) * (op.w - op.aux)
 
 
 def max_norm(op: Op, step: Step, rows: slice) -> None:

@@ -18,7 +18,7 @@ from .plan import Array, Op, Plan, Rule, column_share
 if TYPE_CHECKING:
     from .network import Network
 
-FUSED_ROWS = 1024  # up to this batch, a weight-gradient tile sums over the whole batch without leaving the cache
+FUSED_ROWS = 1024  # of a batch that a weight-gradient tile sums as a whole: no more than reference.SUMMED_ROWS
 NEAR = 1 << 19  # bytes of weights that, with their optimizer state, stay in a core's second-level cache
 SERIAL_STEP = 4e5  # operations of a step, below which one worker does it alone: as in csrc/run.c
 DIRECT_ROWS = 1024  # the largest batch that is read in place: as in csrc/fastmlp.h
