@@ -6,7 +6,7 @@
 
 #define GAIN 0.3  /* of the way to what the last run's times ask for: one of them may have been interrupted */
 #define LEAST 0.5 /* of an equal share, and ... */
-#define MOST 2.0  /* ... at most so many of them: beyond, it is a misunderstanding */
+#define MOST 2.0  /* ... at most so many of them: more would be a measurement's error */
 #define GRAIN 8.0 /* rows, of the batch or of parameters: a tile, by which shares differ from equal ones */
 
 int64_t fm_ticks(void)

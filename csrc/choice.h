@@ -22,7 +22,7 @@ typedef struct fm_choice {
 int fm_choice_is_all(const fm_choice *choice);
 int fm_choice_is_trial(const fm_choice *choice);
 
-/* That part was so much work, and took so long. */
+/* Records that a part of the run, of so much work, took so many ticks. */
 void fm_choice_took(fm_choice *choice, double work, double ticks);
 
 #endif

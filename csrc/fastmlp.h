@@ -36,7 +36,7 @@
     X(dropout, ROWS) X(scatter, ROWS) X(linear_grad, PARAMS) X(update, PARAMS) X(linear_update, PARAMS)                \
     X(square_sum, PARAMS) X(average, PARAMS) X(max_norm, PARAMS)
 
-/* Activations: y = f(z). Those above the line give f' from y alone; the last four need z.
+/* Activations: y = f(z). All but the last four, which need z, give f' from y alone.
  *   identity z | sigmoid 1/(1+e^-z) | tanh | relu max(0,z) | leaky_relu z>0 ? z : a z | elu z>0 ? z : a(e^z - 1)
  *   selu s*elu(z, a) with s=1.0507009873554805, a=1.6732632423543772 | softplus log(1+e^z)
  *   hard_tanh min(1,max(-1,z)) | softmax e^z_c / sum e^z (op activate only)
@@ -134,7 +134,7 @@ typedef struct fm_op {
     const char *data;    /* gather: source; scatter: destination (of the plan's type); linear_grad, linear_update: where
                             the next batch will come from, to be fetched into the cache meanwhile, or null */
     int64_t data_row, data_column; /* strides in bytes */
-    double param;        /* activation: slope or alpha; loss: smoothing, scale or delta; dropout: p; average: decay; max_norm: limit */
+    double param;        /* activation: slope, alpha; loss: smoothing, scale, delta; dropout: p; average: decay; max_norm: limit */
     uint64_t seed;       /* dropout: the Philox key */
     fm_rule rule;
 } fm_op;

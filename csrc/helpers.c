@@ -143,7 +143,7 @@ static int keep_elsewhere(fm_helper *h, int n_threads)
 static int keep_elsewhere(fm_helper *h, int n_threads) { return (void)h, (void)n_threads, 1; }
 #endif
 
-/* ---- their lives --------------------------------------------------------------------------------------------- */
+/* ---- creation and destruction -------------------------------------------------------------------------------- */
 
 static int start(fm_helper *h, int n_threads)
 {
@@ -158,7 +158,7 @@ static int start(fm_helper *h, int n_threads)
     (void)n_threads;
 #endif
     sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the caller's: helpers inherit an empty door */
+    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the caller's: helpers start with all of them blocked */
     const int failed = pthread_create(&h->thread, &attributes, help, h);
     pthread_sigmask(SIG_SETMASK, &before, 0);
     pthread_attr_destroy(&attributes);

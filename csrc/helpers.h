@@ -8,7 +8,7 @@ typedef struct fm_helper fm_helper;
  * the caller's among them. */
 fm_helper *fm_helper_take(int n_threads);
 
-/* Lets it do work(argument), and returns meanwhile. */
+/* Starts work(argument) on the helper and returns immediately. */
 void fm_helper_call(fm_helper *helper, void (*work)(void *), void *argument);
 
 /* Whether it has begun to. */
@@ -20,10 +20,10 @@ int fm_helper_withdraw(fm_helper *helper);
 /* Waits until the helper, who has begun, has done its work, and gives it back: others may take it. */
 void fm_helper_release(fm_helper *helper);
 
-/* Lets it do work(argument) and then give itself back: nobody waits for it. */
+/* Starts work(argument) on the helper, which then gives itself back: nobody waits for it. */
 void fm_helper_send(fm_helper *helper, void (*work)(void *), void *argument);
 
-/* How many forks this process has behind it, each of which has lost it all helpers. */
+/* Number of forks between the process that loaded this library and the calling one: helpers do not survive a fork. */
 int fm_helper_forks(void);
 
 /* A thread that waits for another looks at what is to change so often, ~15 us: about as long as evenly loaded workers wait. Then

@@ -7,9 +7,9 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define FEW 4                 /* workers, whose looks at the phase do not keep each other from the barrier */
+#define FEW 4                 /* workers at most that poll the phase in the line of the waiting counter without slowing arrivals */
 #define PARTS 2               /* of a fair share of what is left: who begins late, or is slow, takes fewer */
-#define TRIPS 8               /* of a ball, there and back, that are timed together */
+#define TRIPS 8               /* of the token of the latency test, there and back, that are timed together */
 #define FAR_APART 150e-9      /* seconds a trip: 50 ns were seen within a complex of cores, 300 between two */
 #define ANSWERS 20000         /* looks for one, ~10 us, before the other is thought to be elsewhere */
 #define LOOKS 16              /* whether somebody has begun, ~0.2 us, from one look at the clock to the next */
@@ -30,10 +30,10 @@ struct fm_team {
     _Alignas(128) long handing;       /* the same, which worker 0 alone sees */
     _Alignas(128) long taken;         /* by worker 1, who alone sees it */
     _Alignas(128) atomic_long begun;  /* pieces of work that somebody has taken */
-    _Alignas(128) atomic_int ball;    /* which they throw to one another */
+    _Alignas(128) atomic_int ball;    /* the token that two workers pass to and fro to measure latency */
     _Alignas(128) atomic_int far_apart;
     int known; /* it has been measured so short a time ago that it holds in this run, too */
-    _Alignas(128) atomic_int open; /* it is known who takes part */
+    _Alignas(128) atomic_int open; /* set once the team's members are known */
 };
 
 struct seat {

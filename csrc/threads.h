@@ -9,8 +9,8 @@ typedef void fm_work(void *context, fm_team *team, int me, int n);
 
 #define FM_MAX_WORKERS 256
 
-/* How long the caller waits for the others to begin: nanoseconds, after which it does without those who have not. Or not at all:
- * they are welcome whenever they come, and are not waited for if they never do. So it is where workers take pieces, and never meet. */
+/* How long the caller waits for the others to begin, in nanoseconds, before it does without those that have not. FM_WHENEVER:
+ * not at all; late workers may join at any time, which is for work that is taken piece by piece, without barriers. */
 #define FM_WHENEVER (-1)
 
 /* Run work(context, team, me, n) on n workers, the caller being worker 0, and wait for all. n is at most n_threads and

@@ -5,7 +5,7 @@
 
 #define STREAMED_LEAST (32 << 10) /* bytes of weights */
 #define DISTANT (8 << 20)         /* bytes of weights that come from memory each time */
-#define HANDED_OUT 512            /* bytes of a row, from which it is worth the way round */
+#define HANDED_OUT 512            /* bytes of a row, from which writing it past the caches, by way of scratch, pays */
 #define HANDED_ROWS 128           /* of the batch at a time, at most */
 
 static int64_t weight_bytes(const fm_op *op) { return op->n_in * op->w.ld * (int64_t)sizeof(real); }
@@ -27,7 +27,7 @@ static int is_streamed(const fm_op *op, const fm_step *step, int shared)
     return step->far_apart && shared && can_stream(op->w) && weight_bytes(op) >= STREAMED_LEAST && !is_distant(op);
 }
 
-/* Whether rows of the batch do that the others will read. */
+/* Whether rows of the batch that other workers will read are stored past the caches. */
 static int is_handed_out(const fm_step *step, fm_mat m)
 {
     return step->far_apart && can_stream(m) && m.ld * (int64_t)sizeof(real) >= HANDED_OUT;

@@ -37,8 +37,8 @@ static void look_at_next_rows(struct forward *f, const fm_step *step, struct ahe
     f->look = look_every(f->op->n_in, tiles_in(f->rows, wide) * parts_of(f->last - f->first, wide), looks);
 }
 
-/* Of the rest of the sums in a panel, a run from input k on: y = x w + b, or what there is of it. Where it is put is not said
- * here, but where it starts. */
+/* The product for one run of inputs, from k on, of a panel of y = x w + b: with the value each sum starts from; where the sums
+ * go is for the caller to set. */
 static inline struct product run_of_panel(const struct forward *f, int64_t k, int64_t v)
 {
     const fm_op *op = f->op;

@@ -60,7 +60,7 @@ static inline void aim_at(struct parameters *b, const fm_op *op, int64_t i, int6
     b->g = g, b->rows = rows, b->vectors = vectors;
 }
 
-/* One row of two or three vectors, if there is one left; with a constant rule. */
+/* Moves the next row that is left, of two or three vectors, if there is one; kind and momentum are constants of the caller. */
 INLINE void move_behind(struct parameters *b, int kind, int momentum)
 {
     const int third = 2 * LANES;
