@@ -34,7 +34,7 @@ struct fm_partner {
     const fm_plan *plan;
     fm_step step;
     int last_own;  /* op of the partner's */
-    int meetings;  /* in a row: what is to be done before the n-th is done by both where one of them waits for it */
+    int meetings;  /* points of a row where the two synchronise: before the n-th, both have done all that comes before it */
     _Alignas(128) atomic_long caller_at; /* the number of the last meeting the caller has come to, over all rows */
     atomic_int dismissed;
     _Alignas(128) atomic_long partner_at;
@@ -189,19 +189,22 @@ void fm_partner_was_alone(fm_partner *p, int64_t start)
 
 void fm_partner_invite(fm_partner *p)
 {
-    int before = atomic_load(&taken);
+    int before = atomic_load(&taken), presence = AWAY;
     const int mine = 1 + p->forks;
     p->quick = 0;
-    if (before == mine || !atomic_compare_exchange_strong(&taken, &before, mine)) return;
+    if (!atomic_compare_exchange_strong(&p->presence, &presence, INVITED)) return; /* another thread has asked meanwhile */
+    if (before == mine || !atomic_compare_exchange_strong(&taken, &before, mine)) {
+        atomic_store(&p->presence, AWAY);
+        return;
+    }
     fm_helper *helper = fm_helper_take(2);
     if (!helper) {
-        atomic_store(&taken, 0);
+        atomic_store(&taken, 0), atomic_store(&p->presence, AWAY);
         return;
     }
     const long caller = at(&p->caller_at), partner = at(&p->partner_at);
     atomic_store(&p->caller_at, caller > partner ? caller : partner); /* where the last row, perhaps unfinished, left them */
     atomic_store(&p->dismissed, 0);
-    atomic_store(&p->presence, INVITED);
     p->rows = 0, p->together = 0, p->invited = 1;
     fm_helper_send(helper, be_partner, p);
 }

@@ -1,6 +1,10 @@
 /* By how many workers a plan is run: by one where more cannot pay, else by what has been faster lately. */
+#include "helpers.h"
 #include "plan.h"
+#include "stack.h"
 #include "threads.h"
+
+#include <sched.h>
 
 #define SERIAL_STEP 4e5 /* floating-point operations of a step: ~10 us on one core, below which a barrier costs more */
 #define SERIAL_RUN 16e6 /* of a run: ~150 us, below which waking a helper brought little, or cost more, ... */
@@ -44,10 +48,34 @@ static void run_and_learn(const fm_plan *plan, const fm_run_args *args, fm_choic
     }
 }
 
-void fm_run(const fm_plan *plan, const fm_run_args *args)
+static void run(const fm_plan *plan, const fm_run_args *args)
 {
     const int n = workers_worth_waking(plan, args);
     const int known = n == 1 || plan->work > LARGE || !fm_is_whole(plan, args) || fm_team_insists();
     if (known || !args->choice) fm_run_by(plan, args, n);
     else run_and_learn(plan, args, args->choice);
+}
+
+struct call {
+    const fm_plan *plan;
+    const fm_run_args *args;
+};
+
+static void run_called(void *argument)
+{
+    const struct call *call = argument;
+    run(call->plan, call->args);
+}
+
+void fm_run(const fm_plan *plan, const fm_run_args *args)
+{
+    struct call call = {plan, args};
+    fm_helper *helper = fm_stack_suffices() ? 0 : fm_helper_take(1); /* whose stack does */
+    if (!helper) {
+        run(plan, args);
+        return;
+    }
+    fm_helper_call(helper, run_called, &call);
+    while (!fm_helper_has_begun(helper)) sched_yield();
+    fm_helper_release(helper);
 }

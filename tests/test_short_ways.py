@@ -1,6 +1,9 @@
 """The short ways: a few rows predicted, one step trained, with nothing checked in Python. Same bits, same errors."""
 
 import re
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -376,3 +379,86 @@ def test_large_networks_take_the_long_way():
     assert net._row_predictor(np.zeros((most, 1000), np.float32)) is not None
     assert net._row_predictor(np.zeros((most + 1, 1000), np.float32)) is None
     assert larger._row_predictor is None
+
+
+@needs_engine
+def test_a_thread_that_comes_while_another_counts_threads_waits_for_nothing_and_spoils_nothing(rng):
+    net = MLP([64, 256, 10], seed=0)
+    one, few = (runtime._engine.Engine(prediction_plan(net, n)) for n in (1, 90))
+    X, other = rng.standard_normal((2, 90, 64), np.float32)
+    expected = [net.predict_proba(rows) for rows in (X, other)]
+    second = []
+
+    def count():
+        if not second:  # as if the interpreter went on with another thread here
+            second.append(None)
+            second.append(predict(other))
+        return 1
+
+    predict = runtime._engine.RowPredictor(one, None, count, few)
+    np.testing.assert_array_equal(predict(X), expected[0])
+    np.testing.assert_array_equal(second[1], expected[1])
+
+
+@needs_engine
+def test_threads_predict_a_few_rows_while_their_number_changes(rng):
+    net = MLP([64, 256, 256, 10], seed=0)
+    X = rng.standard_normal((4, 90, 64), np.float32)
+    expected = [[net.predict_proba(rows) for _ in range(2)][1] for rows in X]
+    wrong, stop, interval = [], threading.Event(), sys.getswitchinterval()
+
+    def predict(i):
+        while not stop.is_set():
+            if not np.array_equal(net.predict_proba(X[i]), expected[i]):
+                wrong.append(i)
+
+    workers = [threading.Thread(target=predict, args=(i,)) for i in range(4)]
+    sys.setswitchinterval(1e-5)
+    try:
+        for worker in workers:
+            worker.start()
+        for n in range(300):
+            fastmlp.set_num_threads(1 + n % 2)
+            time.sleep(1e-3)
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+        sys.setswitchinterval(interval)
+        fastmlp.set_num_threads(None)
+    assert not wrong
+
+
+@needs_engine
+def test_memory_of_another_size_is_no_place_for_the_parameters():
+    net, X, y = problem("classes", "float32")
+    trainer = Trainer(net, SGD(0.1))
+    trainer.step(X, y)
+    trainer._before = np.empty(3, np.float32)
+    before = net.parameters.copy()
+    with pytest.raises(ValueError, match="before must have as many bytes as parameters"):
+        trainer.step(X, y)
+    np.testing.assert_array_equal(net.parameters, before)
+
+
+@needs_engine
+@pytest.mark.parametrize("kib", [128, 192, 256, 512])
+def test_threads_with_a_small_stack(rng, kib):
+    X, y = rng.standard_normal((1100, 100), np.float32), np.arange(1100) % 10
+    expected, net = MLP([100, 300, 300, 10]), MLP([100, 300, 300, 10])
+
+    def train(net, rows):
+        net.fit(X[:rows], y[:rows], epochs=1, batch_size=None, optimizer=Adam())
+        net.loss_and_gradients(X, y)
+        net.predict(X)
+
+    before = threading.stack_size(kib << 10)
+    try:
+        thread = threading.Thread(target=lambda: [train(net, rows) for rows in (300, 1100)])
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    for rows in (300, 1100):
+        train(expected, rows)
+    assert net.parameters.tobytes() == expected.parameters.tobytes()

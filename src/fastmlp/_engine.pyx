@@ -15,9 +15,9 @@ from cpython.buffer cimport (
 )
 from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport isfinite
-from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cdef extern from *:
     """
@@ -374,11 +374,13 @@ cdef class Engine:
             if self._ops[s].data == NULL and self._ops[s].opcode in (FM_gather, FM_scatter):
                 raise ValueError(f"op {s} ({self.plan.ops[s].opcode}) has no data: bind an array first")
         cdef int64_t ordered = rows if order is None else order_view.shape[0]
+        cdef int64_t most = ordered if rows or order is not None else INT64_MAX
+        for s in range(n_steps + 1):  # all of them, before differences could overflow
+            if not 0 <= offsets_view[s] <= most:
+                raise ValueError(f"offsets must lie in 0..{most}, got {offsets_view[s]}")
         for s in range(n_steps):
             if not 0 < offsets_view[s + 1] - offsets_view[s] <= self._plan.capacity:
                 raise ValueError(f"step {s} must have 1..{self._plan.capacity} rows, got {offsets_view[s + 1] - offsets_view[s]}")
-        if offsets_view[0] < 0 or (offsets_view[n_steps] > ordered and (rows or order is not None)):
-            raise ValueError(f"offsets must lie in 0..{ordered}, got {offsets_view[0]}..{offsets_view[n_steps]}")
         if order is not None:
             for s in range(offsets_view[0], offsets_view[n_steps]):
                 if not 0 <= order_view[s] < rows:

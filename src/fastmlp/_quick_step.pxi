@@ -1,4 +1,4 @@
-# One training step, the shortest way. Part of _engine.pyx, for it goes through an Engine's C structs.
+# The fast path for one training step. Included by _engine.pyx, because it needs an Engine's C structs.
 
 cdef enum:  # what came of it
     UNFIT, UNSOUND, SOUND
@@ -30,35 +30,36 @@ def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, befor
         aligned numbers as this machine writes them, finite and within the range of the plan's type, of the right shapes, with
         no more rows than the plan; and classes are whole numbers.
     """
-    cdef Py_buffer X, Y, P, B
+    cdef Py_buffer[4] views
+    cdef Py_buffer *X = &views[0]
+    cdef Py_buffer *Y = &views[1]
+    cdef Py_buffer *P = &views[2]
+    cdef Py_buffer *B = &views[3]
     cdef double loss = 0
-    cdef int done = UNFIT
+    cdef int done = UNFIT, i
     if type(x) is not ndarray or type(y) is not ndarray:
         return None
+    memset(views, 0, sizeof(views))  # one that was not got is released without effect
     try:
-        PyObject_GetBuffer(x, &X, PyBUF_STRIDED_RO | PyBUF_FORMAT)
-    except ValueError:  # dates have no format
-        return None
-    try:
-        PyObject_GetBuffer(y, &Y, PyBUF_STRIDED_RO | PyBUF_FORMAT)
-    except ValueError:
-        PyBuffer_Release(&X)
-        return None
-    try:
-        PyObject_GetBuffer(parameters, &P, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
-        PyObject_GetBuffer(before, &B, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+        try:
+            PyObject_GetBuffer(x, X, PyBUF_STRIDED_RO | PyBUF_FORMAT)
+            PyObject_GetBuffer(y, Y, PyBUF_STRIDED_RO | PyBUF_FORMAT)
+        except ValueError:  # dates have no format
+            return None
+        PyObject_GetBuffer(parameters, P, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+        PyObject_GetBuffer(before, B, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+        if P.len != B.len:
+            raise ValueError(f"before must have as many bytes as parameters, {P.len}, got {B.len}")
         with engine._lock:
             if engine._plan.work < HELD_WORK:  # of a full batch
-                done = train(engine, &X, &Y, low, high, &P, &B, lr, number, n_threads, &loss)
+                done = train(engine, X, Y, low, high, P, B, lr, number, n_threads, &loss)
             else:
                 with nogil:
-                    done = train(engine, &X, &Y, low, high, &P, &B, lr, number, n_threads, &loss)
-        PyBuffer_Release(&B)
-        PyBuffer_Release(&P)
+                    done = train(engine, X, Y, low, high, P, B, lr, number, n_threads, &loss)
         return None if done == UNFIT else (loss, done == SOUND)
     finally:
-        PyBuffer_Release(&Y)
-        PyBuffer_Release(&X)
+        for i in range(4):
+            PyBuffer_Release(&views[i])
 
 
 cdef bint has_inputs(Engine engine, Py_buffer *X, int kind, int n_threads) noexcept nogil:

@@ -1,4 +1,4 @@
-# One row at a time, or a few, the shortest way. Part of _engine.pyx, for it goes through an Engine's C structs.
+# The fast path for predicting one row, or a few. Included by _engine.pyx, because it needs an Engine's C structs.
 
 cdef long threads_changed = 0  # how often
 
@@ -20,9 +20,9 @@ cdef inline void point_rows(fm_op *op, Py_buffer *rows):
 cdef class RowPredictor:
     """Predicts few rows with no more overhead than their arithmetic: no checks in Python, no lock.
 
-    Holds the GIL for a short call, so that no other thread can be using the plans' buffers, and gives it back for a longer
-    one: who comes then is sent away. While single rows come quickly, one behind the other, a partner in another thread
-    computes half of the large layers (csrc/partner.c).
+    Holds the GIL for a short call, so that no other thread can be using the plans' buffers, and releases it for a longer
+    one: concurrent callers then get None, and use the regular path. While single rows come quickly, one behind the other,
+    a partner in another thread computes half of the large layers (csrc/partner.c).
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ cdef class RowPredictor:
         None also for more than `most` rows, and while another thread is predicting several.
         """
         cdef Py_buffer view, to
-        cdef int odd, kind
+        cdef int refused, kind
         cdef int64_t rows
         if type(x) is not ndarray:
             return None
@@ -97,21 +97,20 @@ cdef class RowPredictor:
         try:
             rows = view.shape[0] if view.ndim == 2 else 0
             kind = source_of(&view)
-            if (kind == UNREADABLE or rows < 1 or rows > self.most or (rows > 1 and self._busy)
-                    or view.shape[1] != self._n_in):
+            if kind == UNREADABLE or rows < 1 or rows > self.most or view.shape[1] != self._n_in:
                 return None
             out = empty(self._shape if rows == 1 else (rows, self._n_out), self._dtype)
             PyObject_GetBuffer(out, &to, PyBUF_STRIDED_RO)
             try:
                 if rows > 1 or self._partner == NULL:
-                    odd = self._run(self._few if rows > 1 else self._one, rows, kind, &view, &to)
+                    refused = self._run(self._few if rows > 1 else self._one, rows, kind, &view, &to)
                 else:
-                    odd = self._row(kind, &view, &to)
+                    refused = self._row(kind, &view, &to)
             finally:
                 PyBuffer_Release(&to)
         finally:
             PyBuffer_Release(&view)
-        return None if odd else out
+        return None if refused else out
 
     cdef int _row(self, int kind, Py_buffer *x, Py_buffer *out) except -1:
         """Together with the partner, if it is there, else alone. Returns whether a value of x is not finite."""
@@ -140,19 +139,22 @@ cdef class RowPredictor:
         return odd
 
     cdef int _run(self, Engine engine, int64_t rows, int source, Py_buffer *x, Py_buffer *out) except -1:
-        """By the engine, without the partner. Returns whether a value of x is not finite."""
+        """By the engine, without the partner. Returns whether a value of x is not finite, or the engine is being used."""
         cdef int64_t[MOST_STEPS + 1] offsets
         cdef int64_t room = engine._plan.capacity, steps = 1 if rows <= room else (rows + room - 1) // room, s
         cdef fm_run_args args
         cdef int last = engine._plan.n_ops - 1, kind = engine._ops[last].kind
         cdef bint held = rows == 1 or engine._plan.work * rows < HELD_WORK * room
+        cdef int n_threads = 1 if held else self._count()  # first of all: it may let another thread run
+        if self._busy and engine is self._few:
+            return True
         offsets[0], offsets[steps] = 0, rows
         for s in range(1, steps):  # of about the same length: each worker has its part of them
             offsets[s] = rows * s // steps
         args.order, args.lr, args.weight, args.losses = NULL, NULL, NULL, NULL
         args.offsets = offsets
         args.n_steps, args.first_number, args.first_op = steps, 0, 0
-        args.last_op, args.n_threads, args.apart = engine._plan.n_ops, 1 if held else self._count(), FM_APART_MEASURED
+        args.last_op, args.n_threads, args.apart = engine._plan.n_ops, n_threads, FM_APART_MEASURED
         args.balance, args.choice = &engine._balance, &engine._choice
         engine._point_at(0, source, <uintptr_t>x.buf, x.strides[0] if rows > 1 else 0, x.strides[1])
         engine._point_at(last, kind, <uintptr_t>out.buf, out.strides[0], out.itemsize)

@@ -1,0 +1,37 @@
+/* How much of a thread's stack is left, see stack.h. */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* before any header: to ask where a stack begins is not in POSIX */
+#endif
+#include "stack.h"
+
+#include <pthread.h>
+#include <stdint.h>
+
+#define KERNELS_NEED (640 << 10) /* bytes: the widest have 450 KiB of scratch */
+
+/* The lowest address of the calling thread's stack; 0 where the system does not tell. */
+static uintptr_t find_end(void)
+{
+#if defined(__linux__)
+    pthread_attr_t attributes;
+    void *end = 0;
+    size_t size = 0;
+    if (pthread_getattr_np(pthread_self(), &attributes)) return 0;
+    if (pthread_attr_getstack(&attributes, &end, &size)) end = 0;
+    pthread_attr_destroy(&attributes);
+    return (uintptr_t)end;
+#elif defined(__APPLE__)
+    return (uintptr_t)pthread_get_stackaddr_np(pthread_self()) - pthread_get_stacksize_np(pthread_self());
+#else
+    return 0;
+#endif
+}
+
+int fm_stack_suffices(void)
+{
+    static _Thread_local uintptr_t end; /* asked for once: of the first thread, Linux has to read the table of all memory */
+    static _Thread_local int is_known;
+    const char here = 0;
+    if (!is_known) end = find_end(), is_known = 1;
+    return (uintptr_t)&here - end > KERNELS_NEED;
+}
