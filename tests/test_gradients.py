@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from conftest import needs_engine
 
+import fastmlp
 from fastmlp import MLP, gradients, losses, tape
 
 NETS = {
@@ -171,3 +172,29 @@ def test_bad_surfaces_and_checks_are_refused(data):
 def test_losses_with_numbers_of_their_own(data):
     for loss in (losses.Huber(0.7), losses.Quantile((0.1, 0.5, 0.9)), losses.CrossEntropy(label_smoothing=0.2)):
         assert network("values", loss=loss).check_gradients(*data) < 1e-6
+
+
+@pytest.mark.parametrize("class_weight", [{0: 5.0, 2: 0.2}, "balanced"])
+def test_the_loss_has_the_weights_of_its_classes_wherever_it_is_asked_for(rng, class_weight):
+    X, y, sample_weight = rng.standard_normal((50, 4)), np.arange(50) % 7 % 3, rng.random(50)
+    given = {"weights": MLP([4, 5, 3], seed=3).__getstate__()["weights"], "dtype": "float64"}
+    net = MLP([4, 5, 3], "tanh", losses.CrossEntropy(class_weight=class_weight), **given)
+    factors = net.loss.class_weights(range(3), np.bincount(y))
+    plain = MLP([4, 5, 3], "tanh", **given)
+    loss, pairs = net.loss_and_gradients(X, y, sample_weight)
+    expected, expected_pairs = plain.loss_and_gradients(X, y, sample_weight * factors[y])
+    assert loss == expected != plain.loss_and_gradients(X, y, sample_weight)[0]
+    np.testing.assert_array_equal(pairs[0][0], expected_pairs[0][0])
+    assert net.check_gradients(X, y, sample_weight) < 1e-5
+    assert net.loss_surface(X, y, sample_weight, steps=3)[1][1, 1] == pytest.approx(loss)
+    report = fastmlp.diagnose(net, X, y, sample_weight=sample_weight)
+    assert report.loss == loss and report.loss_after < loss
+    assert report.loss == net.fit(X, y, sample_weight=sample_weight, epochs=1, batch_size=None).loss[0]
+
+
+@pytest.mark.parametrize("rows", [1024, 1025, 5000, 200_000])
+def test_gradients_of_long_batches_are_as_exact_as_of_short_ones(rows):
+    X = y = np.ones((rows, 1), np.float32)
+    net = MLP([1, 1], loss="mse", weights=[([[0.0]], [0.0])])
+    _, [(dw, db)] = net.loss_and_gradients(X, y)
+    np.testing.assert_allclose([dw[0, 0], db[0]], -2, rtol=2e-5)

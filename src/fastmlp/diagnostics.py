@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import checks, optimizers
+from . import optimizers
 from .history import DivergenceError
+from .losses import CrossEntropy
 from .mlp import MLP
 from .runtime import executor, get_num_threads
 from .tape import gradient_plan
@@ -22,6 +23,7 @@ EXPLODING = 1e3  # above is exploding
 NEAR_LIMIT = 0.99  # of a bounded activation's range: |2 y - 1| for sigmoid, |y| for tanh
 MOST_ROWS = 0.5  # a unit near its limit for more than this share of the rows is saturated
 BAD_UNITS = 0.5  # more than this share of a layer's units saturated or dead is worth a word
+PLANNED = 1000  # steps, where a schedule has to know how many come after the first
 OVERSHOOT = 1e-6  # relative rise of the loss along the trial step that is not rounding
 
 # |y| scaled so that 1 is the limit, for activations that have limits.
@@ -122,7 +124,8 @@ def diagnose(
     X, y, sample_weight : array-like
         As in `MLP.fit`; a few hundred rows do. They are one batch.
     optimizer : str or Optimizer, optional
-        Whose first step is tried, from a state of zeros; by default ``SGD()``, plain gradient descent at rate 0.01.
+        Whose first step is tried, from a state of zeros (of 1000, where a schedule must know how many); by default
+        ``SGD()``, plain gradient descent at rate 0.01.
 
     Returns
     -------
@@ -149,9 +152,12 @@ def diagnose(
     if not isinstance(net, MLP):
         raise TypeError(f"net must be an MLP, got {net!r}")
     chosen = optimizers.get("sgd" if optimizer is None else optimizer)
+    if isinstance(chosen, optimizers.LBFGS):
+        raise TypeError("optimizer must make steps, of which the first is tried: L-BFGS takes all data at once")
     X, y, _ = net.check_data(X, y)
-    weight = checks.sample_weight(sample_weight, len(X))
-    twin = net.twin(net.dtype)
+    weight = net.row_weights(y, sample_weight)
+    plain = {"loss": replace(net.loss, class_weight=None)} if isinstance(net.loss, CrossEntropy) else {}
+    twin = net.twin(net.dtype, **plain)  # those weights are in the rows' now
     if twin.needs_scaling():
         twin.learn_scaling(X, y)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -186,7 +192,7 @@ def _trial_step(
     """How far one step of the optimizer moves each layer, and the loss after it."""
     before = [matrix.copy() for matrix in net.matrices]
     try:
-        Trainer(net, optimizer).step(X, y, weight)
+        Trainer(net, optimizer, total_steps=PLANNED).step(X, y, weight)
     except DivergenceError:
         return [math.nan] * len(before), math.inf
     moved = [_norm(matrix.astype(np.float64) - old) for matrix, old in zip(net.matrices, before, strict=True)]

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import checks
 from .network import Network
+from .options import Options, weighted
 from .runtime import executor, get_num_threads
 from .tape import PREDICTION_ROWS, evaluation_plan, gradient_plan, output_gradient_plan
 
@@ -28,7 +29,8 @@ class Gradients(Network):
         Parameters
         ----------
         X, y, sample_weight : array-like
-            As in `fit`; all rows are one batch. Targets are standardised where the network does so.
+            As in `fit`; all rows are one batch. Targets are standardised where the network does so, and a loss that has
+            weights of classes is taken with them.
 
         Returns
         -------
@@ -45,7 +47,7 @@ class Gradients(Network):
         (1.0, [(array([[4.]]), array([2.]))])
         """
         X, y, labels = self.check_data(X, y)
-        weight = checks.sample_weight(sample_weight, len(X))
+        weight = self.row_weights(y, sample_weight)
         gradients = self.layout.matrices(self.layout.zeros())
         plan, _ = gradient_plan(self, len(X), labels, gradients)
         plan.bind(X, self.plan_targets(y))
@@ -247,10 +249,15 @@ class Gradients(Network):
             d[:-1], d[-1] = w, b
         return flat
 
+    def row_weights(self, y: NDArray[Any], sample_weight: ArrayLike | None) -> NDArray[np.float64] | None:
+        """What each row weighs in the loss that training lowers: its own weight times that of its class."""
+        weight = checks.sample_weight(sample_weight, len(y))
+        return weighted(self, Options().weight_of_classes(self), y, weight)
+
     def _loss_of(self: Self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Any:
         """A function that gives the loss of these rows with the parameters as they are then."""
         X, y, labels = self.check_data(X, y)
-        weight = checks.sample_weight(sample_weight, len(X))
+        weight = self.row_weights(y, sample_weight)
         n_threads = get_num_threads()
         plan = evaluation_plan(self, len(X), labels, n_threads)
         plan.bind(X, self.plan_targets(y))

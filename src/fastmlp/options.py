@@ -83,6 +83,22 @@ def n_classes(net: Network) -> int:
     return net.sizes[-1] if net.loss.name == "cross_entropy" else 2
 
 
+def weighted(
+    net: Network,
+    class_weight: Any,
+    y: NDArray[Any],
+    weight: NDArray[np.float64] | None,
+    rows: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64] | None:
+    """The sample weights times those of the classes; None: all equal. ValueError if nothing is left of them."""
+    if class_weight is None:
+        return weight
+    found = class_sample_weights(net, class_weight, y, rows) * (1 if weight is None else weight)
+    if not (found if rows is None else found[rows]).max() > 0:
+        raise ValueError(f"class_weight must leave some rows a weight above 0, got {class_weight!r}")
+    return np.ascontiguousarray(found, dtype=np.float64)
+
+
 def class_sample_weights(
     net: Network, class_weight: Any, y: NDArray[Any], rows: NDArray[np.int64] | None = None
 ) -> NDArray[np.float64]:
