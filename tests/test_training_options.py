@@ -31,6 +31,18 @@ def flat(net):
     return net.parameters.copy()
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.999, 0.9999])
+def test_an_average_of_float32_is_not_drawn_aside(rng, decay):
+    y = 1 + rng.standard_normal((20_000, 1))
+    found = {}
+    for dtype in ("float32", "float64"):
+        net = MLP([1, 1], loss="mse", bias=False, weights=[([[1.0]], None)], dtype=dtype)
+        trainer = Trainer(net, SGD(0.05), average=decay)
+        trainer.fit(np.ones((20_000, 1)), y, epochs=1, batch_size=1, shuffle=False)
+        found[dtype] = float(trainer.average[0])
+    assert found["float32"] == pytest.approx(found["float64"], rel=1e-5)
+
+
 # Name: the optimizer, and the options of Trainer and MLP.
 OPTIONS = {
     "dropout": (Adam(0.01), {"dropout": 0.3, "input_dropout": 0.1}, {}),
@@ -463,6 +475,47 @@ def test_fitting_batches_is_fitting_the_array_they_come_from(rng, data, options,
     assert np.array_equal(net.parameters, whole.parameters)
     for name in ("loss", "val_loss", "val_accuracy", "learning_rate"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [schedules.OneCycle, schedules.Cosine, schedules.CosLog4, schedules.Polynomial])
+def test_left_over_batches_move_at_the_planned_rate(data, schedule):
+    optimizer = SGD(schedule(learning_rate=0.1))
+    whole, net = network(), network()
+    whole.fit(*data, epochs=3, batch_size=17, shuffle=False, optimizer=optimizer, accumulate=2)
+    net.fit(Batches(*data, size=17), epochs=3, optimizer=optimizer, accumulate=2)
+    assert np.array_equal(net.parameters, whole.parameters)
+
+
+@pytest.mark.parametrize("schedule", [schedules.OneCycle, schedules.Cosine, schedules.CosLog4, schedules.Polynomial])
+def test_a_loop_of_steps_tells_how_many_there_will_be(data, schedule):
+    optimizer = SGD(schedule(learning_rate=0.1))
+    whole, net, stream = network(), network(), network()
+    whole.fit(*data, epochs=5, batch_size=25, shuffle=False, optimizer=optimizer)
+    trainer = Trainer(net, optimizer, total_steps=10)
+    batches = list(Batches(*data, size=25))
+    for batch in batches * 5:
+        trainer.step(*batch)
+    assert np.array_equal(net.parameters, whole.parameters)
+    Trainer(stream, optimizer, total_steps=10).fit((batch for batch in batches * 5), epochs=1)
+    assert np.array_equal(stream.parameters, whole.parameters)
+
+
+def test_a_step_whose_schedule_must_know_more_is_refused(data):
+    trainer = Trainer(network(), SGD(schedules.Cosine()))
+    before = flat(trainer.net)
+    with pytest.raises(ValueError, match=r"learning_rate Cosine\(.*must know how many steps.*total_steps=1000"):
+        trainer.step(*data)
+    assert np.array_equal(trainer.net.parameters, before) and trainer.steps == 0
+    for wrong in (0, 1.5, "many"):
+        with pytest.raises((TypeError, ValueError), match="total_steps must be a whole number"):
+            Trainer(network(), total_steps=wrong)
+
+
+def test_the_trainers_own_plateau_is_the_one_to_tell(data):
+    trainer = Trainer(network(), SGD(schedules.ReduceOnPlateau(0.5, patience=0, learning_rate=0.1)))
+    for _ in range(3):
+        trainer.optimizer.learning_rate.observe(trainer.step(*data) + 1e6 * trainer.steps)
+    assert trainer.optimizer.rates(trainer.steps, 1, 0) == [0.025]
 
 
 def test_a_list_and_a_generator_of_batches(data):

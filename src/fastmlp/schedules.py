@@ -321,7 +321,8 @@ class Progress:
 class ReduceOnPlateau(Schedule):
     """Multiply the rate by ``factor_by`` once a metric has not improved for more than ``patience`` epochs.
 
-    Whoever trains calls ``observe`` after each epoch; ``rates`` gives the rate reached so far.
+    Whoever trains calls ``observe`` after each epoch, as `fit` does; ``rates`` gives the rate reached so far. In a loop
+    over `Trainer.step`, call ``trainer.optimizer.learning_rate.observe(loss)``: a trainer has a copy of its own.
 
     Parameters
     ----------

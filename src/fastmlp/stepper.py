@@ -20,10 +20,11 @@ from .epochs import Data
 from .history import DivergenceError, History
 from .interrupts import WholeSteps
 from .mlp import MLP
-from .options import Options, class_sample_weights
+from .options import Options, weighted
 from .pace import Pace
 from .plan import Plan
 from .runtime import Executor, executor, get_num_threads, quick_step
+from .schedules import Schedule
 from .tape import Learning, training_plan
 
 KEPT_PLANS = 4  # for batches of different lengths
@@ -40,6 +41,8 @@ class Stepper:
         self.optimizer = copy.deepcopy(optimizer)  # a schedule's progress is this trainer's own
         self.states = [net.layout.zeros() for _ in range(self.optimizer.n_states)]
         self.steps = 0
+        self.total_steps: int | None = None  # that a loop of steps will make, as far as its caller has told
+        self._planned = 0  # steps in all, as of the last rate
         self._sum = GradientSum(net.layout) if options.accumulate > 1 else None
         self._average = None if options.average is None else Average(net, float(options.average))
         self._show = True  # whether the network has the averaged weights between epochs
@@ -167,12 +170,7 @@ class Stepper:
     def _weighted(self, data: Data) -> Data:
         """The data with the class weights as factors on the sample weights."""
         spec = self.options.weight_of_classes(self.net)
-        if spec is None:
-            return data
-        weight = class_sample_weights(self.net, spec, data.y, data.rows) * (1 if data.weight is None else data.weight)
-        if not (weight if data.rows is None else weight[data.rows]).max() > 0:
-            raise ValueError(f"class_weight must leave some rows a weight above 0, got {spec!r}")
-        return replace(data, weight=np.ascontiguousarray(weight, dtype=np.float64))
+        return replace(data, weight=weighted(self.net, spec, data.y, data.weight, data.rows))
 
     def _refuse(self, what: str, instead: str) -> None:
         if isinstance(self.optimizer, optimizers.LBFGS):
@@ -184,11 +182,22 @@ class Stepper:
 
     def rates(self, epochs: int, batches: int, total_steps: int) -> NDArray[np.float64]:
         """The learning rate of every batch of some epochs: that of the update it is for."""
-        updates = self.updates(batches)
+        updates, self._planned = self.updates(batches), total_steps
         rates = self.optimizer.rates(self.steps, epochs * updates, total_steps)
         if self.options.accumulate == 1:
             return rates
         return np.repeat(rates.reshape(epochs, updates), self.options.accumulate, axis=1)[:, :batches].reshape(-1)
+
+    def rate_of(self, planned: int | None) -> NDArray[np.float64]:
+        """The rate of the next update, of so many in all; ValueError if the schedule must know that, and it is None."""
+        schedule = self.optimizer.learning_rate
+        if planned is None and isinstance(schedule, Schedule) and schedule.needs_total:
+            raise ValueError(
+                f"learning_rate {schedule!r} must know how many steps there will be: tell the trainer, as in"
+                " Trainer(net, optimizer, total_steps=1000), or use fit with arrays or batches that have a len()"
+            )
+        self._planned = planned or 0
+        return self.optimizer.rates(self.steps, 1, self._planned)
 
     def _run(
         self,
@@ -255,7 +264,7 @@ class Stepper:
         """Move the weights by the gradients that ``accumulate`` still holds back, if any."""
         if self._sum and self._sum.count:
             runner = next(reversed(self._plans.values()))
-            self._update(self._sum, runner, self.optimizer.rates(self.steps, 1, self.steps + 1))
+            self._update(self._sum, runner, self.optimizer.rates(self.steps, 1, self._planned))
 
     # ---- averaged weights --------------------------------------------------------------------------------------------
 

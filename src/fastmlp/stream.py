@@ -12,14 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from .epochs import Data, EpochLoop
 from .evaluation import Evaluator
 from .history import DivergenceError
-from .schedules import Schedule
 
 if TYPE_CHECKING:
     from .trainer import Trainer
 
 
-def check_batches(batches: Any, epochs: int, learning_rate: Any) -> None:
-    """TypeError or ValueError unless `batches` can be gone through that often, and tell what the schedule must know."""
+def check_batches(batches: Any, epochs: int) -> None:
+    """TypeError or ValueError unless `batches` can be gone through that often."""
     if not isinstance(batches, Iterable) or isinstance(batches, (str, bytes)) or hasattr(batches, "__array__"):
         kind = type(batches).__name__
         raise TypeError(f"y must be given unless X is an iterable of (X, y) batches, got a {kind} alone")
@@ -27,10 +26,6 @@ def check_batches(batches: Any, epochs: int, learning_rate: Any) -> None:
         raise ValueError(
             f"epochs must be 1 for a {type(batches).__name__}, which can be gone through only once, got {epochs}: give"
             " a list, or an object whose __iter__ begins anew"
-        )
-    if isinstance(learning_rate, Schedule) and learning_rate.needs_total and not hasattr(batches, "__len__"):
-        raise ValueError(
-            f"learning_rate {learning_rate!r} must know how many steps there will be: give batches that have a len()"
         )
 
 
@@ -72,10 +67,10 @@ class StreamLoop(EpochLoop):
 
     def _rate(self) -> NDArray[np.float64]:
         """The rate of the next update."""
-        total = 0
+        total = self.trainer.total_steps
         if isinstance(self.stream, Sized):
             total = self.first_step + self.epochs * self.trainer.updates(len(self.stream))
-        return self.trainer.optimizer.rates(self.trainer.steps, 1, total)
+        return self.trainer.rate_of(total)
 
     def _run_group(self, epochs: int) -> None:
         trainer, start, rows = self.trainer, time.perf_counter(), 0

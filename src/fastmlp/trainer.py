@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
@@ -50,6 +52,9 @@ class Trainer(Stepper):
         For cross-entropy over classes or a single label: the weight of each class (those left out weigh 1), a factor
         on the sample weights; ``"balanced"``: rows / (classes * rows of the class). In training only: validation
         loss and metrics are without, as in PyTorch and Keras. ``CrossEntropy(class_weight=...)`` does the same.
+    total_steps : int, optional
+        In [1, inf): how many updates a loop of one's own over `step` will make, for the learning-rate schedules whose
+        formula has T; `fit` counts its own.
 
     Attributes
     ----------
@@ -87,6 +92,7 @@ class Trainer(Stepper):
         accumulate: int = 1,
         lr_factors: Sequence[float] | None = None,
         class_weight: Mapping[Any, float] | str | None = None,
+        total_steps: int | None = None,
     ) -> None:
         if not isinstance(net, MLP):
             raise TypeError(f"net must be an MLP, got {net!r}")
@@ -96,6 +102,7 @@ class Trainer(Stepper):
         if isinstance(optimizer, optimizers.LBFGS):
             lbfgs.check_options(options)
         super().__init__(net, optimizer, options)
+        self.total_steps = None if total_steps is None else checks.whole("total_steps", total_steps)
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
@@ -117,14 +124,15 @@ class Trainer(Stepper):
         Raises
         ------
         TypeError, ValueError
-            For bad input, before anything is changed.
+            For bad input, before anything is changed; and where a schedule must know how many steps there will be, and
+            the trainer was not told (`total_steps`).
         DivergenceError
             If the loss or a weight is not finite; the parameters are then as before the step.
         """
         self._refuse("step", "fit")
         self._check_stream()
-        with Exclusive(self.net):
-            rate = self.optimizer.rates(self.steps, 1, self.steps + 1)
+        with exclusive(self.net):
+            rate = self.rate_of(self.total_steps)
             loss = self.step_unchecked(X, y, sample_weight, rate)
             if loss is None:
                 data = self.training_data(X, y, sample_weight)
@@ -196,7 +204,7 @@ class Trainer(Stepper):
             If the loss stops being finite; the parameters of the last finite epoch are kept.
         KeyboardInterrupt
             Within 0.2 s of Ctrl-C, or after the step being made if that takes longer; the network is then as the last
-            finished step left it.
+            finished step left it, or as the last finite epoch did if it is not finite.
         """
         epochs = checks.whole("epochs", epochs)
         batch_size = None if batch_size is None else checks.whole("batch_size", batch_size)
@@ -215,7 +223,7 @@ class Trainer(Stepper):
 
     def _run_loop(self, loop: EpochLoop | StreamLoop, show_average: bool) -> History:
         """Train; now that everything is checked, first learn how to standardise."""
-        with Exclusive(self.net):
+        with exclusive(self.net):
             self._show = show_average
             with self.raw_weights():
                 self.flush()
@@ -240,7 +248,7 @@ class Trainer(Stepper):
         watchers: list[Any],
         show_average: bool,
     ) -> History:
-        check_batches(stream, epochs, self.optimizer.learning_rate)
+        check_batches(stream, epochs)
         self._refuse("fit on batches", "fit(X, y)")
         for name, value in given.items():
             if value is not None:
@@ -248,6 +256,8 @@ class Trainer(Stepper):
         if isinstance(validation, np.ndarray):
             raise TypeError("validation must be (X, y) or (X, y, sample_weight) where X is an iterable of batches")
         self._check_stream()
+        if not isinstance(stream, Sized):
+            self.rate_of(self.total_steps)  # it may be refused
         evaluator = prepare(self.net, None, validation, None, metrics, watchers)[1]  # type: ignore[arg-type]
         return self._run_loop(StreamLoop(self, stream, epochs, evaluator, watchers), show_average)
 
@@ -259,15 +269,13 @@ class Trainer(Stepper):
             raise ValueError("class_weight='balanced' needs all data at once, as fit(X, y) has: give a dict of weights")
 
 
-class Exclusive:
-    """One training run of a network at a time; a second one, from another thread, is refused."""
+def exclusive(net: MLP) -> threading.Lock:
+    """The lock to hold while a network is trained; RuntimeError if it is already, by another thread or a callback.
 
-    def __init__(self, net: MLP) -> None:
-        self.net = net
-
-    def __enter__(self) -> None:
-        if not self.net.training.acquire(blocking=False):
-            raise RuntimeError("this network is being trained already, by another thread or by a callback's own call")
-
-    def __exit__(self, *error: Any) -> None:
-        self.net.training.release()
+    A `with` statement takes and releases it without a line of Python in between, where Ctrl-C would leave it locked.
+    """
+    if net.process != os.getpid():  # a fork: the thread that held it is not here to release it
+        net.training, net.process = threading.Lock(), os.getpid()
+    if net.training.locked():
+        raise RuntimeError("this network is being trained already, by another thread or from inside a callback")
+    return net.training
