@@ -1,5 +1,6 @@
 """The loop over epochs: slices, Ctrl-C, the numbers it reports, schedules that listen."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import fastmlp
 from fastmlp import MLP, SGD, Trainer, pace, schedules
 from fastmlp.callbacks import LambdaCallback
+from fastmlp.interrupts import WholeSteps
 
 X, Y = fastmlp.datasets.spirals(60, seed=0)
 
@@ -63,6 +65,91 @@ def test_an_interrupt_is_heard_soon_and_leaves_a_network_to_go_on_with(size, wat
         process.kill()
     assert process.returncode == 0, error
     assert float(out) - sent < 2, "0.2 s on a machine with nothing else to do"
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"average": 0.9}])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])
+def test_an_interrupt_in_an_epoch_that_has_diverged_keeps_the_model(monkeypatch, rng, options, error):
+    X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
+    net = fastmlp.MLP([3, 8, 1], loss="mse", seed=0)
+    rates = [0.01]
+    trainer = fastmlp.Trainer(net, fastmlp.SGD(lambda step: rates[-1], momentum=0.9), **options)
+    trainer.fit(X, y, epochs=3)
+    before, run = net.parameters.copy(), type(trainer)._run
+
+    def interrupted(*args, **kwargs):
+        run(*args, **kwargs)
+        raise error
+
+    rates.append(1e30)
+    monkeypatch.setattr(type(trainer), "_run", interrupted)
+    with pytest.raises(error):
+        trainer.fit(X, y, epochs=1, batch_size=10)
+    monkeypatch.undo()
+    assert np.isfinite(net.parameters).all()
+    if "average" not in options:  # that is shown; the raw weights go on from it
+        assert net.parameters.tobytes() == before.tobytes()
+    rates.append(0.01)
+    assert np.isfinite(trainer.fit(X, y, epochs=1).loss[0])
+
+
+ANY_TIME = """
+    import os, random, signal
+    import fastmlp
+
+    X, y = fastmlp.datasets.xor()
+    trainer = fastmlp.Trainer(fastmlp.MLP([2, 4, 1], "tanh", "binary_cross_entropy"))
+    X, y = X.astype("float32"), y.reshape(-1, 1).astype("float32")
+    trainer.step(X, y)
+    armed = False
+
+    def late(*args):
+        if armed:
+            {late}
+
+    signal.signal(signal.SIGALRM, late)
+    for _ in range(1500):
+        try:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 4e-4))
+            while True:
+                trainer.step(X, y)
+        except (KeyboardInterrupt, TimeoutError):
+            armed = False
+    trainer.step(X, y)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        print("heard")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+@pytest.mark.parametrize("late", ["os.kill(os.getpid(), signal.SIGINT)", "raise TimeoutError"])
+def test_signals_at_any_time_leave_a_network_to_train_and_ctrl_c_alive(late):
+    code = textwrap.dedent(ANY_TIME.format(late=late))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
+
+
+def test_a_handler_left_behind_gives_way_to_the_one_before_it():
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *given: heard.append(given))
+
+    def enter_alone():
+        WholeSteps().__enter__()  # an exception of another signal's handler came before its end
+
+    try:
+        enter_alone()
+        with WholeSteps():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not heard
+        assert len(heard) == 1
+        enter_alone()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert len(heard) == 2
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # ---- slices ----------------------------------------------------------------------------------------------------------

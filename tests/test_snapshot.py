@@ -54,8 +54,8 @@ def test_without_room_for_a_file_memory_serves(rng, monkeypatch, no_spare_files,
     monkeypatch.setattr(module, "SHARE", share)
     vector = rng.standard_normal(1000)
     snapshot = Snapshot(vector, 0)
-    os.close(snapshot._files[0])
-    snapshot._files[0] = os.open("/dev/full", os.O_RDWR)
+    snapshot._files[0].close()
+    snapshot._files[0] = module.File.opened(os.open("/dev/full", os.O_RDWR))
     snapshot.take(vector)
     before = vector.copy()
     vector[:] = 0
@@ -139,3 +139,60 @@ def test_a_child_process_has_files_of_its_own(no_spare_files):
         os._exit(0 if emptied and not module._spare else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert module._spare
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_a_descriptor_that_means_somebody_elses_file_now_is_left_alone(rng, tmp_path, no_spare_files, reused):
+    vector = rng.standard_normal(1000)
+    snapshot, spare = Snapshot(vector, 0), Snapshot(vector, 0)
+    descriptor = snapshot._files[0].descriptor
+    other = tmp_path / "other"
+    other.write_text("precious")
+    if reused:
+        with open(other, "r+") as theirs:
+            os.dup2(theirs.fileno(), descriptor)
+    else:
+        os.close(descriptor)
+    os.close(spare._files[0].descriptor)
+    del spare
+    snapshot.take(vector)
+    before = vector.copy()
+    vector[:] = 0
+    snapshot.restore(vector)
+    assert (vector == before).all()
+    assert module._file().is_ours()  # not the spare one
+    del snapshot
+    assert other.read_text() == "precious"
+    if reused:
+        os.close(descriptor)  # it is still open
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_that_goes_on_takes_its_snapshots_elsewhere(no_spare_files):
+    vector = np.ones(1000)
+    snapshot = Snapshot(vector, 0)
+    snapshot.take(vector)
+    child = os.fork()
+    if not child:
+        snapshot.take(vector + 1)
+        snapshot.restore(vector)
+        os._exit(0 if (vector == 2).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    snapshot.restore(vector)
+    assert (vector == 1).all()
+
+
+def test_where_no_thread_starts_one_copies_all(rng, monkeypatch, no_spare_files):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module, "SHARE", 1000)
+    vector = rng.standard_normal(1000)
+    with runtime.limited_threads(3):
+        snapshot = Snapshot(vector, 0)
+    monkeypatch.setattr("threading.Thread.start", start)
+    snapshot.take(vector)
+    before = vector.copy()
+    vector[:] = 0
+    snapshot.restore(vector)
+    assert len(snapshot._files) == 3 and (vector == before).all()

@@ -181,7 +181,13 @@ class EpochLoop:
     def _run_group(self, epochs: int) -> None:
         before = self._snapshot(epochs)
         start = time.perf_counter()
-        losses, lr = self._run_epochs(epochs)
+        try:
+            losses, lr = self._run_epochs(epochs)
+        except BaseException:  # Ctrl-C may come after a step that diverged, before anybody has looked
+            if not checks.all_finite(self.trainer.net.parameters):
+                self._restore(before)
+                self.trainer.forget()
+            raise
         seconds = (time.perf_counter() - start) / epochs
         bad = self._first_bad_epoch(losses)
         while bad is not None:  # undo all, then run the finite epochs again

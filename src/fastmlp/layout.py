@@ -77,8 +77,11 @@ class _Slab:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.renew_lock()
         self.raw, self.at = _fresh(0)
+
+    def renew_lock(self) -> None:
+        self.lock = threading.Lock()
 
     def take(self, size: int) -> tuple[NDArray[np.uint8], int]:
         """Memory, and where in it so many bytes that nobody has had begin on a boundary."""
@@ -90,6 +93,8 @@ class _Slab:
 
 
 _slab = _Slab()
+if hasattr(os, "register_at_fork"):  # in a child, a thread that held it is not there to release it
+    os.register_at_fork(after_in_child=_slab.renew_lock)
 
 
 def _on_huge_pages(size: int) -> NDArray[np.uint8]:

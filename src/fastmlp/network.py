@@ -5,6 +5,7 @@ All parameters live in one flat vector that the kernels update in place: `weight
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
@@ -73,7 +74,7 @@ class Network:
         method, n_in, n_out = self.standardize, self.sizes[0], self.sizes[-1]
         self.scaling = scaling.InputScaling(method, n_in, self.dtype) if method else None
         self.target_scaling = scaling.TargetScaling(n_out, self.dtype) if self.standardize_targets else None
-        self.training = threading.Lock()
+        self.training, self.process = threading.Lock(), os.getpid()  # held while it is trained, in this process
         self._predictors: dict[tuple[int, int], tuple[Executor, threading.Lock]] = {}
         self._row_predictor: Callable[[object], NDArray[Any] | None] | None = None
         self._evaluations: dict[tuple[int, bool, int], Executor] = {}  # small plans that nobody is using
@@ -285,8 +286,8 @@ class Network:
                 scaler.set(*numbers)
         self.shuffle_rng.bit_generator.state = shuffle
 
-    def twin(self, dtype: DTypeLike) -> Self:
-        """A copy of this network, with the same numbers in another type."""
+    def twin(self, dtype: DTypeLike, **changes: Any) -> Self:
+        """A copy of this network, with the same numbers in another type; and with other keywords of `MLP`."""
         copy = type(self).__new__(type(self))
-        copy.__setstate__({**self.__getstate__(), "dtype": np.dtype(dtype).name})
+        copy.__setstate__({**self.__getstate__(), "dtype": np.dtype(dtype).name, **changes})
         return copy

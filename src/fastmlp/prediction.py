@@ -17,6 +17,7 @@ from .tape import FEW_ROWS, NEAR, PREDICTION_ROWS, forward_plan, prediction_plan
 ROW_PARAMETERS = 1 << 20  # a larger network's row takes so long that other threads should run meanwhile
 QUICK_WORK = 32 << 20  # rows times parameters: with more, what the long way adds is a small part
 QUICK_ROWS = 256  # of a step
+UNHEARD = 4e9  # operations, ~50 ms, for which Ctrl-C may have to wait
 
 
 class Prediction(Network):
@@ -60,7 +61,9 @@ class Prediction(Network):
             predictor.bind(len(predictor.plan.ops) - 1, out)
             steps = -(-len(X) // rows)  # of about the same length: each worker has its part of them
             offsets = np.arange(steps + 1, dtype=np.int64) * len(X) // steps
-            predictor.run(None, offsets, n_threads=n_threads)
+            part = max(1, int(UNHEARD // predictor.plan.work))
+            for s in range(0, steps, part):
+                predictor.run(None, offsets[s : s + part + 1], n_threads=n_threads)
             odd = predictor.plan.was_odd()
         finally:
             predictor.release()

@@ -34,6 +34,7 @@ HOW_TO_BUILD = (
     "pip install --force-reinstall fastmlp"
 )
 
+UNHEARD = 1 << 28  # bytes to look through, ~50 ms, for which Ctrl-C may have to wait
 FOR_ONE = 8 << 20  # bytes that one thread looks through: as in csrc/checks.c
 MAX_WORKERS = 256  # as in csrc/threads.h; memory is made for as many as there may be
 
@@ -121,14 +122,20 @@ def quick_step(
 
 def surely_finite(array: NDArray[Any]) -> bool:
     """Whether the engine can tell in one pass that an array of floats is finite; without it, False."""
-    readable = array.dtype.char in "fd" and array.dtype.isnative and array.flags.c_contiguous
-    return bool(_engine and readable and _engine.all_finite(array, _lookers(array)))
+    readable = array.ndim and array.dtype.char in "fd" and array.dtype.isnative and array.flags.c_contiguous
+    return bool(_engine and readable and all(_engine.all_finite(part, _lookers(part)) for part in _parts(array)))
 
 
 def surely_within(array: NDArray[Any], low: float, high: float) -> bool:
     """Whether the engine can tell in one pass that all numbers are finite and lie in low..high; without it, False."""
     readable = 1 <= array.ndim <= 2 and array.dtype.kind in "fiu"
-    return bool(_engine and readable and _engine.all_within(array, low, high, _lookers(array)))
+    return bool(_engine and readable and all(_engine.all_within(p, low, high, _lookers(p)) for p in _parts(array)))
+
+
+def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Its rows, so many at a time that Ctrl-C need not wait for all."""
+    rows = max(1, UNHEARD // max(1, array.nbytes // max(1, len(array))))
+    return (array[i : i + rows] for i in range(0, len(array), rows))
 
 
 def _lookers(array: NDArray[Any]) -> int:
@@ -186,12 +193,16 @@ def get_num_threads() -> int:
 @contextmanager
 def limited_threads(n: int) -> Iterator[None]:
     """Use `n` workers within this block, in this thread: for who trains several networks side by side."""
-    token = _limit.set(n)
-    _tell_engine()
+    before, token = get_num_threads(), _limit.set(n)
+    changed = get_num_threads() != before
     try:
+        if changed:
+            _tell_engine()
         yield
     finally:
         _limit.reset(token)
+        if changed:
+            _tell_engine()
 
 
 def set_num_threads(n: int | None) -> None:
