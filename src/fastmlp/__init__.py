@@ -4,6 +4,7 @@ The public names are here; everything else is reached through them. A name's mod
 used, so that ``import fastmlp`` costs next to nothing over NumPy and never imports what a script does not use.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,12 @@ __all__ = [
 ]
 
 
+_ESTIMATORS = {"sklearn", "MLPClassifier", "MLPRegressor"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ESTIMATORS and not _has_sklearn():
+        raise _missing(name)
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
@@ -83,4 +89,21 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_HOMES})
+    return sorted({*globals(), *_MODULES, *_HOMES} - (set() if _has_sklearn() else _ESTIMATORS))
+
+
+def _has_sklearn() -> bool:
+    """Whether scikit-learn can be found; it is not imported for that."""
+    from importlib.util import find_spec
+
+    return find_spec("sklearn") is not None
+
+
+def _missing(name: str) -> AttributeError | ImportError:
+    """Why there is no such estimator: an AttributeError, for `hasattr` and all who ask what is here.
+
+    But ``from fastmlp import name`` would replace that by an error of its own, without the reason: it gets another.
+    """
+    why = "fastmlp's estimators need scikit-learn >= 1.6: pip install 'fastmlp[sklearn]'"
+    importing = sys._getframe(2).f_code.co_name == "_handle_fromlist"
+    return ImportError(why, name=__name__) if importing else AttributeError(why, name=name)
