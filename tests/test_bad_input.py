@@ -26,6 +26,7 @@ def networks():
     return SimpleNamespace(
         labels=MLP([4, 5, 3]),
         values=MLP([4, 5, 1], loss="mse"),
+        several=MLP([4, 5, 3], loss="mse"),
         binary=MLP([4, 5, 2], loss="binary_cross_entropy"),
         counts=MLP([4, 5, 1], loss="poisson"),
     )
@@ -75,6 +76,12 @@ SIZES = {
     "string": (new([4, "3"]), TypeError, ["sizes[1]", "whole number", "'3'"]),
     "text": (new("784"), TypeError, ["sizes", "'784'", "list"]),
     "number": (new(784), TypeError, ["sizes", "784", "list"]),
+    "one class": (
+        new([4, 5, 1]),
+        ValueError,
+        ["sizes", "[4, 5, 1]", "at least 2", "binary_cross_entropy", "[4, 5, 2]"],
+    ),
+    "softmax of one unit": (new([4, 1], loss="mse", output="softmax"), ValueError, ["sizes", "[4, 1]", "softmax"]),
 }
 NAMES = {
     "activation": (new([4, 5, 3], "rely"), ValueError, ["activation", "'rely'", "relu, ", "tanh"]),
@@ -152,6 +159,9 @@ INPUTS = {
 TARGETS = {
     "too few": (fit(y=LABELS[:-1]), ValueError, ["y", "as many rows as X", "24", "(23,)"]),
     "number": (fit(X[:1], 2), ValueError, ["y", "(1, 3)", "()"]),
+    "column of labels": (fit(y=LABELS[:, None]), ValueError, ["y", "(24, 3)", "(24, 1)", "y.ravel()"]),
+    "labels for mse": (fit(y=LABELS, net="several"), ValueError, ["y", "(24, 3)", "(24,)", "np.eye(3)[y]"]),
+    "column of labels for mse": (fit(y=LABELS[:, None], net="several"), ValueError, ["y", "np.eye(3)[y.ravel()]"]),
     "negative": (fit(y=LABELS - 1), ValueError, ["y", "0..2", "-1"]),
     "too large": (fit(y=LABELS + 1), ValueError, ["y", "0..2", "3"]),
     "huge": (fit(y=LABELS.astype(np.uint64) + 2**63), ValueError, ["y", "0..2", "922337203685477"]),

@@ -185,7 +185,9 @@ def labels(value: ArrayLike, rows: int, classes: int, name: str = "y") -> NDArra
     return array if array.dtype.kind in "iu" else array.astype(np.int64)
 
 
-def dense_targets(value: ArrayLike, rows: int, columns: int, dtype: np.dtype[Any], name: str = "y") -> NDArray[Any]:
+def dense_targets(
+    value: ArrayLike, rows: int, columns: int, dtype: np.dtype[Any], name: str = "y", hint: str = ""
+) -> NDArray[Any]:
     """Targets ``(rows, columns)``, finite; a vector stands for one column."""
     array = numeric(name, value)
     if array.ndim == 1 and columns == 1:
@@ -193,7 +195,7 @@ def dense_targets(value: ArrayLike, rows: int, columns: int, dtype: np.dtype[Any
     if array.shape != (rows, columns):
         shape = f"({rows}, {columns})" + (f" or ({rows},)" if columns == 1 else "")
         raise ValueError(
-            f"{name} must have shape {shape}, as many rows as X and a column for each output, got {array.shape}"
+            f"{name} must have shape {shape}, as many rows as X and a column for each output, got {array.shape}{hint}"
         )
     finite(name, array, dtype)
     return array

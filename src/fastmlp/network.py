@@ -45,6 +45,7 @@ class Network:
         self.dtype = checks.real_dtype(dtype)
         self.loss = losses.get(loss)
         self.functions = (*self._hidden(activation), self._output(output))
+        self._check_classes()
         self.bias = checks.flag("bias", bias)
         if seed is not None:
             seed = checks.whole("seed", seed, 0, 2**63 - 1)
@@ -108,6 +109,14 @@ class Network:
         if self.loss.fused_output and act.name != self.loss.fused_output:
             raise ValueError(f"output must be {own!r} for loss {self.loss.name!r}, got {act.name!r}")
         return act
+
+    def _check_classes(self) -> None:
+        """ValueError for a softmax of one unit: it is always 1, and nothing can be learned."""
+        if self.functions[-1].name == "softmax" and self.sizes[-1] < 2:
+            raise ValueError(
+                f"sizes must end with at least 2 outputs for a softmax, one a class, got {list(self.sizes)} with loss"
+                f" {self.loss.name!r}; for two classes use loss='binary_cross_entropy', or {[*self.sizes[:-1], 2]}"
+            )
 
     def _check_targets_flag(self, value: Any) -> bool:
         if checks.flag("standardize_targets", value) and (
@@ -198,10 +207,20 @@ class Network:
             raise ValueError(f"{name_y} must have as many rows as {name_x}, {len(X)}, got shape {y.shape}")
         if self.loss.name == "cross_entropy" and y.ndim == 1:
             return X, checks.labels(y, len(X), self.sizes[-1], name_y), True
-        y = checks.dense_targets(y, len(X), self.sizes[-1], self.dtype, name_y)
+        y = checks.dense_targets(y, len(X), self.sizes[-1], self.dtype, name_y, self._hint(y, name_y))
         if self.loss.target_range != (-inf, inf):
             checks.within(y, *self.loss.target_range, f"for loss {self.loss.name!r}", name_y)
         return X, y, False
+
+    def _hint(self, y: NDArray[Any], name: str) -> str:
+        """What to write instead, where targets of a wrong shape may be class numbers."""
+        if y.ndim == 2 and y.shape[1] == 1:
+            name = f"{name}.ravel()"
+        elif y.ndim != 1:
+            return ""
+        if self.loss.name == "cross_entropy":
+            return f"; for class numbers use {name}"
+        return f"; for class numbers use np.eye({self.sizes[-1]})[{name}]" if y.dtype.kind in "iu" else ""
 
     def learn_scaling(self, X: ArrayLike, y: ArrayLike | None = None) -> None:
         """Learn how to standardise, from these rows, where the network is to and has not learned it yet.
