@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from numpy.typing import ArrayLike
 
 from . import checks
 from .evaluation import Evaluator
 from .gradients import Gradients
-from .options import Options
+from .keywords import explained
+from .options import FitSettings, Options
 from .plan import Plan
 from .prediction import Prediction
 
 if TYPE_CHECKING:
     from .history import History
+    from .optimizers import Optimizer
 
 
 class MLP(Prediction, Gradients):
@@ -111,7 +113,10 @@ class MLP(Prediction, Gradients):
         rows = checks.whole("batch_size", batch_size)
         return Trainer(self, optimizer).plan_for(rows, self.loss.name == "cross_entropy")
 
-    def fit(self, X: Any, y: ArrayLike | None = None, *, optimizer: Any = "sgd", **settings: Any) -> History:
+    @explained("MLP.fit()", FitSettings.__annotations__)
+    def fit(
+        self, X: Any, y: ArrayLike | None = None, *, optimizer: str | Optimizer = "sgd", **settings: Unpack[FitSettings]
+    ) -> History:
         """Train on X, y; going on from the current weights. Sugar for ``Trainer(net, optimizer, ...).fit(X, y, ...)``.
 
         Parameters
@@ -124,8 +129,8 @@ class MLP(Prediction, Gradients):
             Such as ``fastmlp.SGD(0.1, momentum=0.9)``.
         **settings
             dropout, input_dropout, max_norm, average, accumulate, lr_factors, class_weight: see
-            :class:`fastmlp.Trainer`. All others, such as epochs, batch_size, validation, early_stopping, sample_weight
-            and callbacks: see :meth:`fastmlp.Trainer.fit`.
+            :class:`fastmlp.Trainer`. epochs (by default 10), batch_size (32), validation, validation_fraction, metrics,
+            early_stopping, sample_weight, shuffle, use_average, callbacks: see :meth:`fastmlp.Trainer.fit`.
 
         Returns
         -------
@@ -142,8 +147,9 @@ class MLP(Prediction, Gradients):
         """
         from .trainer import Trainer
 
-        own = {field.name: settings.pop(field.name) for field in fields(Options) if field.name in settings}
-        return Trainer(self, optimizer, **own).fit(X, y, **settings)
+        rest: dict[str, Any] = {**settings}
+        own = {field.name: rest.pop(field.name) for field in fields(Options) if field.name in rest}
+        return Trainer(self, optimizer, **own).fit(X, y, **rest)
 
     def __repr__(self) -> str:
         names = [a.name for a in self.functions[:-1]]

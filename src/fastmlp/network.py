@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import activations as named
 from . import checks, initializers, losses, scaling
+from .keywords import explained
 from .layout import Layout
 from .runtime import Executor, check_backend
 
@@ -25,6 +26,7 @@ Pairs = Sequence[tuple[ArrayLike, ArrayLike | None]]
 class Network:
     """What all of `MLP` rests on; its parameters are described there."""
 
+    @explained("MLP()")
     def __init__(
         self,
         sizes: Iterable[int],
@@ -207,17 +209,16 @@ class Network:
             raise ValueError(f"{name_y} must have as many rows as {name_x}, {len(X)}, got shape {y.shape}")
         if self.loss.name == "cross_entropy" and y.ndim == 1:
             return X, checks.labels(y, len(X), self.sizes[-1], name_y), True
-        y = checks.dense_targets(y, len(X), self.sizes[-1], self.dtype, name_y, self._hint(y, name_y))
+        y = checks.dense_targets(y, len(X), self.sizes[-1], self.dtype, name_y, self._hint(y))
         if self.loss.target_range != (-inf, inf):
             checks.within(y, *self.loss.target_range, f"for loss {self.loss.name!r}", name_y)
         return X, y, False
 
-    def _hint(self, y: NDArray[Any], name: str) -> str:
+    def _hint(self, y: NDArray[Any]) -> str:
         """What to write instead, where targets of a wrong shape may be class numbers."""
-        if y.ndim == 2 and y.shape[1] == 1:
-            name = f"{name}.ravel()"
-        elif y.ndim != 1:
+        if y.ndim != 1 and y.shape[1:] != (1,):
             return ""
+        name = "y" if y.ndim == 1 else "y.ravel()"
         if self.loss.name == "cross_entropy":
             return f"; for class numbers use {name}"
         return f"; for class numbers use np.eye({self.sizes[-1]})[{name}]" if y.dtype.kind in "iu" else ""

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activations import check_bool, check_number, lookup
+from .keywords import explained
 from .plan import Rule
 from .schedules import Schedule
 
@@ -393,6 +394,10 @@ class LBFGS(Optimizer):
         check_number(self, "tol", "[0, inf)")
         check_number(self, "history", "[1, inf)", whole=True)
         check_number(self, "max_fun", "[1, inf)", whole=True)
+
+
+for _kind in (SGD, RMSprop, AdaGrad, Adam, AdamW, LBFGS):  # whose constructors are written by dataclass
+    setattr(_kind, "__init__", explained(f"{_kind.__name__}()")(_kind.__init__))  # noqa: B010  mypy would refuse it
 
 
 KNOWN: dict[str, Callable[[], Optimizer]] = {

@@ -1,19 +1,57 @@
-"""Options: what a Trainer does beside its optimizer, checked against the network; class weights as sample weights."""
+"""Options: what a Trainer does beside its optimizer, checked against the network; class weights as sample weights.
+
+And the keywords of `fit`, for those who hand them on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from . import checks
 from .losses import CrossEntropy
 
 if TYPE_CHECKING:
     from .network import Network
+    from .optimizers import Optimizer
+    from .stopping import EarlyStopping
+
+
+class SharedSettings(TypedDict, total=False):
+    """The keywords that `MLP.fit` and `fit_restarts` hand on to :class:`fastmlp.Trainer` and to its `fit`."""
+
+    epochs: int
+    batch_size: int | None
+    dropout: float | Sequence[float]
+    input_dropout: float
+    max_norm: float | None
+    average: float | None
+    accumulate: int
+    lr_factors: Sequence[float] | None
+    class_weight: Mapping[Any, float] | str | None
+    metrics: Sequence[Any] | None
+    early_stopping: bool | EarlyStopping
+    sample_weight: ArrayLike | None
+    shuffle: bool
+    use_average: bool
+
+
+class FitSettings(SharedSettings, total=False):
+    """The keywords of `MLP.fit`."""
+
+    validation: tuple[ArrayLike, ...] | NDArray[np.integer[Any]] | None
+    validation_fraction: float | None
+    callbacks: Sequence[Any]
+
+
+class RestartSettings(SharedSettings, total=False):
+    """What `fit_restarts` hands to `MLP.fit`, beside the keywords that it has itself."""
+
+    optimizer: str | Optimizer
 
 
 @dataclass(frozen=True)

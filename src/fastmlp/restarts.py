@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks, metrics
 from .epochs import CANCEL, Data
 from .history import DivergenceError, History
+from .keywords import explained
 from .mlp import MLP
+from .options import RestartSettings
 from .runtime import get_num_threads, limited_threads
 from .stopping import EarlyStopping
 from .validation import held_out_rows
@@ -46,6 +48,7 @@ class Restarts:
     histories: list[History] = field(default_factory=list)
 
 
+@explained("fit_restarts()", RestartSettings.__annotations__)
 def fit_restarts(
     make_net: Callable[[int], MLP],
     X: ArrayLike,
@@ -58,7 +61,7 @@ def fit_restarts(
     n_jobs: int | None = None,
     seed: int = 0,
     callbacks: Callable[[int], Sequence[Any]] | None = None,
-    **settings: Any,
+    **settings: Unpack[RestartSettings],
 ) -> Restarts:
     """Train the same network from several initial weights, side by side on the cores, and keep the best.
 
@@ -127,7 +130,7 @@ def fit_restarts(
         if validation is not None:
             raise ValueError(f"validation_fraction must be None where validation is given, got {validation_fraction!r}")
         validation = held_out_rows(nets[0], Data(*nets[0].check_data(X, y), None), validation_fraction)
-    job = _Job(X, y, validation, metric, settings, callbacks)
+    job = _Job(X, y, validation, metric, {**settings}, callbacks)
     results = _side_by_side(lambda i: job.train(nets[i], seeds[i]), restarts, jobs)
     return _best(nets, seeds, results, metric)
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks, lbfgs, optimizers
 from .epochs import Data, EpochLoop
 from .history import History
+from .keywords import explained
 from .mlp import MLP
 from .options import Options
 from .stepper import Stepper
@@ -80,6 +81,7 @@ class Trainer(Stepper):
     True
     """
 
+    @explained("Trainer()")
     def __init__(
         self,
         net: MLP,
@@ -142,6 +144,7 @@ class Trainer(Stepper):
 
     # ---- epochs ------------------------------------------------------------------------------------------------------
 
+    @explained("Trainer.fit()")
     def fit(
         self,
         X: ArrayLike | Iterable[Any],

@@ -1,0 +1,70 @@
+"""A keyword that a function does not have: the error says whose it is, what there is, and what to write."""
+
+import inspect
+from dataclasses import fields
+
+import pytest
+
+import fastmlp
+from fastmlp.options import FitSettings, Options, RestartSettings
+
+X, Y = fastmlp.datasets.xor()
+CALLS = {
+    "MLP.fit()": lambda **more: fastmlp.MLP([2, 2]).fit(X, Y, **more),
+    "MLP()": lambda **more: fastmlp.MLP([2, 2], **more),
+    "Trainer()": lambda **more: fastmlp.Trainer(fastmlp.MLP([2, 2]), **more),
+    "Trainer.fit()": lambda **more: fastmlp.Trainer(fastmlp.MLP([2, 2])).fit(X, Y, **more),
+    "fit_restarts()": lambda **more: fastmlp.fit_restarts(lambda seed: fastmlp.MLP([2, 2], seed=seed), X, Y, **more),
+    "SGD()": fastmlp.SGD,
+    "Adam()": fastmlp.Adam,
+}
+LEARNING_RATE = "learning_rate belongs to the optimizer, as in net.fit(X, y, optimizer=fastmlp.SGD(learning_rate=...))"
+HINTS = [
+    *(
+        ("MLP.fit()", name, "write epochs; known: X, y, optimizer, epochs")
+        for name in ("epoch", "n_epochs", "max_iter")
+    ),
+    ("MLP.fit()", "validation_data", "write validation=(X, y)"),
+    ("MLP.fit()", "validation_split", "write validation_fraction"),
+    ("MLP.fit()", "verbose", "write callbacks=[fastmlp.callbacks.ProgressBar()]"),
+    ("MLP.fit()", "random_state", "seed belongs to the network, as in fastmlp.MLP(sizes, seed=...)"),
+    ("MLP.fit()", "lr", LEARNING_RATE),
+    ("MLP.fit()", "learning_rate", LEARNING_RATE),
+    ("MLP.fit()", "momentum", "optimizer=fastmlp.SGD(momentum=...)"),
+    ("MLP.fit()", "betas", "optimizer=fastmlp.Adam(betas=...)"),
+    ("MLP.fit()", "batchsize", "did you mean batch_size?"),
+    ("MLP.fit()", "quite_another", "'quite_another'; known: X, y, optimizer, epochs, batch_size"),
+    ("MLP()", "lr", LEARNING_RATE),
+    ("MLP()", "optimizer", "optimizer belongs to fit, as in net.fit(X, y, optimizer=...)"),
+    ("MLP()", "random_state", "write seed; known: sizes, activation"),
+    ("MLP()", "hidden_layer_sizes", "write sizes=[inputs, *hidden, outputs]"),
+    ("Trainer()", "epochs", "epochs belongs to fit"),
+    ("Trainer.fit()", "n_epochs", "write epochs"),
+    ("fit_restarts()", "n_restarts", "did you mean restarts?"),
+    ("fit_restarts()", "lr", LEARNING_RATE),
+    ("SGD()", "lr", "write learning_rate; known: learning_rate, momentum"),
+    ("Adam()", "beta", "did you mean betas?"),
+]
+
+
+@pytest.mark.parametrize(("call", "name", "hint"), HINTS)
+def test_an_unknown_keyword_is_explained(call, name, hint):
+    with pytest.raises(TypeError) as caught:
+        CALLS[call](**{name: 1})
+    assert str(caught.value).startswith(f"{call} got an unexpected keyword argument '{name}'")
+    assert hint in str(caught.value)
+
+
+def test_the_settings_of_fit_are_those_of_trainer():
+    fit = inspect.signature(fastmlp.Trainer.fit).parameters
+    assert set(FitSettings.__annotations__) == {field.name for field in fields(Options)} | set(fit) - {"self", "X", "y"}
+
+
+def test_the_settings_of_fit_restarts_are_those_of_fit():
+    own = inspect.signature(fastmlp.fit_restarts).parameters
+    assert set(RestartSettings.__annotations__) == {*FitSettings.__annotations__, "optimizer"} - set(own)
+
+
+@pytest.mark.parametrize("function", [fastmlp.SGD, fastmlp.MLP, fastmlp.Trainer, fastmlp.fit_restarts])
+def test_signatures_are_still_to_be_seen(function):
+    assert "args" not in inspect.signature(function).parameters
