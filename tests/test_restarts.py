@@ -184,3 +184,15 @@ def test_bad_arguments(arguments, error, message):
     one = make(0)
     with pytest.raises(ValueError, match="make_net must return a new network each time"):
         fit_restarts(lambda seed: one, X, Y, 2, epochs=1)
+
+
+def test_networks_that_begin_alike_are_refused():
+    with pytest.raises(
+        ValueError, match=r"make_net must pass its seed on, as in MLP\(\.\.\., seed=seed\).* for 5 and 6"
+    ):
+        fit_restarts(lambda seed: MLP([2, 4, 2]), X, Y, 2, epochs=1, seed=5)
+
+
+def test_networks_that_begin_at_zero_are_told_apart_by_their_batches():
+    found = fit_restarts(lambda seed: MLP([2, 2], initializer="zeros", seed=seed), X, Y, 2, epochs=1, batch_size=5)
+    assert found.scores[0] != found.scores[1]

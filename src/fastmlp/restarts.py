@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -71,7 +72,7 @@ def fit_restarts(
     Parameters
     ----------
     make_net : callable(seed) -> MLP
-        Called once for each of ``seed, seed + 1, ...``, in this thread.
+        Called once for each of ``seed, seed + 1, ...``, in this thread; passes it on, as in ``MLP(..., seed=seed)``.
     X, y : array-like
         As in `MLP.fit`.
     restarts : int
@@ -126,6 +127,7 @@ def fit_restarts(
     nets = [_made(make_net, s) for s in seeds]
     if len({id(net) for net in nets}) < restarts:
         raise ValueError("make_net must return a new network each time, got the same one twice")
+    _check_starts(nets, seeds)
     if validation_fraction is not None:
         if validation is not None:
             raise ValueError(f"validation_fraction must be None where validation is given, got {validation_fraction!r}")
@@ -140,6 +142,18 @@ def _made(make_net: Callable[[int], MLP], seed: int) -> MLP:
     if not isinstance(net, MLP):
         raise TypeError(f"make_net must return an MLP, got {net!r} for seed {seed}")
     return net
+
+
+def _check_starts(nets: list[MLP], seeds: list[int]) -> None:
+    """ValueError if two candidates would go the same way: with the same weights to begin with, and the same batches."""
+    found: dict[tuple[Any, ...], int] = {}
+    for net, seed in zip(nets, seeds, strict=True):
+        weights = hashlib.sha256(net.parameters.data).digest()  # not themselves: there may be many
+        first = found.setdefault((repr(net), weights, str(net.shuffle_rng.bit_generator.state)), seed)
+        if first != seed:
+            raise ValueError(
+                f"make_net must pass its seed on, as in MLP(..., seed=seed): equal networks for {first} and {seed}"
+            )
 
 
 @dataclass
