@@ -187,6 +187,11 @@ def test_the_plan_prints_as_backpropagation():
         fastmlp.set_num_threads(None)
 
 
+def test_targets_that_are_no_labels_are_gathered_into_what_the_loss_reads():
+    plan = str(MLP([3, 4, 1], loss="mse").plan(batch_size=8))
+    assert "data[n, 3] -> x[8, 3]" in plan and "data[n, 1] -> t[8, 1]" in plan
+
+
 # ---- parameters ------------------------------------------------------------------------------------------------------
 
 

@@ -332,6 +332,8 @@ class Plan:
         reads = " ".join(self._operand(op, name, a) for name, a in self.buffers(i, READS))
         writes = " ".join(self._operand(op, name, a) for name, a in self.buffers(i, WRITES))
         if op.opcode == "gather":
+            if any(op.x is other.t for other in self.ops if other.opcode == "loss"):
+                writes = f"t{writes.removeprefix('x')}"  # targets that are no labels are gathered as inputs are
             reads = f"{'labels' if op.labels else 'data'}[{len(op.data) if op.data is not None else 'n'}" + (
                 f", {op.n_in}]" if not op.labels else "]"
             )
