@@ -74,7 +74,36 @@ def test_a_large_rate_overshoots(task, optimizer, much):
     assert report.healthy and report.loss_after < report.loss == pytest.approx(net.evaluate(*task)["loss"], rel=1e-6)
     wild = type(optimizer)(**{**vars(optimizer), "learning_rate": optimizer.learning_rate * much})
     report = diagnose(net, *task, wild)
-    assert words(report) == ["overshooting"] and report.loss_after > report.loss
+    assert words(report) == ["overwriting", "overwriting", "overshooting"] and report.loss_after > report.loss
+
+
+def test_a_step_longer_than_the_weights_overwrites_them(task):
+    net = MLP([10, 20, 3], "tanh")
+    report = diagnose(net, *task, Adam(0.5))
+    ratios = [layer.update_ratio for layer in report.layers]
+    assert min(ratios) > 1 and words(report)[:2] == ["overwriting"] * 2
+    assert f"the weights of layer 2 by {ratios[1]:.2g} times their own size" in report.verdicts[1]
+
+
+def test_weights_that_begin_at_zero_are_not_overwritten(task):
+    report = diagnose(MLP([10, 3], initializer="zeros"), *task)
+    assert report.layers[0].update_ratio == np.inf and report.healthy
+
+
+def test_behind_dead_units_nothing_is_said_to_vanish(task):
+    net = MLP([10, 20, 20, 3])
+    net.biases[1][:] = -1e3
+    report = diagnose(net, *task)
+    assert report.layers[0].signal == 0 and words(report) == ["dead"]
+
+
+def test_overshooting_on_large_inputs_names_standardize(task):
+    X, y = task
+    by_inputs = [diagnose(MLP([10, 20, 3]), X * scale, y, SGD(10.0)).verdicts[-1] for scale in (1, 1e3)]
+    assert all(verdict.startswith("overshooting") for verdict in by_inputs)
+    assert ["standardize='mean'" in verdict for verdict in by_inputs] == [False, True]
+    standardised = diagnose(MLP([10, 20, 3], standardize="mean"), X * 1e3, y, SGD(10.0))
+    assert "standardize" not in str(standardised)
 
 
 def test_the_step_may_leave_all_numbers(task):

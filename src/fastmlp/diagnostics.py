@@ -25,6 +25,10 @@ MOST_ROWS = 0.5  # a unit near its limit for more than this share of the rows is
 BAD_UNITS = 0.5  # more than this share of a layer's units saturated or dead is worth a word
 PLANNED = 1000  # steps, where a schedule has to know how many come after the first
 OVERSHOOT = 1e-6  # relative rise of the loss along the trial step that is not rounding
+OVERWRITTEN = 1.0  # a step greater than this share of a layer's weights leaves little of them
+LARGE_INPUTS = (
+    3.0  # root mean square of the inputs, 1 where they are standardised: above, smaller ones are worth a word
+)
 
 # |y| scaled so that 1 is the limit, for activations that have limits.
 LIMITED: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -81,7 +85,7 @@ class Report:
     loss_after : float
         After one step of the optimizer on them.
     verdicts : list of str
-        Each begins with one word: vanishing, exploding, saturated, dead, overshooting; or healthy, alone.
+        Each begins with one word: vanishing, exploding, saturated, dead, overwriting, overshooting; or healthy, alone.
     """
 
     layers: list[LayerReport]
@@ -136,8 +140,8 @@ def diagnose(
     *Signal* is the root mean square of the gradient by a layer's pre-activations. It is *vanishing* where the first
     layer's is less than 1e-3 of the last layer's, *exploding* above 1e3 of it or where it is not finite. A layer is
     *saturated* or *dead* if more than half of its units are: within 1 % of the limits of sigmoid, tanh or hard_tanh for
-    more than half of the rows, or a relu that is 0 for all rows. The optimizer is *overshooting* if the loss on these
-    very rows rises along its step.
+    more than half of the rows, or a relu that is 0 for all rows. The optimizer is *overwriting* a layer if its step is
+    longer than the layer's weights, and *overshooting* if the loss on these very rows rises along its step.
 
     Examples
     --------
@@ -162,10 +166,12 @@ def diagnose(
         twin.learn_scaling(X, y)
     with np.errstate(over="ignore", invalid="ignore"):
         signals, gradients, loss = _backpropagated(twin, X, y, weight)
-        outputs = twin.activations(X)[1:]
+        inputs, *outputs = twin.activations(X)
+        large = twin.standardize is None and _norm(inputs) > LARGE_INPUTS * math.sqrt(inputs.size)
         steps, loss_after = _trial_step(twin, chosen, X, y, weight)
         layers = [_layer(net, i, signals[i], gradients[i], steps[i], outputs[i]) for i in range(len(outputs))]
-    return Report(layers, loss, loss_after, _verdicts(layers, loss, loss_after) or ["healthy: nothing found"])
+    verdicts = _verdicts(layers, loss, loss_after, large)
+    return Report(layers, loss, loss_after, verdicts or ["healthy: nothing found"])
 
 
 def _norm(array: NDArray[Any]) -> float:
@@ -216,14 +222,15 @@ def _layer(net: MLP, i: int, signal: float, gradient: NDArray[Any], moved: float
     )
 
 
-def _verdicts(layers: list[LayerReport], loss: float, loss_after: float) -> list[str]:
+def _verdicts(layers: list[LayerReport], loss: float, loss_after: float, large_inputs: bool) -> list[str]:
     found = []
     first, last = layers[0].signal, layers[-1].signal
+    cut_off = any(layer.dead == 1 for layer in layers)  # no signal comes through, whatever the weights below are
     if not math.isfinite(loss) or not all(math.isfinite(layer.gradient_norm) for layer in layers):
         found.append(
             "exploding: the loss or a gradient is not a finite number; scale the inputs, or take smaller weights"
         )
-    elif last > 0 and first < VANISHING * last:
+    elif last > 0 and first < VANISHING * last and not cut_off:
         found.append(
             f"vanishing: the first layer gets {first / last:.1e} of the last layer's gradient signal, and hardly "
             "learns; take relu with He's weights, or fewer layers"
@@ -244,8 +251,14 @@ def _verdicts(layers: list[LayerReport], loss: float, loss_after: float) -> list
                 f"dead: {layer.dead:.0%} of the relu units of layer {layer.layer} are 0 for all rows and cannot learn; "
                 "take a smaller learning rate, leaky_relu, or new weights"
             )
+        if OVERWRITTEN < layer.update_ratio < math.inf:  # infinite where all weights begin at 0, as some are meant to
+            found.append(
+                f"overwriting: one step moves the weights of layer {layer.layer} by {layer.update_ratio:.2g} times "
+                "their own size, so that little of what they were is left; take a smaller learning rate"
+            )
     if math.isfinite(loss) and not loss_after - loss <= OVERSHOOT * abs(loss):  # NaN is no improvement either
         found.append(
             f"overshooting: one step raises the loss from {loss:.4g} to {loss_after:.4g}; take a smaller learning rate"
+            + (", or standardize='mean': the inputs are large" if large_inputs else "")
         )
     return found
