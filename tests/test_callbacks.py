@@ -206,3 +206,9 @@ def test_without_tqdm_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(ImportError, match=r"ProgressBar needs tqdm: pip install 'fastmlp\[progress\]'"):
         ProgressBar()
+
+
+def test_the_state_that_callbacks_see_is_where_they_are():
+    seen = []
+    MLP([2, 2]).fit(X, Y, epochs=1, callbacks=[callbacks.LambdaCallback(on_epoch_end=seen.append)])
+    assert type(seen[0]) is callbacks.TrainingState

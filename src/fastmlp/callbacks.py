@@ -13,16 +13,52 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from . import checks
 
 if TYPE_CHECKING:
-    from .epochs import TrainingState
+    from .history import History
+    from .mlp import MLP
+    from .trainer import Trainer
 
-__all__ = ["CSVLogger", "Callback", "JSONLinesLogger", "LambdaCallback", "LearningRateLogger", "ProgressBar"]
+__all__ = [
+    "CSVLogger",
+    "Callback",
+    "JSONLinesLogger",
+    "LambdaCallback",
+    "LearningRateLogger",
+    "ProgressBar",
+    "TrainingState",
+]
 
 METHODS = ("on_train_begin", "on_epoch_end", "on_train_end")
+
+
+@dataclass
+class TrainingState:
+    """What a callback sees.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs done in this call, from 1 (0 before the first).
+    epochs : int
+        Epochs asked for.
+    net : MLP
+    history : History
+    trainer : Trainer
+    error : BaseException or None
+        What ended the training before its time, in ``on_train_end``.
+    """
+
+    epoch: int
+    epochs: int
+    net: MLP
+    history: History
+    trainer: Trainer
+    error: BaseException | None = None
 
 
 class Callback:

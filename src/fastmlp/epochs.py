@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checks
+from .callbacks import TrainingState
 from .evaluation import Evaluator, batch_weights, batches
 from .history import DivergenceError, History
 from .interrupts import WholeSteps
-from .mlp import MLP
 from .schedules import ReduceOnPlateau
 from .snapshot import Snapshot
 
@@ -33,31 +33,6 @@ GROUP_ROWS = 1 << 17  # epochs of a tiny data set run together up to so many row
 
 # Ctrl-C reaches the main thread only: one that trains networks in other threads sets this event to stop them.
 CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
-
-
-@dataclass
-class TrainingState:
-    """What a callback sees.
-
-    Attributes
-    ----------
-    epoch : int
-        Epochs done in this call, from 1 (0 before the first).
-    epochs : int
-        Epochs asked for.
-    net : MLP
-    history : History
-    trainer : Trainer
-    error : BaseException or None
-        What ended the training before its time, in ``on_train_end``.
-    """
-
-    epoch: int
-    epochs: int
-    net: MLP
-    history: History
-    trainer: Trainer
-    error: BaseException | None = None
 
 
 @dataclass

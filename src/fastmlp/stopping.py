@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import checks, metrics
 from .activations import check_bool, check_number
-from .callbacks import Callback
-
-if TYPE_CHECKING:
-    from .epochs import TrainingState
+from .callbacks import Callback, TrainingState
 
 LOSSES = ("loss", "val_loss")
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from .. import callbacks as listening
-from ..epochs import TrainingState
+from ..callbacks import TrainingState
 from ..history import History
 from .protocol import Tasks
 from .solver import Solver
