@@ -377,6 +377,31 @@ def test_divergence_keeps_the_last_finite_epoch(monkeypatch, group, weight, rate
     assert state(net) == state(expected), "not what a run of one epoch less leaves, order of the next shuffle included"
 
 
+@pytest.mark.parametrize(
+    ("settings", "cures"),
+    [
+        ({}, "clipping (clip_norm), scaled inputs (MLP(..., standardize='mean')) or scaled targets"),
+        (
+            {"standardize": "mean"},
+            "A smaller learning rate, clipping (clip_norm) or scaled targets (standardize_targets=T",
+        ),
+        (
+            {"standardize_targets": True},
+            "clipping (clip_norm) or scaled inputs (MLP(..., standardize='mean')) may help",
+        ),
+        (
+            {"standardize": "mean", "standardize_targets": True},
+            "A smaller learning rate or clipping (clip_norm) may help",
+        ),
+        ({"loss": "poisson"}, "or scaled inputs (MLP(..., standardize='mean')) may help"),
+    ],
+)
+def test_divergence_names_the_cures_that_the_network_does_not_have(settings, cures):
+    net = MLP([4, 5, 1], **{"loss": "mse", **settings})
+    error = diverges(lambda: net.fit(X, abs(VALUES), epochs=1, batch_size=None, optimizer=SGD(1e39)))
+    assert cures in str(error)
+
+
 def test_divergence_by_its_weights_alone():
     # One step: its loss is still finite, and there is no second one to see what became of the weights.
     net = networks().values

@@ -206,11 +206,19 @@ class EpochLoop:
         kept = f"the parameters after epoch {epoch - 1} are kept" if epoch > 1 else "the initial parameters are kept"
         raise DivergenceError(
             f"{what} in epoch {epoch} of {self.epochs}, step {step} of {len(losses)}; {kept}. "
-            "A smaller learning rate, clipping (clip_norm) or scaled inputs may help.",
+            f"{self._cures()} may help.",
             epoch,
             step,
             self.history,
         )
+
+    def _cures(self) -> str:
+        """What may keep a training from diverging, and the network does not have yet."""
+        net = self.trainer.net
+        found = ["A smaller learning rate", "clipping (clip_norm)"]
+        found += [] if net.standardize else ["scaled inputs (MLP(..., standardize='mean'))"]
+        found += ["scaled targets (standardize_targets=True)"] if net.may_scale_targets() else []
+        return f"{', '.join(found[:-1])} or {found[-1]}"
 
     def _record(self, losses: NDArray[np.float64], lr: NDArray[np.float64], seconds: float) -> None:
         epochs, batches = losses.shape

@@ -121,14 +121,20 @@ class Network:
             )
 
     def _check_targets_flag(self, value: Any) -> bool:
-        if checks.flag("standardize_targets", value) and (
-            self.loss.is_classifier or self.loss.fused_output or self.functions[-1].name != "identity"
-        ):
+        if checks.flag("standardize_targets", value) and not self._has_free_targets():
             raise ValueError(
                 "standardize_targets must be False unless the loss is 'mse', 'mae', 'huber' or 'quantile' and the"
                 f" output 'identity', got loss {self.loss.name!r} and output {self.functions[-1].name!r}"
             )
         return bool(value)
+
+    def _has_free_targets(self) -> bool:
+        """Whether the targets may be any numbers, in any units."""
+        return not (self.loss.is_classifier or self.loss.fused_output) and self.functions[-1].name == "identity"
+
+    def may_scale_targets(self) -> bool:
+        """Whether ``standardize_targets`` could be asked for, and is not."""
+        return not self.standardize_targets and self._has_free_targets()
 
     # ---- what the tape asks ------------------------------------------------------------------------------------------
 
