@@ -108,3 +108,13 @@ def test_a_fit_of_many_tiny_epochs():
     history = net.fit(X, y, epochs=5000, batch_size=None, optimizer=SGD(0.5))
     assert history.epochs == 5000 and {len(values) for values in history.values()} == {5000}
     assert history.loss[-1] < 0.05 < history.loss[0] and set(history.learning_rate) == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("error", "ask"), [(KeyError, lambda h: h["val_loss"]), (AttributeError, lambda h: h.val_loss)]
+)
+def test_what_it_does_not_have_it_says_with_what_it_has(error, ask):
+    history = History()
+    history.add(loss=1.0, seconds=0.1)
+    with pytest.raises(error, match="this history has loss, seconds, not 'val_loss'"):
+        ask(history)

@@ -29,8 +29,11 @@ class History(dict[str, list[Any]]):
     def __getattr__(self, name: str) -> list[Any]:
         try:
             return self[name]
-        except KeyError:
-            raise AttributeError(f"this history has {', '.join(self) or 'nothing yet'}, not {name!r}") from None
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from None
+
+    def __missing__(self, name: str) -> list[Any]:
+        raise KeyError(f"this history has {', '.join(self) or 'nothing yet'}, not {name!r}")
 
     def add(self, **values: Any) -> None:
         """Append one epoch."""
