@@ -12,8 +12,15 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
+from setuptools.errors import CompileError
 
 TARGETS = ["avx512", "avx2", "neon", "generic"]  # every file is compiled everywhere: each is empty on a foreign CPU
+
+WITHOUT_COMPILER = (
+    "fastmlp's engine could not be compiled. It needs a C compiler, gcc or clang, and Python's headers (on Debian and "
+    "Ubuntu: apt install build-essential python3-dev). FASTMLP_PURE_PYTHON=1 pip install ... does without the engine: "
+    "everything then runs on NumPy, many times slower."
+)
 
 
 def files(*patterns):
@@ -59,7 +66,10 @@ class ParallelBuild(build_ext):
             return list(chain.from_iterable(objects))
 
         self.compiler.compile = compile_together
-        super().build_extensions()
+        try:
+            super().build_extensions()
+        except CompileError as error:
+            raise CompileError(f"{error}\n{WITHOUT_COMPILER}") from None
 
 
 class FullSource(sdist):

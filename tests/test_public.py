@@ -1,13 +1,16 @@
-"""What `import fastmlp` offers, with scikit-learn and without it."""
+"""What `import fastmlp` offers, with scikit-learn and without it; and without the engine, or a compiler to build it."""
 
 import importlib.util
 import inspect
 import pydoc
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
 
 import fastmlp
+from fastmlp import runtime
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor", "sklearn")
 
@@ -50,3 +53,26 @@ def test_asking_for_an_estimator_without_scikit_learn(without_sklearn, name):
 def test_importing_an_estimator_without_scikit_learn(without_sklearn, name):
     with pytest.raises(ImportError, match=r"pip install 'fastmlp\[sklearn\]'"):
         exec(f"from fastmlp import {name}", {})
+
+
+def test_the_warning_without_the_engine_points_to_the_line_that_called(monkeypatch):
+    monkeypatch.delenv("FASTMLP_BACKEND", raising=False)
+    monkeypatch.setattr(runtime, "_engine", None)
+    monkeypatch.setattr(runtime, "_warned", False)
+    with pytest.warns(RuntimeWarning, match="--no-cache-dir fastmlp") as caught:
+        fastmlp.MLP([2, 2]).fit(*fastmlp.datasets.xor(), epochs=1)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_build_without_a_compiler_says_how_to_do_without(monkeypatch, tmp_path):
+    setuptools = pytest.importorskip("setuptools")
+    monkeypatch.setattr(setuptools, "setup", lambda **settings: None)
+    monkeypatch.setenv("CC", "/no/such/compiler")
+    monkeypatch.setenv("FASTMLP_PURE_PYTHON", "1")
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path(str(Path(__file__).parents[1] / "setup.py"))
+    extension = setuptools.Extension("nothing", ["nothing.c"])
+    build = names["ParallelBuild"](setuptools.Distribution({"ext_modules": [extension]}))
+    build.ensure_finalized()
+    with pytest.raises(names["CompileError"], match="FASTMLP_PURE_PYTHON=1 pip install"):
+        build.run()

@@ -31,7 +31,7 @@ BACKENDS = ("engine", "reference")
 HOW_TO_BUILD = (
     "fastmlp's compiled engine is missing, so everything runs on the NumPy reference, many times slower. To build it, "
     "install a C compiler (gcc or clang) and reinstall without FASTMLP_PURE_PYTHON: "
-    "pip install --force-reinstall fastmlp"
+    "pip install --force-reinstall --no-cache-dir fastmlp"
 )
 
 UNHEARD = 1 << 28  # bytes to look through, ~50 ms, for which Ctrl-C may have to wait
@@ -153,9 +153,17 @@ def check_backend(backend: str | None) -> str:
     if name == "engine" and _engine is None:
         if not _warned:
             _warned = True
-            warnings.warn(HOW_TO_BUILD, RuntimeWarning, stacklevel=3)
+            warnings.warn(HOW_TO_BUILD, RuntimeWarning, stacklevel=_level_of_caller())
         return "reference"
     return name
+
+
+def _level_of_caller() -> int:
+    """How many frames above the function that asks is the first one outside this package, for `warnings.warn`."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def targets() -> tuple[str, ...]:
