@@ -143,8 +143,8 @@ def fill(initializer: Initializer, rng: np.random.Generator, weights: NDArray[An
 
     >>> w = np.zeros((2, 3), "float32")
     >>> fill(he_normal, np.random.default_rng(0), w)
-    >>> (w == he_normal(np.random.default_rng(0), 2, 3).astype("float32")).all()
-    np.True_
+    >>> bool((w == he_normal(np.random.default_rng(0), 2, 3).astype("float32")).all())
+    True
     """
     if initializer in SCALED:
         initializer(rng, *weights.shape, out=weights)  # type: ignore[call-arg]
