@@ -86,7 +86,11 @@ SIZES = {
 NAMES = {
     "activation": (new([4, 5, 3], "rely"), ValueError, ["activation", "'rely'", "relu, ", "tanh"]),
     "activation type": (new([4, 5, 3], 7), TypeError, ["activation", "7", "name"]),
-    "activation list": (new([4, 5, 3], ["relu", "tanh"]), ValueError, ["activation", "1", "2", "each hidden layer"]),
+    "activation list": (
+        new([4, 5, 3], ["relu", "tanh"]),
+        ValueError,
+        ["activation", "1 item, one for each hidden layer, got 2"],
+    ),
     "hidden softmax": (new([4, 5, 3], "softmax"), ValueError, ["activation", "'softmax'", "output"]),
     "loss": (new([4, 3], loss="msee"), ValueError, ["loss", "'msee'", "mse, ", "cross_entropy"]),
     "loss type": (new([4, 3], loss=None), TypeError, ["loss", "None", "name"]),

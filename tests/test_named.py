@@ -55,8 +55,9 @@ def test_what_cannot_be_looked_up(module: Any) -> None:
     with pytest.raises(ValueError, match=f"unknown {noun} 'rleu'; known: ") as caught:
         module.get("rleu")
     assert all(name in str(caught.value) for name in module.KNOWN)
+    article = "an" if noun in ("activation", "optimizer") else "a"
     for wrong in (3, None, module.KNOWN):
-        with pytest.raises(TypeError, match=f"{noun} must be a name or a {noun.capitalize()} object, got "):
+        with pytest.raises(TypeError, match=f"{noun} must be a name or {article} {noun.capitalize()} object, got "):
             module.get(wrong)
 
 

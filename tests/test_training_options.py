@@ -537,7 +537,7 @@ def test_batches_that_cannot_be_fitted(data):
         (5, TypeError, ["y must be given", "int"]),
         ([], ValueError, ["at least one", "epoch 1"]),
         ([X], TypeError, ["batch 0 must be (X, y) or (X, y, sample_weight)", "ndarray"]),
-        ([(X,)], TypeError, ["batch 0", "1 items"]),
+        ([(X,)], TypeError, ["batch 0", "1 item"]),
         ([(X, y + 5)], ValueError, ["class numbers 0..2"]),
     ]:
         with pytest.raises(error) as caught:

@@ -274,12 +274,13 @@ Named = TypeVar("Named", bound=Checked)
 def lookup(spec: object, known: Mapping[str, Callable[[], Named]], base: type[Named]) -> Named:
     """The thing a name stands for, or the thing itself; checked, because it is about to be used."""
     noun = base.__name__.lower()
+    article = "an" if noun[0] in "aeiou" else "a"
     if isinstance(spec, str):
         if spec not in known:
             raise ValueError(f"unknown {noun} {spec!r}; known: {', '.join(sorted(known))}")
         spec = known[spec]()
     if not isinstance(spec, base):
-        raise TypeError(f"{noun} must be a name or a {base.__name__} object, got {checks.shown(spec)}")
+        raise TypeError(f"{noun} must be a name or {article} {base.__name__} object, got {checks.shown(spec)}")
     spec.check()
     return spec
 

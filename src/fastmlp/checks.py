@@ -30,6 +30,15 @@ def shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def counted(n: int, noun: str) -> str:
+    """How many there are, in words that fit one of them as well.
+
+    >>> counted(1, "output"), counted(3, "output")
+    ('1 output', '3 outputs')
+    """
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 def whole(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
     """`value` as an int of at least `low`; TypeError or ValueError otherwise."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
@@ -229,6 +238,6 @@ def sample_weight(value: ArrayLike | None, rows: int, name: str = "sample_weight
 def same_length(name: str, value: Any, expected: int, what: str) -> None:
     """TypeError unless `value` is a sequence, ValueError unless it has the expected number of items."""
     if not (isinstance(value, Sized) and iterable(value)):
-        raise TypeError(f"{name} must have {expected} items, {what}, got {shown(value)}")
+        raise TypeError(f"{name} must have {counted(expected, 'item')}, {what}, got {shown(value)}")
     if len(value) != expected:
-        raise ValueError(f"{name} must have {expected} items, {what}, got {len(value)}")
+        raise ValueError(f"{name} must have {counted(expected, 'item')}, {what}, got {len(value)}")

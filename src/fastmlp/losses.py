@@ -275,7 +275,8 @@ def each_output(owner: Loss, argument: str, n_out: int) -> NDArray[np.float64]:
     """The argument as one number an output: a single number stands for all of them."""
     values = np.asarray(getattr(owner, argument), dtype=np.float64)
     if values.ndim > 0 and values.shape != (n_out,):
-        raise ValueError(f"{type(owner).__name__}: {argument} has {values.size} values, the network {n_out} outputs")
+        got = f"{checks.counted(values.size, 'value')}, the network {checks.counted(n_out, 'output')}"
+        raise ValueError(f"{type(owner).__name__}: {argument} has {got}")
     return np.full(n_out, values)
 
 

@@ -185,7 +185,8 @@ class Metric:
         if self.needs != "score":
             return
         if net.sizes[-1] != (2 if net.loss.name == "cross_entropy" else 1):
-            raise ValueError(f"metric {self.name!r} needs two classes; the network has {net.sizes[-1]} outputs")
+            outputs = checks.counted(net.sizes[-1], "output")
+            raise ValueError(f"metric {self.name!r} needs two classes; the network has {outputs}")
         found = np.unique(truth(net, y))
         if len(found) != 2:
             raise ValueError(f"metric {self.name!r} needs samples of both classes in y, got only class {found[0]}")

@@ -111,7 +111,7 @@ class Options:
         if not net.loss.is_classifier or (net.loss.name != "cross_entropy" and net.sizes[-1] > 1):
             raise ValueError(
                 "class_weight must be None but for cross-entropy over classes or a single label, got"
-                f" {self.class_weight!r} with loss {net.loss.name!r} and {net.sizes[-1]} outputs"
+                f" {self.class_weight!r} with loss {net.loss.name!r} and {checks.counted(net.sizes[-1], 'output')}"
             )
         return self.class_weight
 

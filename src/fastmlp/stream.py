@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .checks import counted
 from .epochs import Data, EpochLoop
 from .evaluation import Evaluator
 from .history import DivergenceError
@@ -54,7 +55,8 @@ class StreamLoop(EpochLoop):
         """X, y and weights of the batches of one epoch."""
         for i, batch in enumerate(self.stream):
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
-                got = f"{len(batch)} items" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
+                several = isinstance(batch, (tuple, list))
+                got = counted(len(batch), "item") if several else f"a {type(batch).__name__}"
                 raise TypeError(f"batch {i} must be (X, y) or (X, y, sample_weight), got {got}")
             yield (*batch, None)[:3]
 
