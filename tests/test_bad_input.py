@@ -64,6 +64,48 @@ class Sparse:
         return X
 
 
+class Raises:
+    """Not to be made an array: the error comes from one of its methods."""
+
+    def __init__(self, method, error):
+        self.method, self.error = method, error
+
+    def __len__(self):
+        return self._answer("__len__", 4)
+
+    def __iter__(self):
+        return self._answer("__iter__", iter([0, 0, 0, 0]))
+
+    def __getitem__(self, i):
+        return self._answer("__getitem__", 0)
+
+    def __array__(self, dtype=None, copy=None):
+        return self._answer("__array__", np.zeros(4))
+
+    def _answer(self, method, value):
+        if method == self.method:
+            raise self.error
+        return value
+
+
+class RaisesAtItems:
+    """A sequence whose items cannot be read."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        raise OSError("the disk is gone")
+
+
+def masked(array, at=(7, 9)):
+    """With some values masked."""
+    found = np.ma.masked_array(array, mask=np.zeros(np.shape(array), bool))
+    for i in at:
+        found[i] = np.ma.masked
+    return found
+
+
 ZEROS = np.zeros((4, 3))
 PAIRS = [(np.zeros((4, 5)), np.zeros(5)), (np.zeros((5, 3)), np.zeros(3))]
 SIZES = {
@@ -160,6 +202,31 @@ INPUTS = {
     "step": (lambda nets: Trainer(nets.labels).step(X, LABELS + 1), ValueError, ["y", "0..2", "3"]),
     "evaluate": (lambda nets: nets.labels.evaluate(X, LABELS, np.ones(3)), ValueError, ["sample_weight", "24", "(3,)"]),
 }
+DISK, NUMBER = OSError("the disk is gone"), ValueError("no number")
+UNREADABLE = {  # what a caller's own object raises
+    "array": (predict(Raises("__array__", DISK)), TypeError, ["X must be an array", "Raises", "OSError: the disk is"]),
+    "array value": (predict(Raises("__array__", NUMBER)), ValueError, ["X must be", "no number"]),
+    "items": (predict(RaisesAtItems()), TypeError, ["X must be an array", "RaisesAtItems", "the disk is gone"]),
+    "y": (fit(y=Raises("__array__", ZeroDivisionError("zero"))), TypeError, ["y must be an array", "zero"]),
+    "weight": (fit(sample_weight=Raises("__array__", DISK)), TypeError, ["sample_weight must be an array", "disk"]),
+    "W": (new([4, 3], weights=[(Raises("__array__", DISK), None)]), TypeError, ["weights[0][0]", "disk"]),
+    "length": (new([4, 3], weights=Raises("__len__", DISK)), TypeError, ["weights must have 1 items", "disk"]),
+    "pair": (new([4, 3, 3, 3, 3], weights=Raises("__iter__", DISK)), TypeError, ["weights must have 4", "disk"]),
+    "set": (new([4, 3], weights=[{1, 2}]), ValueError, ["weights[0][", "shape"]),
+}
+MASKED = {
+    "X": (predict(masked(X)), ValueError, ["X must have no masked values", "8 masked of 96", "fill", "drop"]),
+    "X to train": (fit(masked(X)), ValueError, ["X must have no masked", "8 masked"]),
+    "y": (fit(y=masked(LABELS)), ValueError, ["y must have no masked", "2 masked of 24"]),
+    "values": (fit(y=masked(VALUES), net="values"), ValueError, ["y must have no masked", "2 masked"]),
+    "flags": (fit(masked(X > 0)), ValueError, ["X must have no masked", "8 masked"]),
+    "weight": (fit(sample_weight=masked(np.ones(ROWS))), ValueError, ["sample_weight must have no masked", "2 masked"]),
+    "W": (new([4, 3], weights=[(masked(ZEROS, [0]), None)]), ValueError, ["weights[0][0]", "3 masked"]),
+    "validation X": (fit(validation=(masked(X), LABELS)), ValueError, ["validation X must", "8 masked"]),
+    "validation rows": (fit(validation=masked(np.arange(12))), ValueError, ["validation must", "2 masked"]),
+    "step": (lambda nets: Trainer(nets.labels).step(masked(X), LABELS), ValueError, ["X must", "8 masked"]),
+    "metric": (lambda nets: fastmlp.metrics.accuracy(masked(LABELS), LABELS), ValueError, ["y must", "2 masked"]),
+}
 TARGETS = {
     "too few": (fit(y=LABELS[:-1]), ValueError, ["y", "as many rows as X", "24", "(23,)"]),
     "number": (fit(X[:1], 2), ValueError, ["y", "(1, 3)", "()"]),
@@ -244,6 +311,7 @@ TABLE = {
     f"{group}: {name}": row
     for group, rows in (
         *(("sizes", SIZES), ("names", NAMES), ("weights", WEIGHTS), ("X", INPUTS), ("y", TARGETS)),
+        *(("unreadable", UNREADABLE), ("masked", MASKED)),
         *(("sample_weight", WEIGHT), ("settings", SETTINGS), ("parameters", PARAMETERS)),
     )
     for name, row in rows.items()
@@ -263,6 +331,32 @@ def test_bad_input_is_refused_by_name_and_changes_nothing(name):
     for name, net in vars(nets).items():
         assert state(net) == before[name], name
     nets.labels.fit(X, LABELS, epochs=1)  # and the network still works
+
+
+def test_masked_arrays_without_masked_values_are_arrays():
+    given = [masked(array, []) for array in (X, LABELS, np.ones(ROWS))]
+    found, plain = networks().labels, networks().labels
+    assert found.fit(*given[:2], sample_weight=given[2], epochs=1).loss == plain.fit(X, LABELS, epochs=1).loss
+    np.testing.assert_array_equal(found.predict(given[0]), plain.predict(X))
+
+
+def test_what_an_argument_raised_itself_is_the_cause_of_the_error():
+    with pytest.raises(TypeError) as caught:
+        networks().labels.predict(Raises("__array__", DISK))
+    assert caught.value.__cause__ is DISK
+
+
+def test_memory_that_runs_out_in_an_argument_is_no_fault_of_its_type():
+    with pytest.raises(MemoryError):
+        networks().labels.predict(Raises("__array__", MemoryError()))
+
+
+def test_tensors_that_numpy_cannot_read_are_refused_by_name():
+    torch = pytest.importorskip("torch")
+    tensor = torch.zeros(ROWS, 4)
+    for X in (tensor.clone().requires_grad_(), tensor.bfloat16(), tensor.to_sparse(), tensor.to("meta")):
+        with pytest.raises(TypeError, match="X must be an array of numbers, got an object of type Tensor"):
+            networks().labels.predict(X)
 
 
 def test_scipy_sparse_matrices_are_refused_by_name():

@@ -108,6 +108,22 @@ def test_data_frames(library, settings):
     assert_array_equal(net.coefs_[0], expected.coefs_[0])
 
 
+def test_masked_values_are_refused():
+    rows = np.ma.masked_less(X, 0.2)
+    labels, weights = np.ma.masked_equal(Y, 1), np.ma.masked_array(np.ones(len(Y)), mask=Y == 1)
+    fitted = MLPClassifier(**SMALL).fit(X, Y)
+    for name, call in {
+        "X": lambda: MLPClassifier(**SMALL).fit(rows, Y),
+        "y": lambda: MLPClassifier(**SMALL).fit(X, labels),
+        "sample_weight": lambda: MLPClassifier(**SMALL).fit(X, Y, weights),
+        "y_val": lambda: MLPClassifier(**SMALL).fit(X, Y, X_val=X, y_val=labels),
+        "X ": lambda: fitted.predict(rows),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name.strip()} must have no masked values"):
+            call()
+    assert_array_equal(fitted.predict(np.ma.masked_array(X)), fitted.predict(X))
+
+
 def test_memory_mapped_data(tmp_path):
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")

@@ -107,14 +107,42 @@ def real_dtype(value: DTypeLike) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
+def as_array(name: str, value: Any, of: str = "") -> NDArray[Any]:
+    """`value` as an array of any type; TypeError or ValueError where it cannot be one, whatever it raised."""
+    try:
+        sparse = hasattr(value, "toarray") and hasattr(value, "nnz")
+        array: NDArray[Any] = np.empty(0) if sparse else np.asarray(value)
+    except MemoryError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array{of}: {error}") from error
+    except Exception as error:  # a tensor that is elsewhere, or of a type that NumPy has not; code of the caller's
+        raise TypeError(f"{name} must be an array{of}, got {cannot(value, error)}") from error
+    if sparse:
+        raise TypeError(f"{name} must be dense, got a sparse {type(value).__name__}; use {name}.toarray()")
+    unmasked(name, value)
+    return array
+
+
+def cannot(value: Any, error: Exception) -> str:
+    """For a message: what `value` is, and what it raised when it was looked at."""
+    return f"an object of type {type(value).__name__}, which raised {type(error).__name__}: {error}"
+
+
+def unmasked(name: str, value: Any) -> None:
+    """ValueError if values of a masked array are masked: what is under a mask is no data."""
+    if type(value) is np.ndarray or not isinstance(value, np.ndarray) or value.dtype.names is not None:
+        return  # without numpy.ma, which NumPy imports when it is first asked for
+    if isinstance(value, np.ma.MaskedArray) and (n := int(np.ma.count_masked(value))):
+        raise ValueError(
+            f"{name} must have no masked values, got {n} masked of {value.size}: fill them, as with {name}.filled(0),"
+            " or drop their rows first"
+        )
+
+
 def numeric(name: str, value: ArrayLike) -> NDArray[Any]:
     """`value` as an array of a type that gather can read; a copy only where the type or byte order asks for it."""
-    if hasattr(value, "toarray") and hasattr(value, "nnz"):
-        raise TypeError(f"{name} must be dense, got a sparse {type(value).__name__}; use {name}.toarray()")
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+    array = as_array(name, value, " of numbers")
     if array.dtype == np.bool_:
         return array.view(np.uint8)
     if array.dtype.kind not in "fiu":
@@ -235,9 +263,18 @@ def sample_weight(value: ArrayLike | None, rows: int, name: str = "sample_weight
     return array
 
 
-def same_length(name: str, value: Any, expected: int, what: str) -> None:
-    """TypeError unless `value` is a sequence, ValueError unless it has the expected number of items."""
+def same_length(name: str, value: Any, expected: int, what: str) -> list[Any]:
+    """The items of `value`; TypeError unless it is a sequence, ValueError unless it has the expected number of them."""
+    rule = f"{name} must have {counted(expected, 'item')}, {what}, got "
     if not (isinstance(value, Sized) and iterable(value)):
-        raise TypeError(f"{name} must have {counted(expected, 'item')}, {what}, got {shown(value)}")
-    if len(value) != expected:
-        raise ValueError(f"{name} must have {counted(expected, 'item')}, {what}, got {len(value)}")
+        raise TypeError(rule + shown(value))
+    try:
+        found = len(value)
+        items = list(value) if found == expected else []
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise TypeError(rule + cannot(value, error)) from error
+    if len(items) != expected:
+        raise ValueError(f"{rule}{found}")
+    return items

@@ -224,8 +224,8 @@ class Gradients(Network):
         if directions is None:
             first, second = self._random_direction(rng), self._random_direction(rng)
         else:
-            checks.same_length("directions", directions, 2, "the two directions")
-            first, second = (self._direction(pairs, f"directions[{i}]") for i, pairs in enumerate(directions))
+            both = checks.same_length("directions", directions, 2, "the two directions")
+            first, second = (self._direction(pairs, f"directions[{i}]") for i, pairs in enumerate(both))
         net = self.twin(self.dtype)
         loss, centre = net._loss_of(X, y, sample_weight), net.parameters.astype(np.float64)
         at = radius * np.linspace(-1, 1, steps)

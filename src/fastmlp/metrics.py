@@ -28,16 +28,9 @@ Weight = NDArray[np.float64] | None
 # ---- the formulas ----------------------------------------------------------------------------------------------------
 
 
-def _array(name: str, value: ArrayLike) -> Array:
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a rectangular array: {error}") from None
-
-
 def _pair(y: ArrayLike, prediction: ArrayLike, name: str = "prediction") -> tuple[Array, Array]:
     """Both as arrays, which have the same shape and at least one row."""
-    y, prediction = _array("y", y), _array(name, prediction)
+    y, prediction = checks.as_array("y", y), checks.as_array(name, prediction)
     if y.ndim not in (1, 2) or not len(y):
         raise ValueError(f"y must have shape (rows,) or (rows, n_out), with at least 1 row, got {y.shape}")
     if prediction.shape != y.shape:

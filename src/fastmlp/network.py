@@ -91,8 +91,8 @@ class Network:
     def _hidden(self, value: Any) -> tuple[named.Activation, ...]:
         n = len(self.sizes) - 2
         if isinstance(value, (list, tuple)):
-            checks.same_length("activation", value, n, "one for each hidden layer")
-            found = tuple(named.get(a) for a in value)
+            items = checks.same_length("activation", value, n, "one for each hidden layer")
+            found = tuple(named.get(a) for a in items)
         else:
             found = (named.get(value),) * n
         for act in found:
@@ -184,12 +184,12 @@ class Network:
         self._set_pairs(self._check_pairs(pairs))
 
     def _check_pairs(self, pairs: Pairs, what: str = "weights") -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        checks.same_length(what, pairs, len(self.sizes) - 1, "one (W, b) pair for each layer")
+        items = checks.same_length(what, pairs, len(self.sizes) - 1, "one (W, b) pair for each layer")
         found = []
-        for i, (pair, shape) in enumerate(zip(pairs, self._shapes(), strict=True)):
-            checks.same_length(f"{what}[{i}]", pair, 2, "W and b")
-            w = checks.numeric(f"{what}[{i}][0]", pair[0])
-            b = np.zeros(shape[1]) if pair[1] is None else checks.numeric(f"{what}[{i}][1]", pair[1])
+        for i, (pair, shape) in enumerate(zip(items, self._shapes(), strict=True)):
+            w, b = checks.same_length(f"{what}[{i}]", pair, 2, "W and b")
+            w = checks.numeric(f"{what}[{i}][0]", w)
+            b = np.zeros(shape[1]) if b is None else checks.numeric(f"{what}[{i}][1]", b)
             for name, array, expected in ((f"{what}[{i}][0]", w, shape), (f"{what}[{i}][1]", b, shape[1:])):
                 if array.shape != expected:
                     raise ValueError(f"{name} must have shape {expected}, got {array.shape}")

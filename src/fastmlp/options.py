@@ -84,8 +84,8 @@ class Options:
         """A rate for the inputs of each layer; nothing if all are 0."""
         hidden = len(net.sizes) - 2
         if isinstance(self.dropout, (list, tuple, np.ndarray)):
-            checks.same_length("dropout", self.dropout, hidden, "one rate for each hidden layer")
-            rates = [checks.number(f"dropout[{i}]", rate, "[0, 1)") for i, rate in enumerate(self.dropout)]
+            each = checks.same_length("dropout", self.dropout, hidden, "one rate for each hidden layer")
+            rates = [checks.number(f"dropout[{i}]", rate, "[0, 1)") for i, rate in enumerate(each)]
         else:
             rates = [checks.number("dropout", self.dropout, "[0, 1)")] * hidden
         found = (checks.number("input_dropout", self.input_dropout, "[0, 1)"), *rates)
@@ -98,8 +98,8 @@ class Options:
             return [1.0] * layers
         if not isinstance(self.lr_factors, (list, tuple, np.ndarray)):
             raise TypeError(f"lr_factors must be a list of numbers, one for each layer, got {self.lr_factors!r}")
-        checks.same_length("lr_factors", self.lr_factors, layers, "one factor for each layer")
-        return [checks.number(f"lr_factors[{i}]", f, "[0, inf)") for i, f in enumerate(self.lr_factors)]
+        each = checks.same_length("lr_factors", self.lr_factors, layers, "one factor for each layer")
+        return [checks.number(f"lr_factors[{i}]", f, "[0, inf)") for i, f in enumerate(each)]
 
     def weight_of_classes(self, net: Network) -> Mapping[Any, float] | str | None:
         """The class weights asked for here or in the loss."""

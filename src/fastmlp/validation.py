@@ -101,6 +101,7 @@ def _divide(net: MLP, data: Data, validation: Any) -> tuple[Data, tuple[Any, Any
 
 def _divide_rows(data: Data, rows: NDArray[Any]) -> tuple[Data, tuple[Any, Any, bool, Any]]:
     n = len(data.X)
+    checks.unmasked("validation", rows)
     if rows.dtype.kind not in "iu":
         raise TypeError(f"validation rows must be whole numbers, got an array of {rows.dtype}")
     chosen = np.zeros(n, dtype=bool)

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from .. import losses, runtime
+from .. import checks, losses, runtime
 from .. import optimizers as named_optimizers
 from ..layout import check_size
 from ..mlp import MLP
@@ -85,6 +85,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             raise ValueError("partial_fit does not support early_stopping=True")
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         given = X
+        for name, value in {"X": X, "y": y, "sample_weight": sample_weight, "X_val": X_val, "y_val": y_val}.items():
+            checks.unmasked(name, value)  # scikit-learn takes what is under a mask for data
         X, y = self._validate_input(X, y, incremental, reset=first or not self.__sklearn_is_fitted__())
         weight = self._check_weight(sample_weight, X)
         targets = self._encode(y)
@@ -243,6 +245,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if (quick := self._quick_outputs(X)) is not None:
             return quick
         check_is_fitted(self)
+        checks.unmasked("X", X)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         self._synchronise()
         with threads(self.n_threads):
