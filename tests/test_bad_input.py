@@ -260,6 +260,29 @@ WEIGHT = {
     "nan": (fit(sample_weight=with_value(np.ones(ROWS), np.nan)), ValueError, ["sample_weight", "nan", "finite"]),
     "infinite": (fit(sample_weight=with_value(np.ones(ROWS), np.inf)), ValueError, ["sample_weight", "inf", "finite"]),
     "text": (fit(sample_weight="balanced"), TypeError, ["sample_weight", "real numbers"]),
+    "sum overflows": (
+        fit(sample_weight=np.full(ROWS, 1e308)),
+        ValueError,
+        ["sample_weight", "1e+100", "1e+308"],
+    ),
+    "inverse overflows": (fit(sample_weight=np.full(ROWS, 1e-310)), ValueError, ["sample_weight", "[1e-100", "1e-310"]),
+    "one of them": (fit(sample_weight=with_value(np.ones(ROWS), 1e-101)), ValueError, ["sample_weight", "1e-101"]),
+    "evaluate": (
+        lambda nets: nets.labels.evaluate(X, LABELS, np.full(ROWS, 1e-310)),
+        ValueError,
+        ["sample_weight", "1e-310"],
+    ),
+    "class": (fit(class_weight={1: 1e308}), ValueError, ["class_weight[1]", "1e-100, 1e+100", "1e+308"]),
+    "class of a loss": (
+        new([4, 3], loss=losses.CrossEntropy(class_weight={2: 1e-310})),
+        ValueError,
+        ["class_weight[2]", "1e-310"],
+    ),
+    "class and row": (
+        fit(class_weight={1: 1e60}, sample_weight=np.full(ROWS, 1e60)),
+        ValueError,
+        ["class_weight times sample_weight", "1e-100, 1e+100", "1e+120"],
+    ),
 }
 SETTINGS = {
     "epochs": (fit(epochs=0), ValueError, ["epochs", "at least 1", "0"]),

@@ -139,6 +139,19 @@ def test_fit_reports_the_metrics_asked_for(rng):
     assert [found["roc_auc"], found["errors"]] == [history.val_roc_auc[-1], history.val_errors[-1]]
 
 
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "roc_auc", "r2", "mae", "rmse"])
+def test_only_the_proportions_of_weights_count(rng, name):
+    y, p, w = np.arange(40) % 2, rng.integers(0, 2, 40), rng.uniform(1, 5, 40)
+    for scale in (1e-100, 1e99):
+        assert getattr(metrics, name)(y, p, scale * w) == pytest.approx(getattr(metrics, name)(y, p, w), rel=1e-12)
+
+
+@pytest.mark.parametrize("weight", [1e-310, 1e-170, 1e170, 1e308])
+def test_weights_whose_products_are_no_numbers_are_refused(weight):
+    with pytest.raises(ValueError, match="weight must be 0 or in"):
+        metrics.roc_auc([0, 1], [0.3, 0.2], [weight, weight])
+
+
 def test_validation_is_the_same_for_any_number_of_threads(rng):
     X, y = rng.normal(0, 1, (5000, 3)), rng.integers(0, 2, 5000)
     found = []

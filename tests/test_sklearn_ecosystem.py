@@ -209,6 +209,14 @@ def test_without_scikit_learn_the_error_says_what_to_install():
 # ---- what scikit-learn does not have ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("value", [1e-310, 1e308])
+def test_weights_whose_sums_are_no_numbers_are_refused(value):
+    with pytest.raises(ValueError, match="sample_weight must be 0 or in"):
+        MLPRegressor(**SMALL).fit(X, Y, np.full(len(Y), value))
+    with pytest.raises(ValueError, match="class_weight must be 0 or in"):
+        MLPClassifier(**SMALL, class_weight={1: value}).fit(X, Y)
+
+
 def test_class_weight():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(300, 2)), np.array(["rare"] * 15 + ["usual"] * 285)

@@ -261,6 +261,21 @@ def test_batches_accumulated_are_one_batch_of_all_their_rows(rng, data, optimize
     np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weights", [(1e90, 1.0, 1e-90), (1e-90, 1e90, 1.0), (1e40, 1e-40, 1e-80), (1e-60, 1, 1e-20)])
+def test_accumulated_batches_may_weigh_next_to_nothing(data, dtype, weights):
+    X, y, rows = data[0][:12], data[1][:12], 4
+    weight = np.repeat(weights, rows)
+    heavy = slice(rows * np.argmax(weights), rows * np.argmax(weights) + rows)  # the others are lost in rounding
+    net, expected = network(dtype=dtype), network(dtype=dtype)
+    trainer = Trainer(net, SGD(0.1), accumulate=3)
+    for begin in range(0, 12, rows):
+        batch = slice(begin, begin + rows)
+        trainer.step(X[batch], y[batch], weight[batch])
+    Trainer(expected, SGD(0.1)).step(X[heavy], y[heavy], weight[heavy])
+    np.testing.assert_allclose(net.parameters, expected.parameters, rtol=1e-5, atol=1e-6)
+
+
 def test_accumulated_steps_move_nothing_until_the_last(data):
     X, y = data
     whole, net = network(), network()
@@ -384,6 +399,33 @@ def test_soft_targets_weigh_by_their_share_of_each_class(rng, data):
     a.fit(data[0], y, epochs=1, class_weight={0: 2.0, 1: 0.0})
     b.fit(data[0], y, epochs=1, sample_weight=2 * y[:, 0] + y[:, 2])
     np.testing.assert_allclose(a.parameters, b.parameters, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("scale", [1e-100, 1e-40, 1e40, 1e99])
+def test_only_the_proportions_of_sample_weights_count(rng, scale, loss, dtype):
+    X, weight = rng.standard_normal((N, 4)), rng.uniform(1, 5, N)
+    y = np.arange(N) % 3 if loss == "cross_entropy" else 1e6 * X[:, :3]
+    found, expected = (MLP([4, 5, 3], "tanh", loss, dtype=dtype) for _ in range(2))
+    rate = 0.1 if loss == "cross_entropy" else 1e-12
+    for net, factor in ((found, scale), (expected, 1.0)):
+        net.history = net.fit(
+            *(X, y), epochs=2, sample_weight=factor * weight, optimizer=SGD(rate), validation=(X, y, factor * weight)
+        )
+    np.testing.assert_allclose(found.parameters, expected.parameters, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.history.loss, expected.history.loss, rtol=1e-5)
+    np.testing.assert_allclose(found.history.val_loss, expected.history.val_loss, rtol=1e-5)
+
+
+def test_a_soft_target_may_give_the_weighted_classes_next_to_nothing(data):
+    y = np.eye(3)[np.arange(N) % 3]
+    tiny = np.where(y[:, :1] == 1, [[1.0, 1e-120, 0.0]], y)  # whose first class has no weight below
+    a, b = (MLP([data[0].shape[1], 3], dtype="float64") for _ in range(2))
+    weights = {0: 0.0, 1: 1.0, 2: 2.0}
+    a.fit(data[0], tiny, epochs=1, class_weight=weights)
+    b.fit(data[0], y, epochs=1, class_weight=weights)
+    np.testing.assert_array_equal(a.parameters, b.parameters)
 
 
 def test_class_weights_of_a_single_label(data):

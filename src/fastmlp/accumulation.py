@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from numpy.typing import NDArray
+
 from .layout import Layout
+
+FAR = 1e15  # from one batch's weight to the next: float32 would soon overflow
 
 
 class GradientSum:
@@ -29,11 +35,14 @@ class GradientSum:
         """Begin anew."""
         self.flat[:] = 0
         self.count, self.unit, self.total = 0, 0.0, 0.0
+        self.aside: tuple[NDArray[Any], float] | None = None  # a part of the sum, and its unit
 
     def expect(self, weight: float) -> None:
         """A batch of that weight will be added next: one without weight adds zeros."""
         if weight > 0:
-            if self.unit not in (0.0, weight):
+            if self.unit > FAR * weight:
+                self._set_aside()
+            elif self.unit not in (0.0, weight):
                 self.flat *= self.unit / weight
             self.unit = weight
         self.total += weight
@@ -43,3 +52,15 @@ class GradientSum:
         """From the sum to the mean."""
         if self.unit not in (0.0, self.total):
             self.flat *= self.unit / self.total
+        if self.aside:
+            flat, unit = self.aside
+            self.flat += flat * (unit / self.total)
+
+    def _set_aside(self) -> None:
+        """Keep the sum so far in a unit of its own: in that of the next batch it could overflow."""
+        kept, unit = self.flat.copy(), self.unit
+        if self.aside:
+            flat, unit = self.aside[0], max(self.aside[1], self.unit)
+            kept = kept * (self.unit / unit) + flat * (self.aside[1] / unit)
+        self.aside = kept, unit
+        self.flat[:] = 0

@@ -18,6 +18,7 @@ NATIVE = frozenset(  # what a gather reads in place, by dtype.str
     np.dtype(name).str
     for name in (*("float32", "float64", "uint8", "int8", "uint16"), *("int16", "uint32", "int32", "uint64", "int64"))
 )
+LEAST_WEIGHT, MOST_WEIGHT = 1e-100, 1e100  # the products of a loss and a weight, and of two sums of weights, are finite
 CHUNK = 1 << 20  # elements looked at in one go: no check doubles the memory of the data
 
 
@@ -133,7 +134,7 @@ def unmasked(name: str, value: Any) -> None:
     """ValueError if values of a masked array are masked: what is under a mask is no data."""
     if type(value) is np.ndarray or not isinstance(value, np.ndarray) or value.dtype.names is not None:
         return  # without numpy.ma, which NumPy imports when it is first asked for
-    if isinstance(value, np.ma.MaskedArray) and (n := int(np.ma.count_masked(value))):
+    if isinstance(value, np.ma.MaskedArray) and (n := int(np.ma.getmaskarray(value).sum())):
         raise ValueError(
             f"{name} must have no masked values, got {n} masked of {value.size}: fill them, as with {name}.filled(0),"
             " or drop their rows first"
@@ -248,7 +249,7 @@ def within(array: NDArray[Any], low: float, high: float, why: str, name: str = "
 
 
 def sample_weight(value: ArrayLike | None, rows: int, name: str = "sample_weight") -> NDArray[np.float64] | None:
-    """One finite weight >= 0 for each row, not all of them zero."""
+    """One weight for each row, 0 or within `LEAST_WEIGHT` and `MOST_WEIGHT`, not all of them zero."""
     if value is None:
         return None
     array = numeric(name, value)
@@ -260,17 +261,27 @@ def sample_weight(value: ArrayLike | None, rows: int, name: str = "sample_weight
         raise ValueError(f"{name} must not be negative, got {array.min()}")
     if not array.max() > 0:
         raise ValueError(f"{name} must not be all zero")
+    weighable(name, array)
     return array
+
+
+def weighable(name: str, weight: NDArray[np.float64]) -> None:
+    """ValueError unless every weight is 0 or within `LEAST_WEIGHT` and `MOST_WEIGHT`."""
+    least, most = weight.min(initial=np.inf, where=weight > 0), weight.max()
+    if least < LEAST_WEIGHT or most > MOST_WEIGHT:
+        got = least if least < LEAST_WEIGHT else most
+        raise ValueError(f"{name} must be 0 or in [{LEAST_WEIGHT:g}, {MOST_WEIGHT:g}], got {got:g}")
 
 
 def same_length(name: str, value: Any, expected: int, what: str) -> list[Any]:
     """The items of `value`; TypeError unless it is a sequence, ValueError unless it has the expected number of them."""
     rule = f"{name} must have {counted(expected, 'item')}, {what}, got "
-    if not (isinstance(value, Sized) and iterable(value)):
+    sequence = isinstance(value, Sized) and iterable(value)
+    if not sequence:
         raise TypeError(rule + shown(value))
     try:
         found = len(value)
-        items = list(value) if found == expected else []
+        items: list[Any] = list(value) if found == expected else []
     except MemoryError:
         raise
     except Exception as error:

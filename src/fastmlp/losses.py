@@ -79,8 +79,8 @@ class CrossEntropy(Loss):
     label_smoothing : float, default 0.0
         In [0, 1).
     class_weight : dict, "balanced" or None, default None
-        Weight of each class, a factor on the weights of its samples; classes not in the dict weigh 1. ``"balanced"``:
-        n_samples / (n_classes * count of the class).
+        Weight of each class, 0 or in [1e-100, 1e100], a factor on the weights of its samples; classes not in the dict
+        weigh 1. ``"balanced"``: n_samples / (n_classes * count of the class).
 
     Examples
     --------
@@ -126,6 +126,7 @@ class CrossEntropy(Loss):
         if isinstance(self.class_weight, Mapping):
             for c, weight in self.class_weight.items():
                 check_number(self, f"class_weight[{c!r}]", "[0, inf)", weight)
+                checks.weighable(f"CrossEntropy: class_weight[{c!r}]", np.array([weight], dtype=np.float64))
             return
         named = isinstance(self.class_weight, str)
         if self.class_weight is not None and not (named and self.class_weight == "balanced"):

@@ -134,6 +134,7 @@ def weighted(
     found = class_sample_weights(net, class_weight, y, rows) * (1 if weight is None else weight)
     if not (found if rows is None else found[rows]).max() > 0:
         raise ValueError(f"class_weight must leave some rows a weight above 0, got {class_weight!r}")
+    checks.weighable("class_weight times sample_weight", found)
     return np.ascontiguousarray(found, dtype=np.float64)
 
 
@@ -150,8 +151,11 @@ def class_sample_weights(
         counts = np.bincount(counted.astype(np.int64), minlength=n)
         return np.asarray(spec.class_weights(range(n), counts)[y.astype(np.int64)])
     if net.loss.name == "cross_entropy":
-        return np.asarray(y @ spec.class_weights(range(n), counted.sum(axis=0, dtype=np.float64)), dtype=np.float64)
-    positive = float(counted.sum(dtype=np.float64))
-    no, yes = spec.class_weights(range(n), [len(counted) - positive, positive])
-    t: NDArray[np.float64] = y[:, 0].astype(np.float64)
-    return np.asarray((1 - t) * no + t * yes)
+        counts = counted.sum(axis=0, dtype=np.float64)
+        found = np.asarray(y @ spec.class_weights(range(n), counts), dtype=np.float64)
+    else:
+        positive = float(counted.sum(dtype=np.float64))
+        no, yes = spec.class_weights(range(n), [len(counted) - positive, positive])
+        t: NDArray[np.float64] = y[:, 0].astype(np.float64)
+        found = np.asarray((1 - t) * no + t * yes)
+    return np.where(found < checks.LEAST_WEIGHT, 0.0, found)  # a target may give a class next to nothing

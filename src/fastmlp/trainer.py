@@ -186,7 +186,7 @@ class Trainer(Stepper):
         early_stopping : bool or EarlyStopping, default False
             Whether to stop once the validation loss has not fallen for 10 epochs, and restore the best weights.
         sample_weight : array-like, shape (rows,), optional
-            The loss of a batch is ``sum(w * loss) / sum(w)``.
+            Each 0 or in [1e-100, 1e100]. The loss of a batch is ``sum(w * loss) / sum(w)``.
         shuffle : bool
             Whether each epoch takes the rows in a new order, from the network's seed.
         use_average : bool, default True

@@ -146,6 +146,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             raise ValueError("Negative values in data passed to `sample_weight`.")
         if not weight.any():
             raise ValueError("Sample weights must contain at least one non-zero number.")
+        checks.weighable("sample_weight", weight)
         return np.ascontiguousarray(weight)
 
     def _with_class_weight(self, y: Any, weight: Any, incremental: bool) -> Any:

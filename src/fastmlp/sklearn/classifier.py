@@ -287,6 +287,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         factors = factors if weight is None else factors * weight
         if not factors.any():
             raise ValueError(f"class_weight={self.class_weight!r} leaves all rows a weight of zero")
+        checks.weighable("class_weight" if weight is None else "class_weight times sample_weight", factors)
         return factors
 
     # ---- answers -----------------------------------------------------------------------------------------------------
