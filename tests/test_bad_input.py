@@ -329,6 +329,17 @@ PARAMETERS = {
     "delta": (lambda nets: losses.Huber(0), ValueError, ["delta", "0", "(0, inf)"]),
     "slope": (lambda nets: LeakyReLU(np.nan), ValueError, ["LeakyReLU", "slope", "nan"]),
     "alpha of elu": (lambda nets: ELU("1"), TypeError, ["ELU", "alpha", "'1'"]),
+    "scale too small": (new([4, 1], loss=losses.MSE(1e-50)), ValueError, ["MSE: scale", "float32", "1e-50"]),
+    "scale too large": (new([4, 1], loss=losses.MSE(1e39)), ValueError, ["MSE: scale", "float32", "1e+39"]),
+    "delta too small": (new([4, 1], loss=losses.Huber(1e-50)), ValueError, ["Huber: delta", "float32", "1e-50"]),
+    "slope too large": (new([4, 5, 3], LeakyReLU(1e39)), ValueError, ["LeakyReLU: slope", "float32", "1e+39"]),
+    "alpha too large": (new([4, 3, 3, 3], ["relu", ELU(1e39)]), ValueError, ["ELU: alpha", "float32", "1e+39"]),
+    "output too large": (new([4, 1], loss="mse", output=ELU(1e39)), ValueError, ["ELU: alpha", "float32", "1e+39"]),
+    "a quantile too small": (
+        new([4, 2], loss=losses.Quantile((0.5, 1e-50))),
+        ValueError,
+        ["Quantile: q[1]", "float32", "1e-50"],
+    ),
 }
 TABLE = {
     f"{group}: {name}": row
@@ -387,6 +398,13 @@ def test_scipy_sparse_matrices_are_refused_by_name():
     for matrix in (sparse.csr_matrix(X), sparse.coo_array(X)):
         with pytest.raises(TypeError, match=r"X must be dense, got a sparse .*toarray"):
             networks().labels.predict(matrix)
+
+
+def test_numbers_that_the_type_of_the_network_has_are_taken():
+    for loss, activation in ((losses.MSE(1e-50), LeakyReLU(1e39)), (losses.Huber(1e39), ELU(1e-50))):
+        assert MLP([4, 5, 1], activation, loss, dtype="float64").dtype == np.float64
+    assert np.isfinite(MLP([4, 5, 1], LeakyReLU(0), losses.MSE(1e30)).predict(X)).all()
+    MLP([4, 3], loss=losses.CrossEntropy(class_weight={1: 1e-50})).fit(X, LABELS, epochs=1)
 
 
 # The last two losses keep numbers for each output; with them, no size that a machine might really allocate.

@@ -2,6 +2,7 @@
 
 Name one by a string (``"relu"``) or, where it has a parameter, by an object (``LeakyReLU(0.2)``). The kernels take
 the derivative from the output y where it can be had from there; ``needs_z`` tells which functions need z kept as well.
+A network refuses a parameter that its type rounds to 0 or to infinity, unless it is 0.
 
 ``lookup`` and ``check_number`` at the end also serve the other modules of named things.
 """

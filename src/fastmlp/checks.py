@@ -5,7 +5,8 @@ Nothing here changes anything; all of it runs before training or prediction begi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Mapping, Sized
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -139,6 +140,25 @@ def unmasked(name: str, value: Any) -> None:
             f"{name} must have no masked values, got {n} masked of {value.size}: fill them, as with {name}.filled(0),"
             " or drop their rows first"
         )
+
+
+def fits(owner: Any, dtype: np.dtype[Any]) -> None:
+    """ValueError if a number that a loss or an activation was made with becomes infinite, or 0, in the network's type.
+
+    Class weights do not matter: they are factors on sample weights, which are float64 always.
+    """
+    for name in (field.name for field in fields(owner)):
+        value = getattr(owner, name)
+        several = iterable(value) and not isinstance(value, Mapping)
+        for i, number in enumerate(value if several else [value]):
+            if isinstance(number, Real) and number and not (0 < abs(_rounded(number, dtype)) < np.inf):
+                place = f"{type(owner).__name__}: {name}" + (f"[{i}]" if several else "")
+                raise ValueError(f"{place} must be neither 0 nor infinite once rounded to {dtype}, got {shown(number)}")
+
+
+def _rounded(number: Real, dtype: np.dtype[Any]) -> float:
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.float64(float(number)).astype(dtype))
 
 
 def numeric(name: str, value: ArrayLike) -> NDArray[Any]:

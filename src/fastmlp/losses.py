@@ -1,7 +1,8 @@
 """Loss functions: what training makes small.
 
 Name one by a string (``"huber"``) or, where it has a parameter, by an object (``Huber(delta=2.0)``). The loss of a
-batch is sum_r w_r loss_r / sum_r w_r over its rows, w the sample weights (1 without them).
+batch is sum_r w_r loss_r / sum_r w_r over its rows, w the sample weights (1 without them). A network refuses a
+parameter that its type rounds to 0 or to infinity, unless it is 0.
 
 y is what the last layer gives. Where a loss has a ``fused_output``, y is taken *before* that activation (logits, or
 the logarithm of a rate), and the activation's derivative is part of the loss's own: exact where the two apart would

@@ -48,6 +48,8 @@ class Network:
         self.loss = losses.get(loss)
         self.functions = (*self._hidden(activation), self._output(output))
         self._check_classes()
+        for function in (self.loss, *self.functions):
+            checks.fits(function, self.dtype)
         self.bias = checks.flag("bias", bias)
         if seed is not None:
             seed = checks.whole("seed", seed, 0, 2**63 - 1)
