@@ -30,6 +30,12 @@ def test_large_vectors_begin_on_a_huge_page():
     assert address(layout.aligned(layout.HUGE_PAGE, np.uint8)) % layout.HUGE_PAGE == 0
 
 
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="this system knows no huge pages")
+def test_memory_that_the_system_has_not_is_a_memory_error():
+    with pytest.raises(MemoryError, match=r"^1,152,921,504,606,846,976 bytes could not be allocated: "):
+        layout.aligned(1 << 60, np.uint8)
+
+
 @pytest.mark.parametrize("what", ["no such call", "refused"])
 def test_without_huge_pages_there_is_memory_all_the_same(monkeypatch, what):
     if what == "no such call":

@@ -103,7 +103,10 @@ def _on_huge_pages(size: int) -> NDArray[np.uint8]:
     A kernel walks down columns, a row stride from line to line: on small pages nearly every step wants another address
     translation, which costs a twentieth of the speed. What is left over stays small: nothing is wasted.
     """
-    memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:  # what NumPy calls a MemoryError
+        raise MemoryError(f"{size:,} bytes could not be allocated: {error.strerror}") from error
     raw = np.frombuffer(memory, dtype=np.uint8)
     start = -raw.__array_interface__["data"][0] % HUGE_PAGE
     with suppress(OSError):  # a kernel without them
