@@ -1,11 +1,14 @@
 """The command line: the default run learns the digits, flags reach the network, bad values get one clear line."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from conftest import needs_engine
 
 import fastmlp
 from fastmlp import cli
@@ -97,7 +100,8 @@ def test_batch_larger_than_the_training_part_is_full_batch(run):
         ("--momentum", "1", "at least 0 and less than 1"),
         ("--momentum", "inf", "less than 1"),
         ("--seed", "-1", "from 0 to 4294967295"),
-        ("--threads", "0", "from 1 to 1024"),
+        ("--threads", "0", "from 1 to 256"),
+        ("--threads", "257", "from 1 to 256"),
     ],
 )
 def test_bad_value_gets_one_line_with_flag_value_and_what_is_allowed(run, flag, value, allowed):
@@ -128,6 +132,74 @@ def test_interrupt_gets_one_line(run, monkeypatch):
     monkeypatch.setattr(cli._Progress, "on_epoch_end", interrupt)
     status, _, err = run("train")
     assert (status, err) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("command", ["info", "train"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FASTMLP_NUM_THREADS", "x"),
+        ("FASTMLP_NUM_THREADS", "9" * 5000),
+        ("FASTMLP_BACKEND", "foo"),
+        pytest.param("FASTMLP_TARGET", "foo", marks=needs_engine),
+    ],
+)
+def test_a_bad_variable_gets_one_line(run, monkeypatch, command, name, value):
+    monkeypatch.setenv(name, value)
+    status, out, err = run(command)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"fastmlp {command}: error: {name}") and repr(value)[1:-1][:20] in err and len(err) < 400
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_needs_no_variable(run, monkeypatch, arguments):
+    monkeypatch.setenv("FASTMLP_NUM_THREADS", "x")
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "") and "fastmlp" in out
+
+
+def test_the_flag_comes_before_a_bad_number_of_threads(run, monkeypatch):
+    monkeypatch.setenv("FASTMLP_NUM_THREADS", "x")
+    assert run("train", "--epochs", "1", "--threads", "1")[0] == 0
+
+
+def test_a_network_larger_than_the_memory_gets_one_line(run, monkeypatch):
+    monkeypatch.setattr("fastmlp.layout.physical_memory", lambda: 1000)
+    status, out, err = run("train")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "argument --hidden: sizes=[64, 256, 128, 10] would take" in err
+
+
+def test_memory_that_gives_out_gets_one_line(run, monkeypatch):
+    def give_out(*arguments, **settings):
+        raise MemoryError("12,345 bytes could not be allocated")
+
+    monkeypatch.setattr("fastmlp.mlp.MLP.fit", give_out)
+    status, _, err = run("train")
+    assert (status, err) == (1, "fastmlp: error: not enough memory: 12,345 bytes could not be allocated\n")
+
+
+def command(*arguments, **settings):
+    """The command in a process of its own, with an output that is not read here."""
+    return subprocess.run(
+        [sys.executable, "-m", "fastmlp", *arguments], stderr=subprocess.PIPE, text=True, timeout=120, **settings
+    )
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["train", "--epochs", "2"]])
+def test_an_output_that_nobody_reads_ends_the_command_in_silence(arguments):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "wb") as nowhere:
+        done = command(*arguments, stdout=nowhere)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_an_output_without_room_gets_one_line():
+    with open("/dev/full", "wb") as full:
+        done = command("info", stdout=full)
+    assert (done.returncode, done.stderr) == (1, "fastmlp: error: [Errno 28] No space left on device\n")
 
 
 def test_info_prints_the_configuration(run):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,30 +15,79 @@ from numpy.typing import NDArray
 import fastmlp
 from fastmlp import activations
 from fastmlp.datasets import load_digits
-from fastmlp.runtime import check_backend, target
+from fastmlp.runtime import MAX_WORKERS, check_backend, target
 
 Indices = NDArray[np.int64]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, 1 if training failed, 130 if it was interrupted."""
+    """Run the command line and return the exit status.
+
+    0, 1 if training failed, or memory or room to write to gave out, 2 (as SystemExit) for bad flags and environment
+    variables, 130 if it was interrupted, 141 if nobody reads what it prints: what a shell reports of either signal.
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # while an error can still be told
+    except BrokenPipeError:
+        _drop_output()
+        return 141
+    except OSError as error:
+        _drop_output()
+        return _fail(f"fastmlp: error: {error}")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except MemoryError as error:
+        return _fail(f"fastmlp: error: not enough memory: {error or 'an allocation failed'}")
     return status
+
+
+def _fail(message: str) -> int:
+    with suppress(OSError):  # where the errors go to the same place
+        print(message, file=sys.stderr)
+    return 1
+
+
+def _drop_output() -> None:
+    """Let what could not be written go nowhere: Python tries once more when it ends, and would report that."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _check_environment(options: argparse.Namespace) -> None:
+    """Refuse variables that cannot be used as flags are refused."""
+    try:
+        check_backend(None)
+        target()
+        fastmlp.get_num_threads()
+    except ValueError as error:
+        options.refuse(str(error))
 
 
 def train(options: argparse.Namespace) -> int:
     """Train on part of the digits, then test on digits the network has not seen."""
     fastmlp.set_num_threads(options.threads)
+    _check_environment(options)
     pixels, y = load_digits()
     X = pixels.astype(np.float32) / 16  # they count ink, from 0 to 16
     rest, validation, test = _split(y)
     sizes = [X.shape[1], *options.hidden, 10]
-    net = fastmlp.MLP(sizes, activation=options.activation, loss="cross_entropy", seed=options.seed)
+    try:
+        net = fastmlp.MLP(sizes, activation=options.activation, loss="cross_entropy", seed=options.seed)
+    except ValueError as error:  # it would not fit into this machine's memory
+        options.refuse(f"argument --hidden: {error}")
     print(f"digits    {len(rest)} to train on, {len(validation)} to validate, {len(test)} to test")
     print(f"network   {' -> '.join(map(str, sizes))}, {options.activation}")
     try:
@@ -64,6 +115,7 @@ def train(options: argparse.Namespace) -> int:
 
 def info(options: argparse.Namespace) -> int:
     """Print what the package found on this machine and what it will use."""
+    _check_environment(options)
     print(fastmlp.show_config())
     return 0
 
@@ -116,7 +168,7 @@ def _parser() -> _Parser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    command.set_defaults(run=train)
+    command.set_defaults(run=train, refuse=command.error)
     names = sorted(set(activations.KNOWN) - {"softmax"})  # softmax is for outputs
     add = command.add_argument
     add("--hidden", metavar="SIZES", type=_sizes, default="256,128", help="sizes of the hidden layers")
@@ -126,11 +178,19 @@ def _parser() -> _Parser:
     add("--lr", metavar="RATE", type=_real(0, 1000, open_low=True), default=0.05, help="learning rate")
     add("--momentum", metavar="M", type=_real(0, 1, open_high=True), default=0.9, help="momentum")
     add("--seed", metavar="N", type=_whole(0, 2**32 - 1), default=0, help="of the first weights and the shuffling")
-    add("--threads", metavar="N", type=_whole(1, 1024), default=fastmlp.get_num_threads(), help="worker threads")
+    add("--threads", metavar="N", type=_whole(1, MAX_WORKERS), default=_default_threads(), help="worker threads")
 
     command = commands.add_parser("info", help="describe this installation", allow_abbrev=False)
-    command.set_defaults(run=info)
+    command.set_defaults(run=info, refuse=command.error)
     return parser
+
+
+def _default_threads() -> int | None:
+    """None where FASTMLP_NUM_THREADS is no number: a flag may come before it, and help is given all the same."""
+    try:
+        return fastmlp.get_num_threads()
+    except ValueError:
+        return None
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

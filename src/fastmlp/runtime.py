@@ -252,10 +252,14 @@ def default_num_threads() -> int:
         text = os.environ.get(name, "").split(",")[0].strip()
         if not text:
             continue
-        if text.isdecimal() and int(text) >= 1:
-            return int(text)
+        try:
+            number = int(text) if text.isdecimal() else 0
+        except ValueError:  # Python reads no whole number of more than 4300 digits
+            number = 0
+        if number >= 1:
+            return number
         if name == "FASTMLP_NUM_THREADS":
-            raise ValueError(f"FASTMLP_NUM_THREADS must be a whole number of at least 1, got {text!r}")
+            raise ValueError(f"FASTMLP_NUM_THREADS must be a whole number of at least 1, got {text[:200]!r}")
     return _usable_cpus()
 
 
