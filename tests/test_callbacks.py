@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import sys
 
 import numpy as np
@@ -160,6 +161,13 @@ def test_the_loggers_write_every_epoch(tmp_path):
             assert float(row[name]) == found[name] == values[i % 2]
     net.fit(X, Y, epochs=1, callbacks=[JSONLinesLogger(lines)])
     assert len(lines.read_text().splitlines()) == 1, "a new file, unless told to append"
+
+
+@pytest.mark.parametrize("kind", [CSVLogger, JSONLinesLogger])
+@pytest.mark.parametrize("path", [3, None, ["log"]], ids=repr)
+def test_what_is_no_path_is_refused_by_name(kind, path):
+    with pytest.raises(TypeError, match=f"^path must be the path of a file, got {re.escape(repr(path))}"):
+        kind(path)
 
 
 def test_json_has_no_word_for_nan(tmp_path):

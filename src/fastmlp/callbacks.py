@@ -209,6 +209,8 @@ class FileLogger(Callback):
     """What the two loggers have in common: a file that is open while a network trains, written epoch by epoch."""
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            raise TypeError(f"path must be the path of a file, got {checks.shown(path)}")
         if not isinstance(append, bool):
             raise TypeError(f"append must be True or False, got {append!r}")
         self.path, self.append = os.fspath(path), append
