@@ -139,6 +139,20 @@ def test_fit_reports_the_metrics_asked_for(rng):
     assert [found["roc_auc"], found["errors"]] == [history.val_roc_auc[-1], history.val_errors[-1]]
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_function_may_keep_the_predictions_it_is_given(rng, outputs):
+    X, y, kept, epochs = rng.normal(0, 1, (40, 3)), rng.normal(0, 1, (40, outputs)), [], []
+
+    def keeps(y, prediction):
+        kept.append(prediction)
+        return 0.0
+
+    remembers = fastmlp.callbacks.LambdaCallback(on_epoch_end=lambda state: epochs.append(state.net.predict(X)))
+    net = MLP([3, outputs], loss="mse")
+    net.fit(X, y, epochs=3, validation=(X, y), metrics=[keeps, "r2"], callbacks=[remembers])
+    np.testing.assert_allclose(kept, epochs, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "roc_auc", "r2", "mae", "rmse"])
 def test_only_the_proportions_of_weights_count(rng, name):
     y, p, w = np.arange(40) % 2, rng.integers(0, 2, 40), rng.uniform(1, 5, 40)

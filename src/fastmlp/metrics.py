@@ -187,6 +187,8 @@ class Metric:
     def __call__(self, net: MLP, y: Array, out: Array, weight: Weight) -> float:
         """The metric of outputs `out`, which are from before an activation that is part of the loss."""
         answer = scores(net, out) if self.needs == "score" else answers(net, out)
+        if KNOWN.get(self.name) is not self and np.may_share_memory(answer, out):
+            answer = answer.copy()  # a user's function may keep it, and `out` will be written over
         found = self.function(truth(net, y), answer, weight)
         try:
             return float(found)
