@@ -12,6 +12,7 @@ import fastmlp
 from fastmlp import MLP, SGD, AdaGrad, Adam, AdamW, DivergenceError, RMSprop, Trainer, losses
 from fastmlp.activations import ELU, LeakyReLU
 from fastmlp.epochs import EpochLoop
+from fastmlp.lockstep import LockStepExecutor
 from fastmlp.runtime import executor
 from fastmlp.tape import prediction_plan
 
@@ -461,10 +462,35 @@ def test_a_target_that_is_not_there_is_refused(monkeypatch, call, name):
     assert state(net) == before
 
 
-def test_a_bad_number_of_threads_in_the_environment_is_refused(monkeypatch):
+@needs_engine
+@pytest.mark.parametrize(
+    ("text", "checked"),
+    [
+        *((text, True) for text in ("1", "true", "yes", "on", "ON", " True ")),
+        *((text, False) for text in ("", "0", "false", "no", "off", "Off")),
+    ],
+)
+def test_the_variable_says_yes_or_no(monkeypatch, text, checked):
+    monkeypatch.setenv("FASTMLP_CHECK", text)
+    runner = executor(prediction_plan(networks().labels, 1), "engine")
+    assert isinstance(runner, LockStepExecutor) == checked
+    monkeypatch.delenv("FASTMLP_BACKEND", raising=False)
+    assert ("lock step" in fastmlp.show_config()) == checked
+
+
+@needs_engine
+@pytest.mark.parametrize("text", ["maybe", "2", "9" * 5000])
+def test_the_variable_says_nothing_else(monkeypatch, text):
+    monkeypatch.setenv("FASTMLP_CHECK", text)
+    with pytest.raises(ValueError, match=f"FASTMLP_CHECK must be one of 1, true, yes, on, .*, got '{text[:200]}'"):
+        fastmlp.MLP([2, 3], backend="engine").predict([[0.0, 1.0]])
+
+
+@pytest.mark.parametrize("text", ["many", "9" * 5000])
+def test_a_bad_number_of_threads_in_the_environment_is_refused(monkeypatch, text):
     monkeypatch.setattr("fastmlp.runtime._num_threads", None)  # what another test may have set comes first
-    monkeypatch.setenv("FASTMLP_NUM_THREADS", "many")
-    with pytest.raises(ValueError, match=r"FASTMLP_NUM_THREADS must be .* at least 1, got 'many'"):
+    monkeypatch.setenv("FASTMLP_NUM_THREADS", text)
+    with pytest.raises(ValueError, match=rf"FASTMLP_NUM_THREADS must be .* at least 1, got '{text[:200]}'"):
         fastmlp.get_num_threads()
 
 

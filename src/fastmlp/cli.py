@@ -69,9 +69,7 @@ def _drop_output() -> None:
 def _check_environment(options: argparse.Namespace) -> None:
     """Refuse variables that cannot be used as flags are refused."""
     try:
-        check_backend(None)
-        target()
-        fastmlp.get_num_threads()
+        fastmlp.show_config()  # asks for all of them
     except ValueError as error:
         options.refuse(str(error))
 

@@ -2,7 +2,8 @@
 
 The environment decides where the caller does not: ``FASTMLP_BACKEND`` (``engine`` or ``reference``), ``FASTMLP_TARGET``
 (a name of `targets`), ``FASTMLP_NUM_THREADS`` (else ``OMP_NUM_THREADS``, else the CPUs this process may use), and
-``FASTMLP_CHECK=1``, which runs both executors in lock step.
+``FASTMLP_CHECK`` (``1``, ``true``, ``yes`` or ``on``; ``0``, ``false``, ``no``, ``off`` or nothing: it does not), which
+runs both executors in lock step.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ except ImportError:
     _engine = None  # type: ignore[assignment]
 
 BACKENDS = ("engine", "reference")
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")  # what FASTMLP_CHECK may be, in any case
 HOW_TO_BUILD = (
     "fastmlp's compiled engine is missing, so everything runs on the NumPy reference, many times slower. To build it, "
     "install a C compiler (gcc or clang) and reinstall without FASTMLP_PURE_PYTHON: "
@@ -77,9 +79,17 @@ def executor(plan: Plan, backend: str | None = None) -> Executor:
     name = check_backend(backend)
     if name == "reference":
         return ReferenceExecutor(plan)
-    if os.environ.get("FASTMLP_CHECK", "0") not in ("", "0"):
+    if _in_lock_step():
         return LockStepExecutor(plan, _engine.Engine(plan, target()))
     return _engine.Engine(plan, target() if os.environ.get("FASTMLP_TARGET") else None)
+
+
+def _in_lock_step() -> bool:
+    """FASTMLP_CHECK; ValueError for what is neither yes nor no."""
+    text = os.environ.get("FASTMLP_CHECK", "").strip().lower()
+    if text not in (*YES, *NO, ""):
+        raise ValueError(f"FASTMLP_CHECK must be one of {', '.join((*YES, *NO))}, got {text[:200]!r}")
+    return text in YES
 
 
 def has_short_way(runner: Executor) -> bool:
@@ -282,7 +292,7 @@ def show_config() -> str:
     from . import __version__
 
     compiled = _engine.targets(supported=False) if _engine else ()
-    check = os.environ.get("FASTMLP_CHECK", "0") not in ("", "0")
+    check = _in_lock_step()
     lines = {
         "fastmlp": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
