@@ -73,7 +73,9 @@ class Loss:
 class CrossEntropy(Loss):
     """Cross-entropy of the softmax of the logits y: log(sum_c e^y_c) - y_t for a label t.
 
-    For soft targets, sum_c t_c (log(sum e^y) - y_c). Smoothing s replaces t by (1 - s) t + s / n_classes.
+    For soft targets, sum_c t_c (log(sum e^y) - y_c). Smoothing s replaces t by (1 - s) t + s / n_classes. A class
+    weight is a factor on whole rows, where PyTorch's is one on each class's term: with smoothing or soft targets the
+    two differ.
 
     Parameters
     ----------

@@ -45,7 +45,9 @@ class MLP(Prediction, Gradients):
         Starts the initial weights and the shuffling; None draws one from the system.
     dtype : "float32" or "float64"
     initializer : str or Initializer, optional
-        Distribution of the initial weights; by default He's for relu, Glorot's for the rest. Biases start at 0.
+        Distribution of the initial weights; by default what each layer's activation names: ``"he_normal"`` for relu,
+        leaky_relu, elu, gelu, silu and mish, ``"lecun_normal"`` for selu, ``"glorot_uniform"`` for the others. Biases
+        start at 0.
     weights : list of (W, b), optional
         The initial weights themselves, one pair a layer: ``W`` of shape (n_in, n_out), ``b`` of shape (n_out,) or None.
     standardize : "mean", "robust" or None

@@ -2,8 +2,9 @@
 
 G below is the gradient g with its penalties, G = g + l2 w + l1 sign(w), after clipping of g; lr the step's rate; t
 counts steps from 1. ``l2`` is part of the loss (l2 / 2 |w|^2), so momentum and scaling act on it; ``weight_decay`` is
-decoupled from it: w -= lr weight_decay w, whatever the gradient. For plain SGD the two are the same. Loshchilov and
-Hutter, "Decoupled weight decay regularization", ICLR 2019.
+decoupled from it: w -= lr weight_decay w, whatever the gradient. For plain SGD the two are the same. Biases are
+left alone unless ``decay_biases``, where PyTorch's decay too. Loshchilov and Hutter, "Decoupled weight decay
+regularization", ICLR 2019.
 
 A state that has faded below the smallest normal number (1e-38, in float64 2e-308), as that of a unit that has died, is
 set to zero, every 16 steps: many processors take a hundred times as long for such numbers.

@@ -258,7 +258,7 @@ class OneCycle(Schedule):
     """Up from 1 / start_divisor to 1, then down to 1 / (start_divisor end_divisor), both along half a cosine.
 
     The way up takes the first ``warmup`` of the steps. The rate is the greatest one. PyTorch's OneCycleLR, without its
-    cycling of momentum; Smith and Topin, arXiv:1708.07120.
+    cycling of momentum, where warmup times steps is more than 1; Smith and Topin, arXiv:1708.07120.
 
     Parameters
     ----------

@@ -52,7 +52,8 @@ class Trainer(Stepper):
     class_weight : dict, "balanced" or None
         For cross-entropy over classes or a single label: the weight of each class (those left out weigh 1), a factor
         on the sample weights; ``"balanced"``: rows / (classes * rows of the class). In training only: validation
-        loss and metrics are without, as in PyTorch and Keras. ``CrossEntropy(class_weight=...)`` does the same.
+        loss and metrics are without, as in Keras (a criterion of PyTorch weights both).
+        ``CrossEntropy(class_weight=...)`` does the same.
     total_steps : int, optional
         In [1, inf): how many updates a loop of one's own over `step` will make, for the learning-rate schedules whose
         formula has T; `fit` counts its own.
