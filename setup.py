@@ -32,7 +32,10 @@ def engine():
         "fastmlp._engine",
         sources=[
             "src/fastmlp/_engine.pyx",
-            *(f"csrc/{name}.c" for name in ["run", "stack", "choice", "plan", "sharing", "threads", "helpers", "partner"]),
+            *(
+                f"csrc/{name}.c"
+                for name in ["run", "stack", "choice", "plan", "sharing", "threads", "helpers", "partner"]
+            ),
             *(f"csrc/{name}.c" for name in ["balance", "checks", "cpu", "targets"]),
             *(f"csrc/target_{target}_{dtype}.c" for target in TARGETS for dtype in ["f32", "f64"]),
         ],
