@@ -298,6 +298,22 @@ def test_weights_that_are_not_finite_are_refused():
         ours.MLPRegressor().fit(X, np.arange(10.0))
 
 
+@pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"batch_size": 5000, "tol": 10.0}], ids=str)
+def test_warnings_are_of_their_module_and_shown_as_often(settings):
+    shown = []
+    for library in (theirs, ours):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            for _ in range(3):
+                library.MLPClassifier(max_iter=11, random_state=0, **settings).fit(X_DIGITS, Y_DIGITS)
+        shown.append([w.category for w in caught if issubclass(w.category, UserWarning)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", module="sklearn")
+            library.MLPClassifier(max_iter=11, random_state=0, **settings).fit(X_DIGITS, Y_DIGITS)
+    assert shown[0] == shown[1] and shown[1]
+
+
 @pytest.mark.filterwarnings("error")
 def test_convergence_warnings():
     with pytest.warns(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..history import History
 from ..schedules import ReduceOnPlateau
 from .listeners import Listeners
+from .notices import warn
 from .protocol import Tasks
 from .rows import Rows
 from .solver import Solver
@@ -56,9 +56,7 @@ class Training:
         if wanted == "auto":
             return min(200, n)
         if wanted > n:
-            warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=6
-            )
+            warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped")
         return int(np.clip(wanted, 1, n))
 
     def _next_order(self) -> NDArray[np.int64] | None:
@@ -89,14 +87,13 @@ class Training:
                     stop = self._is_over() or incremental
                     stop = listeners.epoch_ended() or stop or self._diverged()
             if not stop:
-                warnings.warn(
+                warn(
                     f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the optimization "
                     "hasn't converged yet.",
                     ConvergenceWarning,
-                    stacklevel=6,
                 )
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=6)
+            warn("Training interrupted by user.")
         finally:
             self.solver.end()
         if best is not None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.optimize import _check_optimize_result
 from threadpoolctl import threadpool_limits
 
 from ..accumulation import GradientSum
@@ -17,6 +15,7 @@ from ..lbfgs import SLICE_ROWS, minimizer
 from ..mlp import MLP
 from ..runtime import executor, get_num_threads
 from ..tape import gradient_plan
+from . import notices
 from .epochs import constant_part
 from .listeners import Listeners
 from .protocol import Tasks
@@ -90,11 +89,11 @@ class Minimisation:
             with self.listeners, threadpool_limits(1, "blas"):
                 found = find(self._evaluated if self.tasks else self.objective, start, **settings)
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=6)
+            notices.warn("Training interrupted by user.")
             return
         self._take(found.x, float(found.fun))
         if found.status != 99:  # a callback wanted to stop: that is no failure
-            estimator.n_iter_ = _check_optimize_result("lbfgs", found, estimator.max_iter)
+            estimator.n_iter_ = notices.iterations(found, int(estimator.max_iter))
 
     def _take(self, x: Vector, value: float) -> None:
         """Let the network have these parameters, whose loss is `value`."""
