@@ -182,6 +182,20 @@ def test_first_gradient_is_theirs():
         assert_same(expected, got, rtol=1e-12)
 
 
+@pytest.mark.parametrize("share", ["one RandomState", "the global one"])
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 150}, {"shuffle": False}, {"early_stopping": True}], ids=str)
+def test_who_shares_random_numbers_finds_them_where_theirs_leaves_them(settings, share):
+    X, y = load_iris(return_X_y=True)
+    losses = []
+    for library in (theirs, ours):
+        np.random.seed(0)
+        random_state = np.random.RandomState(0) if share == "one RandomState" else None
+        for _ in range(3):
+            net = library.MLPClassifier(max_iter=4, random_state=random_state, **settings).fit(X, y)
+            losses.append(net.partial_fit(X, y).loss_ if "early_stopping" not in settings else net.loss_)
+    assert_allclose(losses[3:], losses[:3], rtol=1e-6)
+
+
 def test_poisson_loss_is_theirs():
     if "loss" not in inspect.signature(theirs.MLPRegressor).parameters:
         pytest.skip("this scikit-learn has no loss parameter")

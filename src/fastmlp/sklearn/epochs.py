@@ -60,12 +60,13 @@ class Training:
         return int(np.clip(wanted, 1, n))
 
     def _next_order(self) -> NDArray[np.int64] | None:
-        """Which rows come when. In a batch of all rows the order does not matter."""
-        if self.estimator.shuffle and self.batch < len(self.rows):
+        """Which rows come when. In a batch of all rows it does not matter; the draws do, where somebody shares them."""
+        several = self.batch < len(self.rows)
+        if self.estimator.shuffle:
             permutation = np.arange(len(self.rows))
             self.random_state.shuffle(permutation)
-            self.order = self.order[permutation]
-        elif self.rows.chosen is None:
+            self.order = self.order[permutation] if several else self.order
+        if self.rows.chosen is None and not (self.estimator.shuffle and several):
             return None
         return self.order if self.rows.chosen is None else self.rows.chosen[self.order]
 
