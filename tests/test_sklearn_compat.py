@@ -175,6 +175,12 @@ def test_lbfgs_finds_their_minimum(name):
     assert got.score(X, y) > expected.score(X, y) - 0.02
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])  # which there is not
+def test_lbfgs_keeps_the_smallest_loss(early_stopping):
+    net = ours.MLPClassifier(solver="lbfgs", max_iter=5, early_stopping=early_stopping).fit(X_DIGITS, Y_DIGITS)
+    assert net.best_loss_ == min(net.loss_curve_)
+
+
 def test_first_gradient_is_theirs():
     for activation in ("identity", "logistic", "tanh", "relu"):
         settings = {"solver": "sgd", "momentum": 0.0, "max_iter": 1, "alpha": 1e-5, "activation": activation}

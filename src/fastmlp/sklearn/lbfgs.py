@@ -96,10 +96,12 @@ class Minimisation:
             estimator.n_iter_ = notices.iterations(found, int(estimator.max_iter))
 
     def _take(self, x: Vector, value: float) -> None:
-        """Let the network have these parameters, whose loss is `value`."""
+        """Let the network have these parameters, whose loss with penalty is `value`."""
         self.net.parameters[self.places] = x
-        penalty = self.objective.penalty(x)
-        self.estimator.loss_ = (value - penalty) * self.unit + penalty + self.constant
+        estimator, penalty = self.estimator, self.objective.penalty(x)
+        estimator.loss_ = (value - penalty) * self.unit + penalty + self.constant
+        best = estimator.best_loss_  # None if early stopping, which there is not with L-BFGS, is on
+        estimator.best_loss_ = estimator.loss_ if best is None else min(best, estimator.loss_)
 
     def _evaluated(self, x: Vector) -> tuple[float, Vector]:
         """The objective. Where an iteration has ended, this is the begin of the next one."""
