@@ -446,6 +446,15 @@ def test_partial_fit_of_a_regressor_is_theirs_and_that_of_epochs():
     assert_same(*estimators, rtol=1e-7)
 
 
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_partial_fit_after_lbfgs_begins_with_its_weights(solver):
+    net = ours.MLPRegressor(solver="lbfgs", max_iter=5, random_state=0).fit(X_REGRESSION, Y_REGRESSION)
+    found = copy.deepcopy(net).set_params(solver=solver).partial_fit(X_REGRESSION, Y_REGRESSION)
+    other = ours.MLPRegressor(solver=solver, random_state=0)
+    other.coefs_, other.intercepts_ = net.coefs_, net.intercepts_
+    assert_array_equal(found.coefs_[0], other.partial_fit(X_REGRESSION, Y_REGRESSION).coefs_[0])
+
+
 def test_partial_fit_needs_classes_and_keeps_to_them():
     with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
         ours.MLPClassifier(solver="sgd").partial_fit([[3, 2]], [0])

@@ -112,7 +112,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     ) -> None:
         optimizer = parameters.optimizer(self)
         solver = self._solver if incremental else None
-        if solver is None:
+        if solver is None or isinstance(solver.optimizer, named_optimizers.LBFGS):  # which makes no steps
             dropout = parameters.dropout_rates(self, self._net)
             key = int(self._random_state.randint(1 << 31)) if dropout else 0
             solver = self._solver = Solver(self._net, optimizer, dropout, key)
