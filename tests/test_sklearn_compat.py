@@ -112,6 +112,12 @@ def test_wrong_parameters_are_refused_with_their_class_of_error(name, parameter,
         getattr(ours, name)(**{parameter: value}).fit(X, y)
 
 
+@pytest.mark.parametrize("name", CLASSES)
+def test_loss_is_theirs(name):
+    assert getattr(ours, name)().loss == getattr(theirs, name)().loss
+    assert ("loss" in getattr(ours, name)().get_params()) == (name == "MLPRegressor")
+
+
 @pytest.mark.parametrize("sizes", [(0,), (-1,), (4, 0)])
 def test_hidden_layer_sizes_must_be_positive(sizes):
     with pytest.raises(ValueError, match=re.escape(f"hidden_layer_sizes must be > 0, got {list(sizes)}.")):

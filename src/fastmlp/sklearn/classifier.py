@@ -136,6 +136,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     __module__ = "fastmlp.sklearn"
     _is_classifier = True
+    loss = "log_loss"  # scikit-learn's name of what is minimised; no parameter
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CONSTRAINTS,
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
