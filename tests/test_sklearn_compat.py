@@ -621,6 +621,183 @@ def test_weights_of_another_shape_assigned_before_any_training_are_refused(name)
         estimator.fit(X, y)
 
 
+# ---- weights that somebody has put there -----------------------------------------------------------------------------
+
+
+def set_weights(estimator, how, seed=0):
+    """Put random arrays of the same shapes into the attributes, all of them or the first one."""
+    rng = np.random.default_rng(seed)
+    if how == "one":
+        estimator.coefs_[0] = rng.normal(size=estimator.coefs_[0].shape) / 8
+        return
+    for name in ("coefs_", "intercepts_"):
+        setattr(estimator, name, [rng.normal(size=a.shape) / 8 for a in getattr(estimator, name)])
+
+
+@pytest.mark.parametrize("how", ["all", "one"])
+@pytest.mark.parametrize(
+    ("method", "solver"),
+    [("fit", "adam"), ("fit", "sgd"), ("fit", "lbfgs"), ("partial_fit", "adam"), ("partial_fit", "sgd")],
+)
+def test_training_after_an_assignment_is_theirs(method, solver, how):
+    estimators = both("MLPClassifier", X_DIGITS, Y_DIGITS, warm_start=True, max_iter=3, alpha=1.0, solver=solver)
+    for estimator in estimators:
+        set_weights(estimator, how)
+        for _ in range(2):  # a second call goes on where the first one ended
+            getattr(estimator, method)(X_DIGITS, Y_DIGITS)
+    expected, got = estimators
+    assert_allclose(got.coefs_[0], expected.coefs_[0], rtol=1e-6, atol=1e-8)
+    assert_allclose(got.predict_proba(X_DIGITS), expected.predict_proba(X_DIGITS), rtol=1e-6, atol=1e-8)
+    assert_array_equal(pickle.loads(pickle.dumps(got)).predict_proba(X_DIGITS), got.predict_proba(X_DIGITS))
+
+
+@pytest.mark.parametrize("how", ["all", "one"])
+def test_early_stopping_after_an_assignment_is_that_of_a_new_estimator_with_these_weights(how):
+    settings = {"early_stopping": True, "warm_start": True, "max_iter": 4, "random_state": 0, "hidden_layer_sizes": 5}
+    net, other = (ours.MLPRegressor(**settings) for _ in range(2))
+    set_weights(net.fit(X_REGRESSION, Y_REGRESSION), how)
+    other.coefs_, other.intercepts_ = list(net.coefs_), list(net.intercepts_)
+    for estimator in (net, other):
+        estimator.fit(X_REGRESSION, Y_REGRESSION)
+    assert_array_equal(net.coefs_[0], other.coefs_[0])
+    assert net.best_validation_score_ == other.best_validation_score_
+
+
+def test_a_list_of_weights_that_somebody_holds_is_still_the_estimators_after_training():
+    for library in (theirs, ours):
+        net = library.MLPRegressor(hidden_layer_sizes=5, max_iter=2, random_state=0).fit(X_REGRESSION, Y_REGRESSION)
+        held = net.coefs_
+        for _ in range(2):  # as a loop does that prunes and trains
+            held[0] = held[0] * (np.abs(held[0]) > 0.1)
+            net.partial_fit(X_REGRESSION, Y_REGRESSION)
+            assert_array_equal(net.coefs_[0], held[0])
+
+
+def test_weights_put_aside_can_be_put_back():
+    for library in (theirs, ours):
+        net = library.MLPRegressor(hidden_layer_sizes=5, max_iter=2, random_state=0).fit(X_REGRESSION, Y_REGRESSION)
+        kept, before = (net.coefs_, net.intercepts_), net.predict(X_REGRESSION)
+        set_weights(net, "all")
+        assert not np.allclose(net.predict(X_REGRESSION), before)
+        net.coefs_, net.intercepts_ = kept
+        assert_array_equal(net.predict(X_REGRESSION), before)
+
+
+def test_arrays_that_two_estimators_were_given_are_left_alone():
+    nets = [
+        ours.MLPRegressor(hidden_layer_sizes=5, max_iter=2, random_state=i).fit(X_REGRESSION, Y_REGRESSION)
+        for i in range(2)
+    ]
+    set_weights(nets[0], "all")
+    nets[1].coefs_, nets[1].intercepts_ = nets[0].coefs_, nets[0].intercepts_
+    before = nets[1].predict(X_REGRESSION)
+    nets[0].partial_fit(X_REGRESSION, Y_REGRESSION)
+    assert_array_equal(nets[1].predict(X_REGRESSION), before)
+
+
+def test_a_copy_of_assigned_weights_is_not_trained_with_the_first():
+    net = ours.MLPRegressor(hidden_layer_sizes=5, max_iter=2, random_state=0).fit(X_REGRESSION, Y_REGRESSION)
+    set_weights(net, "all")
+    before = net.predict(X_REGRESSION)
+    other = copy.copy(net)
+    after = net.partial_fit(X_REGRESSION, Y_REGRESSION).predict(X_REGRESSION)
+    assert_array_equal(other.predict(X_REGRESSION), before)
+    assert_array_equal(net.predict(X_REGRESSION), after)
+
+
+def by_hand(estimator, fitted):
+    """What was fitted, put together from its public attributes."""
+    for name in ("coefs_", "intercepts_", "n_layers_", "n_outputs_", "out_activation_", "classes_", "_label_binarizer"):
+        if hasattr(fitted, name):
+            setattr(estimator, name, getattr(fitted, name))
+    return estimator
+
+
+@pytest.mark.parametrize("problem", ["classes", "two classes", "labels", "regression", "outputs"])
+@pytest.mark.parametrize("knows_features", [False, True])
+def test_a_model_put_together_by_hand_answers_as_theirs_does(problem, knows_features):
+    name = "MLPRegressor" if problem in ("regression", "outputs") else "MLPClassifier"
+    X, y = {
+        "classes": (X_DIGITS, Y_DIGITS),
+        "two classes": (X_BINARY, Y_BINARY),
+        "labels": (X_DIGITS, np.stack([Y_DIGITS > 0, Y_DIGITS > 1, Y_DIGITS == 1], axis=1).astype(int)),
+        "regression": (X_REGRESSION, Y_REGRESSION),
+        "outputs": (X_REGRESSION, np.stack([Y_REGRESSION, Y_REGRESSION**2], axis=1)),
+    }[problem]
+    fitted = both(name, X, y, hidden_layer_sizes=(6, 4), activation="tanh")[0]
+    made = by_hand(getattr(ours, name)(activation="tanh"), fitted)
+    if knows_features:
+        made.n_features_in_ = X.shape[1]
+    for got in (made, pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+        for method in ("predict", "predict_proba"):
+            if hasattr(fitted, method):
+                assert_allclose(getattr(got, method)(X), getattr(fitted, method)(X), rtol=1e-9, atol=1e-12)
+
+
+def test_a_model_put_together_by_hand_can_be_trained():
+    settings = {"hidden_layer_sizes": 5, "activation": "tanh", "random_state": 0}
+    fitted = ours.MLPRegressor(**settings, max_iter=2).fit(X_REGRESSION, Y_REGRESSION)
+    made = by_hand(ours.MLPRegressor(**settings), fitted)
+    made.predict(X_REGRESSION)
+    made.partial_fit(X_REGRESSION, Y_REGRESSION)
+    fresh = ours.MLPRegressor(**settings)
+    fresh.coefs_, fresh.intercepts_ = fitted.coefs_, fitted.intercepts_
+    assert_array_equal(made.coefs_[0], fresh.partial_fit(X_REGRESSION, Y_REGRESSION).coefs_[0])
+
+
+def test_a_model_put_together_by_hand_says_what_does_not_fit():
+    made = by_hand(
+        ours.MLPRegressor(), ours.MLPRegressor(hidden_layer_sizes=5, max_iter=2).fit(X_REGRESSION, Y_REGRESSION)
+    )
+    made.out_activation_ = "softmax"
+    with pytest.raises(ValueError, match="out_activation_ must be 'identity', got 'softmax'"):
+        made.predict(X_REGRESSION)
+    made.out_activation_, made.intercepts_ = "identity", [np.zeros(4), np.zeros(1)]
+    with pytest.raises(ValueError, match=r"must have shape \(5,\), got \(4,\)"):
+        made.predict(X_REGRESSION)
+    made.intercepts_ = made.intercepts_[:1]
+    with pytest.raises(ValueError, match="coefs_ and intercepts_ must have one array for each layer, got 2 and 1"):
+        made.predict(X_REGRESSION)
+
+
+def without_unit(estimator):
+    """The second hidden unit is removed."""
+    estimator.coefs_ = [np.delete(estimator.coefs_[0], 1, axis=1), np.delete(estimator.coefs_[1], 1, axis=0)]
+    estimator.intercepts_ = [np.delete(estimator.intercepts_[0], 1), estimator.intercepts_[1]]
+
+
+def test_hidden_units_can_be_removed():
+    expected, got = both("MLPClassifier", X_DIGITS, Y_DIGITS, hidden_layer_sizes=6)
+    for estimator in (expected, got):
+        without_unit(estimator)
+    for other in (got, pickle.loads(pickle.dumps(got)), copy.copy(got)):
+        assert_allclose(other.predict_proba(X_DIGITS), expected.predict_proba(X_DIGITS), rtol=1e-9)
+
+
+def test_training_goes_on_without_a_removed_unit():
+    estimators = both("MLPClassifier", X_DIGITS, Y_DIGITS, hidden_layer_sizes=6, warm_start=True)
+    for estimator in estimators:
+        without_unit(estimator)
+        estimator.set_params(hidden_layer_sizes=5).fit(X_DIGITS, Y_DIGITS)
+    assert_allclose(estimators[1].coefs_[0], estimators[0].coefs_[0], rtol=1e-7, atol=1e-9)
+
+
+def test_a_network_that_standardises_does_so_without_a_removed_unit():
+    settings = {"hidden_layer_sizes": 6, "standardize": True, "standardize_targets": True, "max_iter": 2}
+    net = ours.MLPRegressor(**settings).fit(X_REGRESSION, Y_REGRESSION)
+    net.coefs_[1][1] = 0
+    before = net.predict(X_REGRESSION)
+    without_unit(net)
+    assert_allclose(net.predict(X_REGRESSION), before, rtol=1e-12)
+
+
+def test_weights_that_do_not_fit_each_other_are_refused():
+    net = ours.MLPRegressor(hidden_layer_sizes=6, max_iter=2).fit(X_REGRESSION, Y_REGRESSION)
+    net.coefs_[0] = np.zeros((10, 5))
+    with pytest.raises(ValueError, match=r"must have shape \(10, 6\), got \(10, 5\)"):
+        net.predict(X_REGRESSION)
+
+
 def test_the_learning_rate_stands_where_scripts_look_for_it():
     for settings in ({}, {"learning_rate": "adaptive", "solver": "sgd", "tol": 10, "max_iter": 60}, {"solver": "adam"}):
         expected, got = both("MLPClassifier", X_DIGITS, Y_DIGITS, **settings)

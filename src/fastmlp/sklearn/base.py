@@ -24,12 +24,15 @@ from . import parameters, state
 from .epochs import Training
 from .lbfgs import Minimisation
 from .protocol import CallbackSupportMixin, Tasks
-from .rows import SLICE_ROWS, Rows, column_statistics, is_sparse
+from .rows import Rows, column_statistics, is_sparse, outputs
 from .solver import Solver
 from .validation import Validation, split
 
 # What the kernels read in place; anything else becomes the first of them.
 DTYPES = ("float64", "float32", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+
+# What somebody may give an estimator that was never trained, so that it answers.
+BY_HAND = ("coefs_", "intercepts_", "n_layers_", "n_outputs_", "out_activation_")
 
 
 @contextmanager
@@ -47,8 +50,10 @@ def threads(n_threads: int | None) -> Iterator[None]:
 class BaseMLP(CallbackSupportMixin, BaseEstimator):
     """Fits and answers; who derives from it says what targets and losses are.
 
-    Private attributes are ``_net``, the network, ``_solver``, its optimizer with all that it remembers, and
-    ``_shown``, the views of the network's weights that `coefs_` and `intercepts_` began as.
+    Private attributes are ``_net``, the network, ``_solver``, its optimizer with all that it remembers, ``_lists``,
+    which `coefs_` and `intercepts_` began as, and ``_shown``, the views of the network's weights that were in them.
+    ``_spare`` is a network for arrays that somebody has put there since: to copy them over the views would change what
+    others may have kept of these, to put them back later.
     """
 
     _is_classifier = False
@@ -57,6 +62,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     _net: MLP
     _solver: Solver | None
     _shown: tuple[NDArray[Any], ...]
+    _lists: tuple[list[NDArray[Any]], list[NDArray[Any]]]
+    _spare: MLP | None
     coefs_: list[NDArray[Any]]
     intercepts_: list[NDArray[Any]]
     loss_curve_: list[float]
@@ -156,13 +163,31 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _prepare(self, sizes: list[int], rows: Rows, weight: NDArray[np.float64] | None, first: bool) -> None:
         """A network to train: a new one, or the one there is, with the weights that the attributes show."""
-        if first or not self.__sklearn_is_fitted__():  # somebody may have said what weights to begin with
-            given = None if first else list(zip(self.coefs_, self.intercepts_, strict=True))
-            self._initialize(sizes, rows, weight, given)
+        if first or "_net" not in self.__dict__:  # somebody may have said what weights to begin with
+            self._initialize(sizes, rows, weight, None if first else self._assigned())
             return
-        self._synchronise()
-        if list(self._net.sizes) != sizes:
-            raise ValueError(f"the layers have {list(self._net.sizes)} units from the call before, now {sizes}")
+        net = self._current()
+        if list(net.sizes) != sizes:
+            raise ValueError(f"the layers have {list(net.sizes)} units from the call before, now {sizes}")
+        if net is not self._net:
+            self._adopt(net)
+
+    def _adopt(self, net: MLP) -> None:
+        """Train this network of assigned arrays from now on; the optimizer goes on if it is of the same shape.
+
+        The best score was that of other weights, which are no more: early stopping is not to go back to these for it.
+        The attributes are the estimator's own lists again: who holds one of them sees trained weights in it. Other
+        lists, and all arrays that somebody has put there, are left alone.
+        """
+        if self._solver is not None and net.sizes == self._net.sizes:
+            self._solver.attach(net)
+        else:
+            self._solver = None
+        if self.best_validation_score_ is not None:
+            self.best_validation_score_ = -np.inf
+        self._net, self._spare = net, None
+        self._lists[0][:], self._lists[1][:] = net.weights, net.biases
+        self._show(*self._lists)
 
     def _drawn_weights(self, sizes: list[int]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """scikit-learn's initial weights: Glorot's uniform distribution, from the same draws."""
@@ -190,7 +215,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             sizes, hidden, loss, dtype=dtype, weights=pairs, standardize=inputs, standardize_targets=targets
         )
         self._learn_scaling(rows, weight)
-        self._solver = None
+        self._solver = self._spare = None
         self.n_iter_ = self.t_ = 0
         self.n_layers_ = len(sizes)
         self.out_activation_ = self._output_name(loss)
@@ -200,7 +225,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.validation_scores_ = [] if stopping else None
         self.best_validation_score_ = -np.inf if stopping else None
         self.best_loss_ = None if stopping else np.inf
-        self._show()
+        self._show(self._net.weights, self._net.biases)
 
     def _learn_scaling(self, rows: Rows, weight: NDArray[np.float64] | None) -> None:
         """Mean and deviation are weighted; median and quartiles are not."""
@@ -221,18 +246,65 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _output_name(self, loss: losses.Loss) -> str:
         return {"sigmoid": "logistic"}.get(loss.default_output, loss.default_output)
 
-    def _show(self) -> None:
-        self.coefs_, self.intercepts_ = self._net.weights, self._net.biases
-        self._shown = (*self.coefs_, *self.intercepts_)
+    def _show(self, coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]]) -> None:
+        """Let the attributes be these lists of views of the network's weights."""
+        self.coefs_, self.intercepts_ = self._lists = coefs, intercepts
+        self._shown = (*coefs, *intercepts)
 
-    def _synchronise(self) -> None:
-        """If somebody has put other arrays into `coefs_` or `intercepts_`, they are the weights."""
-        given = (*self.coefs_, *self.intercepts_)
-        if len(given) != len(self._shown) or any(a is not b for a, b in zip(given, self._shown, strict=True)):
-            self._net.set_weights(list(zip(self.coefs_, self.intercepts_, strict=True)))
+    def _assigned(self) -> list[tuple[Any, Any]]:
+        """Weights and biases of each layer, as they are in the attributes."""
+        if len(self.coefs_) != len(self.intercepts_):
+            counts = f"{len(self.coefs_)} and {len(self.intercepts_)}"
+            raise ValueError(f"coefs_ and intercepts_ must have one array for each layer, got {counts}")
+        return list(zip(self.coefs_, self.intercepts_, strict=True))
+
+    def _current(self) -> MLP:
+        """The network of the weights that are in `coefs_` and `intercepts_`."""
+        given, shown = (*self.coefs_, *self.intercepts_), self.__dict__.get("_shown", ())
+        if len(given) == len(shown) and all(a is b for a, b in zip(given, shown, strict=True)):
+            return self._net
+        pairs, spare = self._assigned(), self.__dict__.get("_spare")
+        sizes = self._assigned_sizes(pairs)
+        if spare is None or list(spare.sizes) != sizes:
+            self._spare = spare = self._put_together(sizes, pairs)
+        else:
+            spare.set_weights(pairs)
+        return spare
+
+    def _assigned_sizes(self, pairs: list[tuple[Any, Any]]) -> list[int]:
+        """The layers that these arrays make: hidden ones may have become smaller since the training.
+
+        Where arrays do not fit each other, it is those of the training, so that the error tells which one is wrong.
+        """
+        shapes = [np.shape(w) for w, _ in pairs]
+        n_in = getattr(self, "n_features_in_", shapes[0][0] if shapes and shapes[0] else 0)
+        sizes = [n_in, *(s[-1] if s else 0 for s in shapes[:-1]), self.n_outputs_]
+        fit = shapes == list(pairwise(sizes)) and [np.shape(b) for _, b in pairs] == [(n,) for n in sizes[1:]]
+        if "_net" in self.__dict__ and not (fit and len(sizes) == self.n_layers_):
+            return list(self._net.sizes)
+        return sizes
+
+    def _put_together(self, sizes: list[int], pairs: list[tuple[Any, Any]]) -> MLP:
+        """A network of assigned arrays: like the one that was trained, or what the attributes say in its place."""
+        hidden = parameters.hidden_activations(self, len(sizes) - 2)
+        if "_net" not in self.__dict__:
+            single = all(getattr(a, "dtype", None) == np.float32 for pair in pairs for a in pair)
+            return MLP(sizes, hidden, self._known_loss(), dtype="float32" if single else "float64", weights=pairs)
+        net = MLP.__new__(MLP)
+        net.__setstate__({**self._net.__getstate__(), "sizes": sizes, "activation": hidden, "weights": pairs})
+        return net
+
+    def _known_loss(self) -> losses.Loss:
+        """The loss whose outputs are those that `out_activation_` tells."""
+        several = [losses.CrossEntropy(), losses.BinaryCrossEntropy()]
+        found = {self._output_name(loss): loss for loss in (several if self._is_classifier else [self._choose_loss()])}
+        if self.out_activation_ not in found:
+            allowed = " or ".join(map(repr, found))
+            raise ValueError(f"out_activation_ must be {allowed}, got {self.out_activation_!r}")
+        return found[self.out_activation_]
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "_shown" in self.__dict__
+        return "_shown" in self.__dict__ or all(name in self.__dict__ for name in BY_HAND)
 
     @property
     def _optimizer(self) -> Solver | None:
@@ -248,9 +320,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         checks.unmasked("X", X)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        self._synchronise()
+        net = self._current()
         with threads(self.n_threads):
-            return self._outputs(X)
+            return outputs(net, X)
 
     def _quick_outputs(self, X: Any) -> NDArray[Any] | None:
         """The outputs for a few rows in an array to which scikit-learn has nothing to say, else None.
@@ -259,16 +331,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """
         if type(X) is not np.ndarray or not self.__sklearn_is_fitted__() or "feature_names_in_" in self.__dict__:
             return None
-        self._synchronise()
+        net = self._current()
         with threads(self.n_threads):
-            return self._net._quick_outputs(X)
-
-    def _outputs(self, X: Any) -> NDArray[Any]:
-        if not is_sparse(X):
-            return self._net._outputs(X)
-        X = X.tocsr()
-        parts = [self._net._outputs(X[i : i + SLICE_ROWS].toarray()) for i in range(0, X.shape[0], SLICE_ROWS)]
-        return np.concatenate(parts)
+            return net._quick_outputs(X)
 
     def _check_solver(self) -> bool:
         """AttributeError where there is no partial_fit."""
@@ -298,18 +363,17 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """The same attributes: unlike pickling it leaves them as they are, in the midst of training too."""
         copy = type(self).__new__(type(self))
         copy.__dict__.update(self.__dict__)
+        copy.__dict__.pop("_spare", None)  # one of the two may train it
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.__sklearn_is_fitted__():
-            self._synchronise()
-        return state.packed(self, super().__getstate__())
+        return state.packed(super().__getstate__(), self._current() if "_net" in self.__dict__ else None)
 
     def __setstate__(self, pickled: dict[str, Any]) -> None:
         attributes = state.unpacked(self, pickled)
         super().__setstate__(attributes)
         if attributes.get("_net") is not None:
-            self._show()
+            self._show(self._net.weights, self._net.biases)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -305,7 +305,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         array, shape (n_samples,) or (n_samples, n_labels)
         """
         out = self._forward(X)
-        kind, classes = self._label_binarizer.y_type_, self.classes_
+        kind, classes = self._label_binarizer.y_type_, self._label_binarizer.classes_
         if kind == "multiclass":
             return np.asarray(classes[out.argmax(axis=1)])
         if kind == "binary":

@@ -118,8 +118,10 @@ class Tasks:
         return {
             "_net": net,
             "_solver": None,
+            "_spare": None,
             "coefs_": coefs,
             "intercepts_": intercepts,
+            "_lists": (coefs, intercepts),
             "_shown": (*coefs, *intercepts),
             **{name: None if values is None else list(values) for name, values in lists.items()},
         }

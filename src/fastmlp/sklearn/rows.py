@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..mlp import MLP
 from ..runtime import Executor
 
 SLICE_ROWS = 1024  # of a sparse matrix that are densified at once, where nothing else says how many
@@ -80,6 +81,15 @@ class Rows:
             rate = None if lr is None else lr[s : s + 1]
             losses[s : s + 1] = runner.run(None, np.array([0, end - begin]), rate, **one)
         return losses
+
+
+def outputs(net: MLP, X: Any) -> NDArray[Any]:
+    """The outputs of a network for dense or sparse rows."""
+    if not is_sparse(X):
+        return net._outputs(X)
+    X = X.tocsr()
+    parts = [net._outputs(X[i : i + SLICE_ROWS].toarray()) for i in range(0, X.shape[0], SLICE_ROWS)]
+    return np.concatenate(parts)
 
 
 def column_statistics(X: Any, weight: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

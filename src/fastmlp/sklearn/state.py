@@ -12,14 +12,18 @@ from .solver import Solver
 FORMAT = 1
 
 
-def packed(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """The state to pickle: the weights once, in the network, and which fastmlp wrote it."""
+def packed(state: dict[str, Any], net: MLP | None) -> dict[str, Any]:
+    """The state to pickle: the weights once, in the network, and which fastmlp wrote it.
+
+    ``net`` is the network that answers: another one than was trained if arrays have been assigned since.
+    """
     from .. import __version__
 
-    state = dict(state)
-    if "_net" in state:
-        for name in ("coefs_", "intercepts_", "_shown"):
-            state.pop(name, None)
+    state = {name: value for name, value in state.items() if name not in ("_shown", "_lists", "_spare")}
+    if net is not None:
+        fits = net.sizes == state["_net"].sizes
+        state = {name: value for name, value in state.items() if name not in ("coefs_", "intercepts_")}
+        state.update(_net=net, _solver=state.get("_solver") if fits else None)
     return {**state, "_fastmlp_version": __version__, "_fastmlp_format": FORMAT}
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
 
 from .. import metrics
-from .rows import Rows
+from .rows import Rows, outputs
 
 TOO_SMALL = "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
 
@@ -31,7 +31,7 @@ class Validation:
         """Accuracy (for several labels: of all of them together) or R2; or what ``scoring`` names. May be NaN."""
         if self.estimator.scoring is not None:
             return self._scorer_score()
-        out = self.estimator._outputs(self.X)
+        out = outputs(self.estimator._net, self.X)
         if self.y.ndim == 1:
             return metrics.accuracy(self.y, out.argmax(axis=1), self.weight)
         if self.estimator.out_activation_ == "logistic":
