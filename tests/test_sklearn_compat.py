@@ -10,11 +10,13 @@ import warnings
 import joblib
 import numpy as np
 import pytest
+from conftest import needs_engine
 
 pytest.importorskip("sklearn")
 
 import sklearn.neural_network as theirs
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
 from sklearn.datasets import (
     load_breast_cancer,
     load_diabetes,
@@ -531,6 +533,63 @@ def test_sparse_data_give_the_numbers_of_dense_ones(container, settings):
         for a, b in zip(dense.coefs_, sparse.coefs_, strict=True):
             assert_allclose(a, b, rtol=1e-9, atol=1e-12)
         assert_allclose(dense.predict(container(X)), sparse.predict(X), rtol=1e-9)
+
+
+N_WIDE = 1500
+X_WIDE = sparse.random(210, N_WIDE, 0.02, format="csr", random_state=0)
+Y_WIDE = np.random.default_rng(1).integers(0, 3, 210)
+WIDE_SETTINGS = [
+    *({}, {"solver": "sgd"}, {"solver": "lbfgs"}, {"solver": "rmsprop"}, {"solver": "adamw"}),
+    *({"early_stopping": True}, {"batch_size": 33}, {"dropout": 0.3}, {"clip_norm": 0.1}, {"activation": "gelu"}),
+    *({"hidden_layer_sizes": ()}, {"hidden_layer_sizes": (), "solver": "lbfgs"}, {"standardize": True}),
+]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("settings", WIDE_SETTINGS, ids=shown)
+def test_wide_sparse_data_give_the_numbers_of_dense_ones(settings, weighted):
+    weight = np.random.default_rng(2).uniform(0.1, 2, len(Y_WIDE)) if weighted else None
+    settings = {"hidden_layer_sizes": (12, 7), "alpha": 1.0, "max_iter": 4, "random_state": 0, **settings}
+    found, dense = (ours.MLPClassifier(**settings).fit(X, Y_WIDE, weight) for X in (X_WIDE, X_WIDE.toarray()))
+    for a, b in zip(found.coefs_ + found.intercepts_, dense.coefs_ + dense.intercepts_, strict=True):
+        assert_allclose(a, b, rtol=1e-8, atol=1e-12)
+    assert_allclose(found.loss_curve_, dense.loss_curve_, rtol=1e-9)
+    assert_allclose(found.predict_proba(X_WIDE), dense.predict_proba(X_WIDE.toarray()), rtol=1e-9)
+
+
+@pytest.mark.parametrize("container", [*CSR_CONTAINERS, *CSC_CONTAINERS])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_wide_sparse_data_of_any_kind_are_read(container, dtype):
+    X = (X_WIDE > 0).astype(dtype)
+    found, dense = (ours.MLPRegressor(max_iter=3, random_state=0).fit(Z, Y_WIDE) for Z in (container(X), X.toarray()))
+    assert found.coefs_[0].dtype == (np.float32 if dtype == np.float32 else np.float64)
+    assert_allclose(found.predict(container(X)), dense.predict(X.toarray()), rtol=1e-4 if dtype == np.float32 else 1e-9)
+
+
+@needs_engine  # the reference promises no bits
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_wide_sparse_row_has_the_same_answer_in_any_slice(n_threads, monkeypatch):
+    net = ours.MLPClassifier(max_iter=2, random_state=0, n_threads=n_threads).fit(X_WIDE, Y_WIDE)
+    whole = net.predict_proba(X_WIDE)
+    for i in (0, 100, 209):
+        assert_array_equal(net.predict_proba(X_WIDE[[i]])[0], whole[i])
+    monkeypatch.setattr(ours.wide, "SLICE_BYTES", 10_000)
+    assert_array_equal(net.predict_proba(X_WIDE), whole)
+
+
+@pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"early_stopping": True}], ids=str)
+def test_wide_sparse_data_are_not_densified(settings, monkeypatch):
+    monkeypatch.setattr(type(X_WIDE), "toarray", None)
+    net = ours.MLPClassifier(max_iter=2, **settings).fit(X_WIDE, Y_WIDE)
+    assert len(net.predict(X_WIDE)) == 210
+
+
+def test_only_some_bytes_of_wide_sparse_data_that_are_standardised_are_densified_at_once(monkeypatch):
+    slices, densified = [], type(X_WIDE).toarray
+    monkeypatch.setattr(ours.wide, "SLICE_BYTES", 100_000)
+    monkeypatch.setattr(type(X_WIDE), "toarray", lambda X: slices.append(X.shape) or densified(X))
+    ours.MLPClassifier(solver="lbfgs", max_iter=2, standardize=True).fit(X_WIDE, Y_WIDE).predict(X_WIDE)
+    assert max(slices) == (100_000 // (8 * N_WIDE), N_WIDE)
 
 
 def test_integers_are_read_as_they_are():

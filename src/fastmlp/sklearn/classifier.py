@@ -190,7 +190,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ----------
         X : array-like or CSR/CSC matrix, shape (n_samples, n_features)
             float32 is computed in float32, anything else in float64. Dense X is read in place, and sparse X densified
-            batch by batch.
+            batch by batch; but with more than 1024 columns that are not standardised, scipy multiplies it as it is.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
             Class labels, numbers or strings; or an indicator matrix of several labels.
         sample_weight : array-like, shape (n_samples,), optional
@@ -213,7 +213,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ----------
         X : array-like or CSR/CSC matrix, shape (n_samples, n_features)
             float32 is computed in float32, anything else in float64. Dense X is read in place, and sparse X densified
-            batch by batch.
+            batch by batch; but with more than 1024 columns that are not standardised, scipy multiplies it as it is.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
             As in `fit`.
         sample_weight : array-like, shape (n_samples,), optional

@@ -189,7 +189,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ----------
         X : array-like or CSR/CSC matrix, shape (n_samples, n_features)
             float32 is computed in float32, anything else in float64. Dense X is read in place, and sparse X densified
-            batch by batch.
+            batch by batch; but with more than 1024 columns that are not standardised, scipy multiplies it as it is.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         sample_weight : array-like, shape (n_samples,), optional
@@ -212,7 +212,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ----------
         X : array-like or CSR/CSC matrix, shape (n_samples, n_features)
             float32 is computed in float32, anything else in float64. Dense X is read in place, and sparse X densified
-            batch by batch.
+            batch by batch; but with more than 1024 columns that are not standardised, scipy multiplies it as it is.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         sample_weight : array-like, shape (n_samples,), optional

@@ -1,4 +1,7 @@
-"""Rows: the data of an estimator as plans read them, dense ones in place, sparse ones densified batch by batch."""
+"""Rows: the data of an estimator as plans read them, dense ones in place, sparse ones densified batch by batch.
+
+Wide sparse rows are not densified, where that can be helped: see :mod:`fastmlp.sklearn.wide`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..evaluation import batches
 from ..mlp import MLP
 from ..runtime import Executor
+from . import wide
 
+Runner = Executor | wide.WideStep
 SLICE_ROWS = 1024  # of a sparse matrix that are densified at once, where nothing else says how many
 
 
@@ -58,27 +64,30 @@ class Rows:
             return 1.0
         return float((self.weight if self.chosen is None else self.weight[self.chosen]).mean())
 
-    def bind(self, runner: Executor) -> None:
+    def bind(self, runner: Runner) -> None:
         """Let a plan read these rows from now on."""
-        if not is_sparse(self.X):
+        if not (is_sparse(self.X) or isinstance(runner, wide.WideStep)):
             for i, array in zip(runner.plan.gathers, (self.X, self.y), strict=True):
                 runner.bind(i, array)
 
     def run(
-        self, runner: Executor, order: NDArray[np.int64] | None, offsets: NDArray[np.int64], **settings: Any
+        self, runner: Runner, order: NDArray[np.int64] | None, offsets: NDArray[np.int64], **settings: Any
     ) -> NDArray[np.float64]:
         """Run steps on these rows, which the plan is bound to; see :meth:`fastmlp.reference.ReferenceExecutor.run`."""
         settings["n_threads"] = runner.plan.n_threads
-        if not is_sparse(self.X):
+        if not (is_sparse(self.X) or isinstance(runner, wide.WideStep)):
             return runner.run(order, offsets, weight=self.weight, **settings)
         lr, first = settings.pop("lr", None), settings.pop("first_number", 0)
         losses = np.empty(len(offsets) - 1)
         for s, (begin, end) in enumerate(pairwise(offsets)):
             rows = slice(begin, end) if order is None else order[begin:end]
-            for i, array in zip(runner.plan.gathers, (self.X[rows].toarray(), self.y[rows]), strict=True):
-                runner.bind(i, array)
             one = {"weight": None if self.weight is None else self.weight[rows], "first_number": first + s, **settings}
-            rate = None if lr is None else lr[s : s + 1]
+            X, y, rate = self.X[rows], self.y[rows], None if lr is None else lr[s : s + 1]
+            if isinstance(runner, wide.WideStep):
+                losses[s : s + 1] = runner.run(X, y, rate, **one)
+                continue
+            for i, array in zip(runner.plan.gathers, (X.toarray(), y), strict=True):
+                runner.bind(i, array)
             losses[s : s + 1] = runner.run(None, np.array([0, end - begin]), rate, **one)
         return losses
 
@@ -88,8 +97,15 @@ def outputs(net: MLP, X: Any) -> NDArray[Any]:
     if not is_sparse(X):
         return net._outputs(X)
     X = X.tocsr()
-    parts = [net._outputs(X[i : i + SLICE_ROWS].toarray()) for i in range(0, X.shape[0], SLICE_ROWS)]
-    return np.concatenate(parts)
+    if wide.is_wide(net, X):
+        return wide.outputs(net, X)
+    slices = batches(X.shape[0], min(SLICE_ROWS, short(X)))
+    return np.concatenate([net._outputs(X[begin:end].toarray()) for begin, end in pairwise(slices)])
+
+
+def short(X: Any) -> int:
+    """So many rows of X may be densified at once."""
+    return max(1, wide.SLICE_BYTES // (int(X.shape[1]) * 8))
 
 
 def column_statistics(X: Any, weight: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

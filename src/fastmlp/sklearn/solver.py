@@ -18,10 +18,11 @@ from ..evaluation import batches
 from ..mlp import MLP
 from ..pace import Pace
 from ..plan import Rule
-from ..runtime import Executor, executor, get_num_threads
+from ..runtime import executor, get_num_threads
 from ..schedules import Schedule
 from ..tape import Learning, training_plan
-from .rows import Rows
+from .rows import Rows, Runner
+from .wide import WideStep, is_wide
 
 KEPT_PLANS = 4
 LATE = 1 << 40  # steps after which Adam's bias correction is 1 to the last bit
@@ -69,7 +70,7 @@ class Solver:
     def attach(self, net: MLP) -> None:
         """Train this network from now on."""
         self.net, self.outputs = net, 1 if net.loss.name == "cross_entropy" else net.sizes[-1]
-        self._runners: dict[tuple[int, float, bool, int], tuple[Executor, Pace]] = {}
+        self._runners: dict[tuple[int, float, bool, int, bool], tuple[Runner, Pace]] = {}
         self._rates = np.empty(0)
         self.last_rate = self.rate
 
@@ -136,20 +137,25 @@ class Solver:
         rule.eps /= k
         return rule
 
-    def _runner(self, rows: int, l2: float, labels: bool) -> tuple[Executor, Pace]:
-        key = (rows, l2, labels, get_num_threads())
+    def _runner(self, rows: int, l2: float, labels: bool, is_wide: bool) -> tuple[Runner, Pace]:
+        key = (rows, l2, labels, get_num_threads(), is_wide)
         found = self._runners.pop(key, None)
         if found is None:
             net, layout = self.net, self.net.layout
             rules = [self._rule(l2)] * (len(net.sizes) - 1)
             states = [layout.matrices(s) for s in self.states]
             learning = Learning(self.optimizer.kind, rules, states, self.dropout, self.key)
-            plan = training_plan(net, rows, labels, learning, n_threads=get_num_threads())
-            found = executor(plan, net.backend), Pace(plan.work)
+            found = self._new_runner(rows, labels, learning, is_wide)
         self._runners[key] = found
         if len(self._runners) > KEPT_PLANS:
             del self._runners[next(iter(self._runners))]
         return found
+
+    def _new_runner(self, rows: int, labels: bool, learning: Learning, is_wide: bool) -> tuple[Runner, Pace]:
+        if is_wide:
+            return WideStep(self.net, rows, labels, learning, get_num_threads()), Pace(np.inf)
+        plan = training_plan(self.net, rows, labels, learning, n_threads=get_num_threads())
+        return executor(plan, self.net.backend), Pace(plan.work)
 
     # ---- epochs ------------------------------------------------------------------------------------------------------
 
@@ -163,9 +169,9 @@ class Solver:
         self.total_steps = self.steps + max_iter * count
         whole = count - 1 if last and alpha else count
         parts = [(0, whole, batch)] * (whole > 0) + [(whole, count, last)] * (whole < count)
-        self._parts = []
+        self._parts, wide = [], is_wide(self.net, rows.X)
         for first, stop, size in parts:
-            runner, pace = self._runner(size, alpha / (size * self.mean_weight), rows.labels)
+            runner, pace = self._runner(size, alpha / (size * self.mean_weight), rows.labels, wide)
             rows.bind(runner)
             self._parts.append((first, stop, runner, pace))
 

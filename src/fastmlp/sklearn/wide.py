@@ -1,0 +1,104 @@
+"""Wide sparse rows: scipy multiplies them by the weights of the first layer, and plans go on from these sums.
+
+To densify them would take the memory and the time of a dense X of that shape. A row's sums go over its own elements in
+their order, whatever the other rows are and however many threads. They agree with those of dense rows to rounding only.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..evaluation import batches
+from ..mlp import MLP
+from ..plan import Op
+from ..runtime import executor, get_num_threads
+from ..tape import PREDICTION_ROWS, Learning, Tape
+
+WIDE = 1024  # columns, up to which a slice of densified rows is short
+SLICE_BYTES = 1 << 24  # of sums, or of densified rows, in memory at once
+
+
+def is_wide(net: MLP, X: Any) -> bool:
+    """Whether this is for these rows. Not where inputs are standardised: then zeros are not zeros."""
+    return hasattr(X, "tocsr") and net.sizes[0] > WIDE and net.scaling is None
+
+
+def sums(net: MLP, X: Any) -> NDArray[Any]:
+    """X w + b of the first layer, where X is CSR."""
+    n_in, stride = net.sizes[0], net.layout.strides[0]
+    padded = net.parameters[: n_in * stride].reshape(n_in, stride)  # which scipy needs no copy of
+    z = (X.astype(net.dtype, copy=False) @ padded)[:, : net.sizes[1]]
+    z += net.biases[0]
+    return np.asarray(z)
+
+
+def products(X: Any, deltas: NDArray[Any], gradient: NDArray[Any]) -> None:
+    """The gradient of the first layer, with the bias in its last row, from that by its sums."""
+    gradient[:-1] = X.T.astype(deltas.dtype, copy=False) @ deltas
+    deltas.sum(axis=0, out=gradient[-1])
+
+
+def forward(tape: Tape, **how: bool) -> None:
+    """All layers, of which the first one begins with its sums in place of its inputs."""
+    tape.inputs = [np.empty((0, 0))]  # which nobody reads
+    tape.forward(**how)
+    linear = tape.ops[0]
+    z, n = linear.y if linear.z is None else linear.z, linear.n_out
+    activate = Op("activate", linear.kind, n, n, x=z, y=linear.y, param=linear.param)
+    tape.ops[:1] = [Op("gather", n_in=n, x=z), *([activate] if linear.kind != "identity" else [])]
+
+
+def outputs(net: MLP, X: Any) -> NDArray[Any]:
+    """Of the last layer, for CSR rows."""
+    slices = batches(X.shape[0], max(1, SLICE_BYTES // (net.layout.strides[0] * net.dtype.itemsize)))
+    n_threads, out = get_num_threads(), np.empty((X.shape[0], net.sizes[-1]), net.dtype)
+    rows = min(int(slices[1]), PREDICTION_ROWS * n_threads)
+    tape = Tape(net, rows)
+    forward(tape, fused_output=False, keep_pre=False)
+    tape.scatter()
+    runner = executor(tape.plan(n_threads), net.backend)
+    for begin, end in pairwise(slices):
+        runner.bind(0, sums(net, X[begin:end]))
+        runner.bind(len(runner.plan.ops) - 1, out[begin:end])
+        runner.run(None, batches(int(end - begin), rows), n_threads=n_threads)
+    return net._finished(out)
+
+
+def backward(tape: Tape, labels: bool) -> None:
+    """All layers, the loss, and the gradients by every layer's sums."""
+    fused = tape.net.fuses_output()
+    forward(tape, fused_output=fused, keep_pre=True)
+    tape.loss(labels, fused_output=fused, gradient=True)
+    tape.backward()
+
+
+class WideStep:
+    """One training step: what the plan of :func:`fastmlp.tape.training_plan` is for dense rows.
+
+    Its plan has a middle, up to which there are the gradients, and from there the moves. In between, that of the first
+    layer is made of the gradient by its sums.
+    """
+
+    def __init__(self, net: MLP, rows: int, labels: bool, learning: Learning, n_threads: int) -> None:
+        tape = Tape(net, rows, learning.dropout, learning.key)
+        backward(tape, labels)
+        self.net, self.deltas = net, tape.deltas[0]
+        self.middle = len(tape.ops) + len(net.sizes) - 2  # after the gradients of all layers but the first
+        tape.update(learning, unfused=True)
+        self.gradient: NDArray[Any] = tape.ops.pop(self.middle).g  # type: ignore[assignment]
+        self.runner = executor(tape.plan(n_threads), net.backend)
+        self.plan, self.release = self.runner.plan, self.runner.release
+
+    def run(self, X: Any, y: NDArray[Any], lr: Any, **settings: Any) -> NDArray[np.float64]:
+        """The step on these rows, X of which are CSR; returns its loss, as a vector of one."""
+        runner, offsets = self.runner, np.array([0, X.shape[0]])
+        for i, array in zip(self.plan.gathers, (sums(self.net, X), y), strict=True):
+            runner.bind(i, array)
+        loss = runner.run(None, offsets, lr, last_op=self.middle, **settings)
+        products(X, self.deltas[: X.shape[0]], self.gradient)
+        runner.run(None, offsets, lr, first_op=self.middle, **settings)
+        return loss
