@@ -102,9 +102,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     classes_ : array, or list of arrays
         Class labels.
     loss_ : float
-        Loss of the last epoch, penalty included.
+        Loss of the last epoch, penalty included: its mean as if it went linearly from one end of the epoch to the
+        other, which is far from scikit-learn's where a large alpha shrinks the weights within an epoch.
     best_loss_ : float or None
-        Smallest loss; None with early stopping.
+        Smallest loss; None with early stopping (which L-BFGS does not do).
     loss_curve_ : list of float
         Loss of each epoch (with lbfgs: iteration).
     validation_scores_ : list of float or None
@@ -113,8 +114,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     t_ : int
         Samples trained on.
     coefs_, intercepts_ : list of array
-        Weights (n_in, n_out) and biases (n_out,) of each layer. Arrays put here are used from then on; before any
-        training, `partial_fit`, or `fit` with `warm_start`, begins with them.
+        Weights (n_in, n_out) and biases (n_out,) of each layer. Arrays put here are used from then on, also those of
+        fewer hidden units; training begins with a copy of them and shows its own. Before any training, `partial_fit`,
+        or `fit` with `warm_start`, begins with them; who sets `n_layers_`, `n_outputs_` and `out_activation_` too
+        needs no training for an answer.
     n_features_in_ : int
     feature_names_in_ : array of str
         Where X has column names that are strings.

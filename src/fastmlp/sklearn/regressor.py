@@ -20,14 +20,16 @@ from .parameters import CONSTRAINTS, LOSSES, regression_loss
 class MLPRegressor(RegressorMixin, BaseMLP):
     """A multilayer perceptron for regression, trained by gradient descent or L-BFGS.
 
-    A drop-in for ``sklearn.neural_network.MLPRegressor``; the parameters after ``max_fun`` are fastmlp's own.
+    A drop-in for ``sklearn.neural_network.MLPRegressor``; the parameters after ``max_fun`` are fastmlp's own. ``loss``
+    comes first, as in scikit-learn from 1.7 on: where 1.6 is installed, too.
 
     Parameters
     ----------
     loss : str or Loss, default="squared_error"
         squared_error (half the squared error), poisson (``predict`` gives rates, y must not be negative);
         absolute_error (also: mae), huber, quantile; or an object such as ``fastmlp.losses.Quantile(0.9)``. `loss_` of
-        several outputs is the mean over them, with poisson the sum; training follows the gradient of the sum.
+        several outputs is the mean over them, with poisson the sum; training follows the gradient of the sum, and
+        lbfgs minimises the sum.
     hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
         Units of each hidden layer.
     activation : str, Activation, or a list with one for each hidden layer, default="relu"
@@ -101,9 +103,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     Attributes
     ----------
     loss_ : float
-        Loss of the last epoch, penalty included.
+        Loss of the last epoch, penalty included: its mean as if it went linearly from one end of the epoch to the
+        other, which is far from scikit-learn's where a large alpha shrinks the weights within an epoch.
     best_loss_ : float or None
-        Smallest loss; None with early stopping.
+        Smallest loss; None with early stopping (which L-BFGS does not do).
     loss_curve_ : list of float
         Loss of each epoch (with lbfgs: iteration).
     validation_scores_ : list of float or None
@@ -112,8 +115,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     t_ : int
         Samples trained on.
     coefs_, intercepts_ : list of array
-        Weights (n_in, n_out) and biases (n_out,) of each layer. Arrays put here are used from then on; before any
-        training, `partial_fit`, or `fit` with `warm_start`, begins with them.
+        Weights (n_in, n_out) and biases (n_out,) of each layer. Arrays put here are used from then on, also those of
+        fewer hidden units; training begins with a copy of them and shows its own. Before any training, `partial_fit`,
+        or `fit` with `warm_start`, begins with them; who sets `n_layers_`, `n_outputs_` and `out_activation_` too
+        needs no training for an answer.
     n_features_in_ : int
     feature_names_in_ : array of str
         Where X has column names that are strings.
