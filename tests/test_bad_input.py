@@ -211,7 +211,7 @@ UNREADABLE = {  # what a caller's own object raises
     "y": (fit(y=Raises("__array__", ZeroDivisionError("zero"))), TypeError, ["y must be an array", "zero"]),
     "weight": (fit(sample_weight=Raises("__array__", DISK)), TypeError, ["sample_weight must be an array", "disk"]),
     "W": (new([4, 3], weights=[(Raises("__array__", DISK), None)]), TypeError, ["weights[0][0]", "disk"]),
-    "length": (new([4, 3], weights=Raises("__len__", DISK)), TypeError, ["weights must have 1 items", "disk"]),
+    "length": (new([4, 3], weights=Raises("__len__", DISK)), TypeError, ["weights must have 1 item", "disk"]),
     "pair": (new([4, 3, 3, 3, 3], weights=Raises("__iter__", DISK)), TypeError, ["weights must have 4", "disk"]),
     "set": (new([4, 3], weights=[{1, 2}]), ValueError, ["weights[0][", "shape"]),
 }
@@ -275,7 +275,7 @@ WEIGHT = {
     ),
     "class": (fit(class_weight={1: 1e308}), ValueError, ["class_weight[1]", "1e-100, 1e+100", "1e+308"]),
     "class of a loss": (
-        new([4, 3], loss=losses.CrossEntropy(class_weight={2: 1e-310})),
+        lambda nets: losses.CrossEntropy(class_weight={2: 1e-310}),
         ValueError,
         ["class_weight[2]", "1e-310"],
     ),

@@ -30,6 +30,7 @@ from sklearn.linear_model import PoissonRegressor
 from sklearn.utils.fixes import CSC_CONTAINERS, CSR_CONTAINERS
 
 import fastmlp.sklearn as ours
+from fastmlp import EarlyStopping
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -863,3 +864,19 @@ def test_the_learning_rate_stands_where_scripts_look_for_it():
         assert got._optimizer.learning_rate == pytest.approx(expected._optimizer.learning_rate, rel=1e-12)
     assert pickle.loads(pickle.dumps(got))._optimizer.learning_rate == got._optimizer.learning_rate
     assert not hasattr(ours.MLPClassifier(), "_optimizer")
+
+
+def test_a_callback_stops_by_numpys_true_too():
+    X, y = load_iris(return_X_y=True)
+
+    class Stop:
+        def on_epoch_end(self, state):
+            return np.bool_(state.epoch == 3)
+
+    assert ours.MLPClassifier(callbacks=[Stop()], max_iter=9).fit(X, y).n_iter_ == 3
+
+
+def test_early_stopping_of_fit_is_refused_among_an_estimators_callbacks():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=r"callbacks must hold no EarlyStopping: .*early_stopping=True"):
+        ours.MLPClassifier(callbacks=[EarlyStopping("loss")]).fit(X, y)

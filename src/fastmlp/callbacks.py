@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import checks
 
 if TYPE_CHECKING:
@@ -96,6 +98,11 @@ def check(callbacks: Iterable[Any]) -> list[Any]:
         if isinstance(callback, type) or not any(callable(getattr(callback, m, None)) for m in METHODS):
             raise TypeError(f"callbacks must be objects with a method among {', '.join(METHODS)}, got {callback!r}")
     return found
+
+
+def wants_to_stop(answers: Iterable[Any]) -> bool:
+    """Whether one of what callbacks answered is True, Python's or NumPy's; other objects mean nothing."""
+    return any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers)
 
 
 def last_of(state: TrainingState) -> dict[str, Any]:

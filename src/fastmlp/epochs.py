@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checks
-from .callbacks import TrainingState
+from .callbacks import TrainingState, wants_to_stop
 from .evaluation import Evaluator, batch_weights, batches
 from .history import DivergenceError, History
 from .interrupts import WholeSteps
@@ -142,8 +142,7 @@ class EpochLoop:
 
     def _tell(self, event: str) -> bool:
         """Call that method of every callback that has it; whether any of them answered True."""
-        answers = [getattr(c, event)(self.state) for c in self.callbacks if hasattr(c, event)]
-        return any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers)
+        return wants_to_stop([getattr(c, event)(self.state) for c in self.callbacks if hasattr(c, event)])
 
     def _group(self) -> int:
         """How many epochs to run before anybody looks."""

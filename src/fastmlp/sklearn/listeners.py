@@ -9,6 +9,7 @@ from typing import Any
 from .. import callbacks as listening
 from ..callbacks import TrainingState
 from ..history import History
+from ..stopping import EarlyStopping
 from .protocol import Tasks
 from .solver import Solver
 
@@ -22,6 +23,11 @@ class Listeners:
     def __init__(self, estimator: Any, solver: Solver, history: History, tasks: Tasks | None = None) -> None:
         self.tasks = tasks
         self.all = listening.check(estimator.callbacks or ())
+        if any(isinstance(callback, EarlyStopping) for callback in self.all):
+            raise ValueError(
+                "callbacks must hold no EarlyStopping: an estimator has early_stopping=True, n_iter_no_change, tol and"
+                " scoring"
+            )
         if estimator.progress:
             self.all.append(listening.ProgressBar())
         self.state = TrainingState(0, int(estimator.max_iter), solver.net, history, estimator)
@@ -46,7 +52,7 @@ class Listeners:
     def epoch_ended(self) -> bool:
         """Tell everybody; whether anybody wants to stop."""
         self.state.epoch += 1
-        stop = any(answer is True for answer in self._tell("on_epoch_end")) if self.all else False
+        stop = listening.wants_to_stop(self._tell("on_epoch_end")) if self.all else False
         return (self.tasks.end() or stop) if self.tasks else stop
 
     def _tell(self, event: str) -> list[Any]:
