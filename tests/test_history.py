@@ -19,6 +19,14 @@ def recorded():
     return history
 
 
+def unread():
+    """The same numbers, all of them still arrays."""
+    history = History()
+    history.extend(2, loss=np.array([3.0, 2.0]), seconds=0.5)
+    history.extend(2, loss=np.array([1.0, 0.5]), seconds=np.array([0.5, 0.25]))
+    return history
+
+
 PLAIN = {"loss": [3.0, 2.0, 1.0, 0.5], "seconds": [0.5, 0.5, 0.5, 0.25]}
 
 WAYS = {
@@ -36,6 +44,23 @@ WAYS = {
     "pickle": lambda h: pickle.loads(pickle.dumps(h)),
     "json": lambda h: json.loads(json.dumps(h)),
     "json, indented": lambda h: json.loads(json.dumps(h, indent=1)),
+    "json, within": lambda h: json.loads(json.dumps({"all": [h]}))["all"][0],
+    "json, past the methods": lambda h: json.loads(json.dumps({k: list(v) for k, v in dict.items(h)})),
+    "dict.items": lambda h: dict(dict.items(h)),
+    "dict.values": lambda h: dict(zip(PLAIN, dict.values(h), strict=True)),
+    "dict.copy": lambda h: dict.copy(h),
+    "dict.get": lambda h: {name: dict.get(h, name) for name in PLAIN},
+    "dict.copy, pickled": lambda h: pickle.loads(pickle.dumps(dict.copy(h))),
+    "dict.copy, copied": lambda h: copy.deepcopy(dict.copy(h)),
+    "dict.len": lambda h: PLAIN if dict.__len__(h) == 2 else {},
+    "dict.eq": lambda h: PLAIN if dict.__eq__(h, PLAIN) else {},
+    "last of dict.items": lambda h: PLAIN if [v[-1] for _, v in dict.items(h)] == [0.5, 0.25] else {},
+    "array of dict.get": lambda h: PLAIN if np.array_equal(np.array(dict.get(h, "loss")), PLAIN["loss"]) else {},
+    "bool": lambda h: PLAIN if h else {},
+    "iteration": lambda h: {name: h[name] for name in h},
+    "keywords": lambda h: (lambda **found: found)(**h),
+    "update": lambda h: (lambda found: (found.update(h), found)[1])({}),
+    "data frame": lambda h: pytest.importorskip("pandas").DataFrame(h).to_dict("list"),
     "repr": lambda h: eval(repr(h)),
     "or": lambda h: h | {},
     "or, from the right": lambda h: {} | h,
@@ -51,24 +76,26 @@ WAYS = {
 }
 
 
+@pytest.mark.parametrize("made", [recorded, unread])
 @pytest.mark.parametrize("way", WAYS)
-def test_it_is_there_however_it_is_read(way):
-    found = WAYS[way](recorded())
+def test_it_is_there_however_it_is_read(way, made):
+    found = WAYS[way](made())
     assert found == PLAIN
     assert all(type(value) is float for values in found.values() for value in values)
 
 
-def test_it_can_be_changed_before_it_is_read():
-    history = recorded()
+@pytest.mark.parametrize("made", [recorded, unread])
+def test_it_can_be_changed_before_it_is_read(made):
+    history = made()
     history["loss"] = [7.0]
     assert history.loss == [7.0] and history.seconds == PLAIN["seconds"]
-    history = recorded()
+    history = made()
     del history["loss"]
     assert list(history) == ["seconds"]
-    history = recorded()
+    history = made()
     history.clear()
     assert not history
-    history = recorded()
+    history = made()
     history.update(loss=[1.0])
     history |= {"seconds": [2.0]}
     assert history == {"loss": [1.0], "seconds": [2.0]}
@@ -83,6 +110,25 @@ def test_lists_go_on_where_they_were():
     assert history.seconds == [*PLAIN["seconds"], 1.0, 1.0, 2.0]
     with pytest.raises(AttributeError, match="this history has loss, seconds, not 'accuracy'"):
         _ = history.accuracy
+
+
+def test_a_list_taken_past_the_methods_is_the_one_that_goes_on():
+    history = unread()
+    losses = dict.get(history, "loss")
+    losses.append(0.25)
+    assert history.loss == [*PLAIN["loss"], 0.25] and losses == history.loss
+    history.extend(2, loss=np.array([0.125, 0.0]), seconds=1.0)
+    assert losses[-1] == 0.25 and history.loss[-1] == losses[-1] == 0.0
+
+
+def test_a_copy_has_nothing_of_how_it_is_kept():
+    assert vars(copy.copy(unread())) == vars(pickle.loads(pickle.dumps(unread()))) == {}
+
+
+def test_json_of_a_fit_that_nobody_has_read():
+    X, y = datasets.xor()
+    history = MLP([2, 4, 1], "tanh", "binary_cross_entropy").fit(X, y, epochs=50, batch_size=None)
+    assert len(json.loads(json.dumps(history))["loss"]) == 50
 
 
 def test_threads_that_read_it_first_all_find_everything():

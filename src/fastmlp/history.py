@@ -5,10 +5,54 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
+
+Numbers = NDArray[Any] | float  # of some epochs: a value for each, or one for all
+
+
+class _Unread(Sequence[Any]):
+    """Stands in a history for a list whose last numbers are still arrays; answers as that list does.
+
+    So code that goes past the history's own methods, as the dict's do in C, finds every name, and no list that is only
+    apparently empty.
+    """
+
+    __slots__ = ("parts", "so_far")
+
+    def __init__(self, so_far: list[Any]) -> None:
+        self.so_far = so_far
+        self.parts: list[tuple[int, Numbers]] = []
+
+    def read(self) -> list[Any]:
+        """The list, the same one every time."""
+        with History._lock:
+            for epochs, value in self.parts:
+                self.so_far.extend([value] * epochs if isinstance(value, float) else value.tolist())
+            self.parts = []
+        return self.so_far
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.read(), name)
+
+    def __len__(self) -> int:
+        return len(self.read())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.read()[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self.read() == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self.read())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (self.read(),)
 
 
 class History(dict[str, list[Any]]):
@@ -23,7 +67,7 @@ class History(dict[str, list[Any]]):
     until the history is read in any way.
     """
 
-    _unread: list[tuple[int, dict[str, NDArray[Any] | float]]]  # only while there are any
+    _unread = False  # whether lists are still to be read
     _lock = threading.RLock()
 
     def __getattr__(self, name: str) -> list[Any]:
@@ -41,24 +85,29 @@ class History(dict[str, list[Any]]):
         for name, value in values.items():
             dict.setdefault(self, name, []).append(value)
 
-    def extend(self, epochs: int, **values: NDArray[Any] | float) -> None:
+    def extend(self, epochs: int, **values: Numbers) -> None:
         """Append some epochs: of each quantity one value an epoch, or one for all."""
         if epochs == 1:
             self.add(**{name: value if isinstance(value, float) else value.item() for name, value in values.items()})
             return
         with self._lock:
-            self.__dict__.setdefault("_unread", []).append((epochs, values))
+            for name, value in values.items():
+                found: Any = dict.get(self, name)
+                if type(found) is not _Unread:
+                    found = _Unread([] if found is None else found)
+                    dict.__setitem__(self, name, found)
+                found.parts.append((epochs, value))
+            self._unread = True
 
     def _read(self) -> None:
         """Put what was appended by `extend` into the lists."""
-        if "_unread" not in self.__dict__:
+        if not self._unread:
             return
         with self._lock:
-            for epochs, values in self.__dict__.get("_unread", ()):
-                for name, value in values.items():
-                    several = [value] * epochs if isinstance(value, float) else value.tolist()
-                    dict.setdefault(self, name, []).extend(several)
-            self.__dict__.pop("_unread", None)
+            for name, found in list(dict.items(self)):
+                if isinstance(found, _Unread):
+                    dict.__setitem__(self, name, found.read())
+            self.__dict__.pop("_unread", None)  # no part of a copy
 
     @property
     def epochs(self) -> int:
