@@ -154,3 +154,6 @@ class DivergenceError(ArithmeticError):
     def __init__(self, message: str, epoch: int, step: int, history: History) -> None:
         super().__init__(message)
         self.epoch, self.step, self.history = epoch, step, history
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.epoch, self.step, self.history), vars(self)  # notes are in there, too

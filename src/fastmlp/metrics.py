@@ -270,21 +270,27 @@ def get(metric: str | Callable[..., float] | Metric, argument: str = "metric") -
         got = checks.shown(metric)
         raise TypeError(f"{argument} must be the name of a metric or a function (y, prediction) -> number, got {got}")
     name = getattr(metric, "__name__", type(metric).__name__)
-    return Metric(name, _weighted(metric), getattr(metric, "greater_is_better", None))
+    return Metric(name, _Weighted(metric, _takes_weight(metric)), getattr(metric, "greater_is_better", None))
 
 
-def _weighted(function: Callable[..., float]) -> Callable[[Array, Array, Weight], float]:
+@dataclass(frozen=True)
+class _Weighted:
+    """A function (y, prediction) that gets the weights if it takes them; an object, so that it can be pickled."""
+
+    function: Callable[..., float]
+    takes_weight: bool
+
+    def __call__(self, y: Array, prediction: Array, weight: Weight) -> float:
+        if self.takes_weight and weight is not None:
+            return self.function(y, prediction, sample_weight=weight)
+        return self.function(y, prediction)
+
+
+def _takes_weight(function: Callable[..., float]) -> bool:
     try:
-        takes_weight = "sample_weight" in inspect.signature(function).parameters
+        return "sample_weight" in inspect.signature(function).parameters
     except (TypeError, ValueError):  # built in, and silent about its parameters
-        takes_weight = False
-
-    def call(y: Array, prediction: Array, weight: Weight) -> float:
-        if takes_weight and weight is not None:
-            return function(y, prediction, sample_weight=weight)
-        return function(y, prediction)
-
-    return call
+        return False
 
 
 def choose(wanted: Iterable[Any] | str | None, net: MLP) -> list[Metric]:
