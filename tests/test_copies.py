@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import DivergenceError, History, LockStepError, metrics
+from fastmlp import (
+    MLP,
+    SGD,
+    Adam,
+    AdamW,
+    DivergenceError,
+    History,
+    LockStepError,
+    Trainer,
+    layout,
+    metrics,
+    schedules,
+)
 
 WAYS = {"deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle.dumps(thing))}
 
@@ -70,3 +82,134 @@ def test_what_the_user_holds_is_copied(name, copied):
     found = copied(thing)
     assert type(found) is type(thing) and repr(found).split(" at ")[0] == repr(thing).split(" at ")[0]
     assert set(getattr(found, "__dict__", ())) == set(getattr(thing, "__dict__", ()))
+
+
+# ---- trainers --------------------------------------------------------------------------------------------------------
+
+TRAINERS = {
+    "sgd": (SGD(0.1), {}),
+    "momentum": (SGD(0.1, momentum=0.9), {}),
+    "adam": (Adam(0.01), {}),
+    "clipped": (AdamW(0.01, clip_norm=0.1), {"accumulate": 2}),
+    "accumulate": (Adam(0.01), {"accumulate": 3}),
+    "average": (Adam(0.01), {"average": 0.9}),
+    "average of sums": (SGD(0.1, momentum=0.9), {"average": 0.9, "accumulate": 3}),
+    "dropout": (SGD(0.1), {"dropout": 0.3, "input_dropout": 0.1}),
+    "class_weight": (SGD(0.1), {"class_weight": "balanced"}),
+    "schedule": (SGD(schedules.Cosine(learning_rate=0.1)), {}),
+    "plateau": (SGD(schedules.ReduceOnPlateau(0.5, patience=0, min_delta=1.0, learning_rate=0.1)), {}),
+}
+
+
+@pytest.fixture
+def data(rng):
+    return rng.standard_normal((50, 5)), rng.integers(0, 3, 50)
+
+
+def trainer_of(name, **settings):
+    optimizer, options = TRAINERS[name]
+    net = MLP([5, 9, 3], "tanh", **{"seed": 3, "standardize": "mean", "dtype": "float64", **settings})
+    net.learn_scaling(np.random.default_rng(0).standard_normal((20, 5)))
+    return Trainer(net, optimizer, **options)
+
+
+def steps(trainer, data, n):
+    if trainer.options.class_weight == "balanced":  # which single steps refuse
+        trainer.fit(*data, epochs=n, batch_size=None)
+        return
+    for i in range(n):
+        trainer.step(*(array[10 * i : 10 * i + 10] for array in data))
+
+
+BEFORE = {
+    "nothing": lambda trainer, data: None,
+    "a fit": lambda trainer, data: trainer.fit(*data, epochs=2, batch_size=16),
+    "a fit that shows the raw weights": lambda trainer, data: trainer.fit(*data, epochs=2, use_average=False),
+    "a step": lambda trainer, data: steps(trainer, data, 1),
+    "three steps": lambda trainer, data: steps(trainer, data, 3),
+    "four steps": lambda trainer, data: steps(trainer, data, 4),
+    "steps, and the average": lambda trainer, data: (steps(trainer, data, 2), trainer.show_average()),
+}
+AFTER = {
+    "a fit": lambda trainer, data: trainer.fit(*data, epochs=3, batch_size=16),
+    "steps": lambda trainer, data: steps(trainer, data, 5),
+    "a flush": lambda trainer, data: trainer.flush(),
+    "the average": lambda trainer, data: (trainer.show_raw(), trainer.show_average()),
+}
+
+
+def bits(trainer):
+    """All that training has come to."""
+    kept = [trainer.net.parameters, *trainer.moving]
+    return trainer.steps, str(trainer.net.shuffle_rng.bit_generator.state), [array.tobytes() for array in kept]
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_trainer_and_its_copy_go_on_to_the_same_bits(name, before, after, copied, data):
+    alone, trainer = trainer_of(name), trainer_of(name)
+    for each in (alone, trainer):
+        BEFORE[before](each, data)
+    twin = copied(trainer)
+    assert bits(twin) == bits(trainer) == bits(alone)
+    AFTER[after](alone, data)
+    AFTER[after](twin, data)
+    assert bits(twin) == bits(alone)
+    AFTER[after](trainer, data)
+    assert bits(twin) == bits(trainer)
+
+
+def test_a_copied_trainer_shares_no_memory(copied, data):
+    trainer = trainer_of("average of sums")
+    trainer.fit(*data, epochs=1)
+    twin = copied(trainer)
+    assert twin.net is twin._average.net and twin.net is not trainer.net
+    pairs = zip([*trainer.moving, trainer._sum.flat], [*twin.moving, twin._sum.flat], strict=True)
+    assert not any(np.shares_memory(a, b) for a, b in pairs)
+    for vector in (twin._average, twin._sum):
+        assert all(np.shares_memory(matrix, vector.flat) for matrix in vector.matrices)
+
+
+def test_a_copied_vector_is_aligned(copied, data):
+    twin = copied(trainer_of("average"))
+    assert all(array.ctypes.data % layout.ALIGNMENT == 0 for array in twin.moving)
+
+
+def test_a_shallow_copy_of_a_trainer_has_its_own_network(data):
+    trainer = trainer_of("average")
+    twin = copy.copy(trainer)
+    twin.fit(*data, epochs=1)
+    assert trainer.steps == 0 and bits(trainer) == bits(trainer_of("average"))
+
+
+def test_a_network_and_its_trainer_stay_together(copied, data):
+    trainer = trainer_of("momentum")
+    net, twin = copied((trainer.net, trainer))
+    assert twin.net is net
+    twin.fit(*data, epochs=1)
+    assert not np.array_equal(net.parameters, trainer.net.parameters)
+
+
+@pytest.mark.parametrize("name", ["adam", "accumulate", "average", "dropout"])
+def test_a_trainer_that_is_copied_while_it_trains(name, copied, data):
+    kept = []
+    keep = fastmlp.callbacks.LambdaCallback(on_epoch_end=lambda state: kept.append(copied(state.trainer)))
+    trainer, alone = trainer_of(name), trainer_of(name)
+    trainer.fit(*data, epochs=3, callbacks=[keep])
+    alone.fit(*data, epochs=3)
+    assert bits(trainer) == bits(alone) == bits(kept[-1])
+    kept[0].fit(*data, epochs=2)
+    assert bits(kept[0]) == bits(alone)
+
+
+def test_what_a_subclass_of_trainer_keeps_comes_along(copied, data):
+    trainer = Logged(MLP([5, 3]), SGD(0.1))
+    trainer.fit(*data, epochs=1)
+    assert copied(trainer).notes == ["begun"]
+
+
+class Logged(Trainer):
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.notes = ["begun"]

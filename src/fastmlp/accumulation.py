@@ -6,12 +6,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .layout import Layout
+from .layout import Layout, Vector
 
 FAR = 1e15  # from one batch's weight to the next: float32 would soon overflow
 
 
-class GradientSum:
+class GradientSum(Vector):
     """The gradient of the mean loss over all rows of several batches, added up batch by batch.
 
     The loss of batches b together is sum_b W_b loss_b / sum_b W_b, where W_b is the sum of the sample weights of batch
@@ -27,8 +27,7 @@ class GradientSum:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self.flat = layout.zeros()
-        self.matrices = layout.matrices(self.flat)
+        super().__init__(layout)
         self.clear()
 
     def clear(self) -> None:

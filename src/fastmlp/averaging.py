@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .layout import Vector
 from .network import Network
 
 
-class Average:
+class Average(Vector):
     """a = decay a + (1 - decay) w after every update, from the weights before the first one.
 
     Attributes
@@ -23,9 +24,8 @@ class Average:
     """
 
     def __init__(self, net: Network, decay: float) -> None:
+        super().__init__(net.layout)
         self.net, self.decay, self.begun = net, decay, False
-        self.flat = net.layout.zeros()
-        self.matrices = net.layout.matrices(self.flat)
         self.raw: NDArray[Any] | None = None  # the weights to train, while the network shows the average
 
     def begin(self) -> None:

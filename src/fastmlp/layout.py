@@ -146,6 +146,12 @@ class Layout:
         """A new flat vector."""
         return aligned(self.size, self.dtype)
 
+    def copy(self, flat: NDArray[Any]) -> NDArray[Any]:
+        """A new flat vector of the same numbers: unlike NumPy's own copies it is aligned."""
+        found = self.zeros()
+        found[:] = flat
+        return found
+
     def places(self, bias: bool = True) -> NDArray[np.int64]:
         """Where in a flat vector the parameters are: all but the padding, and but the biases if there are none."""
         mark = np.zeros(self.size, dtype=bool)
@@ -159,3 +165,26 @@ class Layout:
         for n_in, n_out, ld, start in zip(self.sizes, self.sizes[1:], self.strides, self.starts, strict=False):
             found.append(flat[start : start + (n_in + 1) * ld].reshape(n_in + 1, ld)[:, :n_out])
         return found
+
+
+class Vector:
+    """A flat vector and its matrices, which are views of it in copies and in what comes out of a pickle, too.
+
+    Attributes
+    ----------
+    layout : Layout
+    flat : array
+    matrices : list of array
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout, self.flat = layout, layout.zeros()
+        self.matrices = layout.matrices(self.flat)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "matrices"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.flat = self.layout.copy(self.flat)
+        self.matrices = self.layout.matrices(self.flat)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,16 +39,21 @@ class Stepper:
     def __init__(self, net: MLP, optimizer: optimizers.Optimizer, options: Options) -> None:
         self.net, self.options = net, options
         self.optimizer = copy.deepcopy(optimizer)  # a schedule's progress is this trainer's own
-        self.states = [net.layout.zeros() for _ in range(self.optimizer.n_states)]
+        self._layout = net.layout
+        self.states = [self._layout.zeros() for _ in range(self.optimizer.n_states)]
         self.steps = 0
         self.total_steps: int | None = None  # that a loop of steps will make, as far as its caller has told
         self._planned = 0  # steps in all, as of the last rate
         self._sum = GradientSum(net.layout) if options.accumulate > 1 else None
         self._average = None if options.average is None else Average(net, float(options.average))
         self._show = True  # whether the network has the averaged weights between epochs
-        self._before: NDArray[Any] | None = None  # the parameters before a step, in memory that is kept for it
         self._plain = not (self._sum or self._average or net.target_scaling or options.weight_of_classes(net))
         self._key: int | None = None  # of dropout's masks
+        self._begin_plans()
+
+    def _begin_plans(self) -> None:
+        """What is made on the way, and is no part of a copy."""
+        self._before: NDArray[Any] | None = None  # the parameters before a step, in memory that is kept for it
         self._plans: dict[tuple[int, bool, int], Executor] = {}
         self._pace: tuple[Plan, Pace] | None = None  # of the last plan that was trained
 
@@ -70,6 +75,19 @@ class Stepper:
             self._average.begun = False
         if self._sum:
             self._sum.clear()
+
+    # ---- copies ------------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_before", "_plans", "_pace")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)  # the network may be one that is being unpickled: nothing is asked of it here
+        self.states = [self._layout.copy(array) for array in self.states]
+        self._begin_plans()
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # two that shared a network and its average would undo each other's steps
 
     # ---- plans -------------------------------------------------------------------------------------------------------
 
@@ -263,8 +281,12 @@ class Stepper:
     def flush(self) -> None:
         """Move the weights by the gradients that ``accumulate`` still holds back, if any."""
         if self._sum and self._sum.count:
-            runner = next(reversed(self._plans.values()))
+            runner = next(reversed(self._plans.values()), None) or self._updater()
             self._update(self._sum, runner, self.optimizer.rates(self.steps, 1, self._planned))
+
+    def _updater(self) -> Executor:
+        """Of a plan for its updates alone, where there is none: in a copy that has not trained yet."""
+        return executor(self.plan_for(1, self.net.loss.name == "cross_entropy"), self.net.backend)
 
     # ---- averaged weights --------------------------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ from .validation import listen, prepare
 class Trainer(Stepper):
     """Trains a network, and keeps the optimizer's state from one call to the next.
 
+    A copy or a pickle has a network of its own, and all that training has come to: both go on to the same bits.
+
     Parameters
     ----------
     net : MLP
