@@ -220,6 +220,15 @@ def test_initial_weights_can_be_given_and_are_copied(backend):
     assert net.predict([[1, 10]]).tolist() == [[99, 99, 99]]
 
 
+def test_weights_can_be_set_from_the_networks_own_views():
+    net = MLP([3, 3, 3], "tanh", seed=1)
+    net.biases[0][:], net.biases[1][:] = 1, 2
+    (w0, w1), (b0, b1) = ([array.copy() for array in views] for views in (net.weights, net.biases))
+    net.set_weights([(net.weights[1].T, net.biases[1]), (net.weights[0][::-1], net.biases[0])])
+    for got, expected in zip([*net.weights, *net.biases], (w1.T, w0[::-1], b1, b0), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
 def test_a_network_without_bias_keeps_none(backend, blobs):
     net = MLP([4, 5, CLASSES], "tanh", bias=False, backend=backend)
     assert net.n_parameters == 4 * 5 + 5 * CLASSES

@@ -183,7 +183,11 @@ class Network:
         ValueError
             If a shape is not the layer's, or a value is not finite; then nothing has changed.
         """
-        self._set_pairs(self._check_pairs(pairs))
+        self._set_pairs([(self._apart(w), self._apart(b)) for w, b in self._check_pairs(pairs)])
+
+    def _apart(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array, or a copy if it may lie where the parameters do: to write these could change it half-way."""
+        return array.copy() if np.may_share_memory(array, self.parameters) else array
 
     def _check_pairs(self, pairs: Pairs, what: str = "weights") -> list[tuple[NDArray[Any], NDArray[Any]]]:
         items = checks.same_length(what, pairs, len(self.sizes) - 1, "one (W, b) pair for each layer")
