@@ -220,6 +220,138 @@ def test_initial_weights_can_be_given_and_are_copied(backend):
     assert net.predict([[1, 10]]).tolist() == [[99, 99, 99]]
 
 
+ASSIGNED = {
+    "parameters": lambda net, W, b, flat: setattr(net, "parameters", flat),
+    "weights and biases": lambda net, W, b, flat: (
+        *(net.weights.__setitem__(i, W[i]) for i in range(2)),
+        *(net.biases.__setitem__(i - 2, b[i]) for i in range(2)),
+    ),
+    "slices": lambda net, W, b, flat: (net.weights.__setitem__(slice(None), W), net.biases.__setitem__(slice(2), b)),
+    "lists": lambda net, W, b, flat: (
+        net.weights.__setitem__(slice(None), [w.tolist() for w in W]),
+        net.biases.__setitem__(slice(None), tuple(b)),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", ASSIGNED)
+def test_what_is_assigned_is_copied_to_where_the_parameters_are(backend, blobs, way):
+    X, y = blobs
+    net, other = (MLP([4, 5, CLASSES], seed=seed, backend=backend) for seed in (0, 1))
+    trainer, flat = fastmlp.Trainer(net, SGD(0.1)), net.parameters
+    trainer.step(X, y)
+    net.predict(X), net.predict(X[:1]), net.evaluate(X, y)  # plans and short ways are there now
+    given = [w.copy() for w in other.weights], [b.copy() for b in other.biases], other.parameters.astype("float64")
+    ASSIGNED[way](net, *given)
+    assert net.parameters is flat and same_parameters(net, other)
+    for array in (*given[0], *given[1], given[2]):
+        array[...] = 9
+    assert net.predict_proba(X).tobytes() == other.predict_proba(X).tobytes()
+    assert net.predict_proba(X[:1]).tobytes() == other.predict_proba(X[:1]).tobytes()
+    assert trainer.step(X, y) == fastmlp.Trainer(other, SGD(0.1)).step(X, y)
+    assert same_parameters(net, other)
+
+
+REFUSED = {
+    "a shape of weights": (
+        lambda net: net.weights.__setitem__(0, np.zeros((4, 2))),
+        ValueError,
+        "weights[0] must have shape (2, 4), got (4, 2)",
+    ),
+    "a shape of biases": (
+        lambda net: net.biases.__setitem__(-1, [1.0, 2.0]),
+        ValueError,
+        "biases[1] must have shape (1,), got (2,)",
+    ),
+    "too large a numbe": (
+        lambda net: net.biases.__setitem__(1, [1e39]),
+        ValueError,
+        "biases[1] must be finite numbers that fit float32, got 1e+39 at biases[1][0]",
+    ),
+    "words": (lambda net: net.weights.__setitem__(1, "abcd"), TypeError, "weights[1] must hold real numbers"),
+    "too few": (
+        lambda net: net.weights.__setitem__(slice(None), [np.zeros((2, 4))]),
+        ValueError,
+        "weights[:] must have 2 items, one array for each layer, got 1",
+    ),
+    "one of several": (
+        lambda net: net.biases.__setitem__(slice(None), [np.ones(4), [np.nan]]),
+        ValueError,
+        "biases[1] must be finite numbers that fit float32, got nan",
+    ),
+    "a layer that is not there": (lambda net: net.weights.__setitem__(2, 0), IndexError, "list index out of range"),
+    "a length": (
+        lambda net: setattr(net, "parameters", np.zeros(17)),
+        ValueError,
+        "parameters must have shape (128,), got (17,)",
+    ),
+    "no numbe": (
+        lambda net: setattr(net, "parameters", np.full(128, np.inf)),
+        ValueError,
+        "parameters must be finite numbers that fit float32, got inf",
+    ),
+    "all weights": (
+        lambda net: setattr(net, "weights", [1, 2]),
+        AttributeError,
+        "weights cannot be assigned as a whole: use net.set_weights([(W, b), ...]), net.weights[i] = ... o",
+    ),
+    "all biases": (lambda net: setattr(net, "biases", []), AttributeError, "biases cannot be assigned as a whole"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_parameters_that_do_not_fit_are_refused_and_change_nothing(name):
+    assign, error, message = REFUSED[name]
+    net = MLP([2, 4, 1], loss="mse")
+    before = net.parameters.tobytes()
+    with pytest.raises(error) as caught:
+        assign(net)
+    assert message in str(caught.value)
+    assert net.parameters.tobytes() == before
+
+
+def test_biases_of_a_network_without_are_refused():
+    net = MLP([2, 1], loss="mse", bias=False)
+    with pytest.raises(ValueError, match=r"biases\[0\] must be zero: the network has bias=False"):
+        net.biases[0] = [1.0]
+    with pytest.raises(ValueError, match="parameters must be zero where biases are: the network has bias=False"):
+        net.parameters = np.ones_like(net.parameters)
+    assert not net.biases[0].any()
+
+
+def test_parameters_can_be_changed_in_place():
+    net, plain = MLP([2, 3, 1], seed=0), MLP([2, 3, 1], seed=0)
+    flat = net.parameters
+    net.parameters *= 2
+    net.weights[0] *= 2
+    net.weights[1:] = [-net.weights[1]]
+    assert net.parameters is flat
+    np.testing.assert_array_equal(net.weights[0], 4 * plain.weights[0])
+    np.testing.assert_array_equal(net.weights[1], -2 * plain.weights[1])
+
+
+def test_parameters_can_be_assigned_from_their_own_memory():
+    net = MLP([3, 3, 3], seed=1)
+    first, second = (w.copy() for w in net.weights)
+    net.weights[:] = net.weights[::-1]
+    np.testing.assert_array_equal(net.weights[0], second)
+    net.weights[1] = net.weights[1].T
+    np.testing.assert_array_equal(net.weights[1], first.T)
+
+
+def test_assigned_parameters_leave_the_padding_alone():
+    net = MLP([2, 3], loss="mse")
+    net.parameters = np.ones_like(net.parameters)
+    assert net.parameters.sum() == net.n_parameters
+
+
+def test_copies_of_weights_are_plain_lists():
+    net = MLP([2, 3])
+    for found in (copy.deepcopy(net.weights), pickle.loads(pickle.dumps(net.weights))):
+        assert type(found) is list and not np.shares_memory(found[0], net.parameters)
+        np.testing.assert_array_equal(found[0], net.weights[0])
+
+
 def test_weights_can_be_set_from_the_networks_own_views():
     net = MLP([3, 3, 3], "tanh", seed=1)
     net.biases[0][:], net.biases[1][:] = 1, 2

@@ -1,6 +1,7 @@
 """Network: the architecture and the parameters of a multilayer perceptron, and what it asks of data.
 
-All parameters live in one flat vector that the kernels update in place: `weights` and `biases` show views of it.
+All parameters live in one flat vector that the kernels update in place: `weights` and `biases` show views of it, and
+what is assigned is copied into it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from . import checks, initializers, losses, scaling
 from .keywords import explained
 from .layout import Layout
 from .runtime import Executor, check_backend
+from .views import Views
 
 Pairs = Sequence[tuple[ArrayLike, ArrayLike | None]]
+
+INSTEAD = "{0} cannot be assigned as a whole: use net.set_weights([(W, b), ...]), net.{0}[i] = ... or net.{0}[:] = ..."
 
 
 class Network:
@@ -74,8 +78,8 @@ class Network:
         self.shuffle_rng = np.random.default_rng([self.seed, 1])
 
     def _allocate(self) -> None:
-        self.parameters = self.layout.zeros()
-        self.matrices = self.layout.matrices(self.parameters)
+        self._parameters = self.layout.zeros()
+        self.matrices = self.layout.matrices(self._parameters)
         method, n_in, n_out = self.standardize, self.sizes[0], self.sizes[-1]
         self.scaling = scaling.InputScaling(method, n_in, self.dtype) if method else None
         self.target_scaling = scaling.TargetScaling(n_out, self.dtype) if self.standardize_targets else None
@@ -161,14 +165,42 @@ class Network:
     # ---- parameters --------------------------------------------------------------------------------------------------
 
     @property
-    def weights(self) -> list[NDArray[Any]]:
-        """Weights of each layer: live views ``(n_in, n_out)``."""
-        return [m[:-1] for m in self.matrices]
+    def parameters(self) -> NDArray[Any]:
+        """All weights and biases, padding between them: one flat vector, the memory that plans hold for good.
+
+        What is assigned is copied into it, the padding apart: ``saved = net.parameters.copy()`` and, later,
+        ``net.parameters = saved``. TypeError or ValueError for what is no finite vector of that length.
+        """
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, value: NDArray[Any]) -> None:
+        if value is self._parameters:  # after net.parameters *= 2, say
+            return
+        flat = self.apart(self.checked_parameters("parameters", value, self._parameters.shape))
+        given = self.layout.matrices(flat)
+        if not self.bias and any(matrix[-1].any() for matrix in given):
+            raise ValueError("parameters must be zero where biases are: the network has bias=False")
+        for matrix, numbers in zip(self.matrices, given, strict=True):
+            matrix[:] = numbers
 
     @property
-    def biases(self) -> list[NDArray[Any]]:
-        """Biases of each layer: live views ``(n_out,)``."""
-        return [m[-1] for m in self.matrices]
+    def weights(self) -> Views:
+        """Weights of each layer: live views ``(n_in, n_out)``. What is assigned to an item is copied into its view."""
+        return Views(self, "weights", [m[:-1] for m in self.matrices])
+
+    @weights.setter
+    def weights(self, value: Any) -> None:
+        raise AttributeError(INSTEAD.format("weights"))
+
+    @property
+    def biases(self) -> Views:
+        """Biases of each layer: live views ``(n_out,)``. What is assigned to an item is copied into its view."""
+        return Views(self, "biases", [m[-1] for m in self.matrices])
+
+    @biases.setter
+    def biases(self, value: Any) -> None:
+        raise AttributeError(INSTEAD.format("biases"))
 
     @property
     def n_parameters(self) -> int:
@@ -183,9 +215,9 @@ class Network:
         ValueError
             If a shape is not the layer's, or a value is not finite; then nothing has changed.
         """
-        self._set_pairs([(self._apart(w), self._apart(b)) for w, b in self._check_pairs(pairs)])
+        self._set_pairs([(self.apart(w), self.apart(b)) for w, b in self._check_pairs(pairs)])
 
-    def _apart(self, array: NDArray[Any]) -> NDArray[Any]:
+    def apart(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array, or a copy if it may lie where the parameters do: to write these could change it half-way."""
         return array.copy() if np.may_share_memory(array, self.parameters) else array
 
@@ -194,16 +226,20 @@ class Network:
         found = []
         for i, (pair, shape) in enumerate(zip(items, self._shapes(), strict=True)):
             w, b = checks.same_length(f"{what}[{i}]", pair, 2, "W and b")
-            w = checks.numeric(f"{what}[{i}][0]", w)
-            b = np.zeros(shape[1]) if b is None else checks.numeric(f"{what}[{i}][1]", b)
-            for name, array, expected in ((f"{what}[{i}][0]", w, shape), (f"{what}[{i}][1]", b, shape[1:])):
-                if array.shape != expected:
-                    raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
-                checks.finite(name, array, self.dtype)
+            w = self.checked_parameters(f"{what}[{i}][0]", w, shape)
+            b = self.checked_parameters(f"{what}[{i}][1]", np.zeros(shape[1]) if b is None else b, shape[1:])
             if not self.bias and b.any():
                 raise ValueError(f"{what}[{i}][1] must be None or zero: the network has bias=False")
             found.append((w, b))
         return found
+
+    def checked_parameters(self, name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
+        """`value` as an array of that shape and of finite numbers of the network's type; TypeError or ValueError."""
+        array = checks.numeric(name, value)
+        if array.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+        checks.finite(name, array, self.dtype)
+        return array
 
     def _set_pairs(self, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
         for matrix, (w, b) in zip(self.matrices, pairs, strict=True):

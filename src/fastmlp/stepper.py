@@ -148,7 +148,7 @@ class Stepper:
         labels = self.net.loss.name == "cross_entropy" and y.ndim == 1
         with WholeSteps():
             runner = self._plans.get((roomy(len(X)), labels, get_num_threads()))
-            kept = self.net.parameters, self._before
+            kept = self.net._parameters, self._before  # without a call, as this is done at every step
             found = quick_step(runner, X, y, float(lr[0]), self.steps, kept, self.net.loss.target_range)
             if found is None:
                 return None

@@ -225,7 +225,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.validation_scores_ = [] if stopping else None
         self.best_validation_score_ = -np.inf if stopping else None
         self.best_loss_ = None if stopping else np.inf
-        self._show(self._net.weights, self._net.biases)
+        self._show(list(self._net.weights), list(self._net.biases))
 
     def _learn_scaling(self, rows: Rows, weight: NDArray[np.float64] | None) -> None:
         """Mean and deviation are weighted; median and quartiles are not."""
@@ -373,7 +373,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         attributes = state.unpacked(self, pickled)
         super().__setstate__(attributes)
         if attributes.get("_net") is not None:
-            self._show(self._net.weights, self._net.biases)
+            self._show(list(self._net.weights), list(self._net.biases))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

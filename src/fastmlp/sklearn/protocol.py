@@ -113,7 +113,7 @@ class Tasks:
         net = estimator._net.twin(estimator._net.dtype)
         if self.best is not None:
             net.parameters[:] = self.best
-        coefs, intercepts = net.weights, net.biases
+        coefs, intercepts = list(net.weights), list(net.biases)
         lists = {name: getattr(estimator, name) for name in ("loss_curve_", "validation_scores_")}
         return {
             "_net": net,
