@@ -29,6 +29,11 @@ def copied(request):
     return WAYS[request.param]
 
 
+@pytest.fixture
+def data(rng):
+    return rng.standard_normal((50, 5)), rng.integers(0, 3, 50)
+
+
 # ---- small things ----------------------------------------------------------------------------------------------------
 
 
@@ -84,6 +89,57 @@ def test_what_the_user_holds_is_copied(name, copied):
     assert set(getattr(found, "__dict__", ())) == set(getattr(thing, "__dict__", ()))
 
 
+# ---- networks --------------------------------------------------------------------------------------------------------
+
+
+class Tagged(MLP):
+    """A network whose own arguments are others than MLP's."""
+
+    def __init__(self, tag, *, width):
+        self.tag = tag
+        super().__init__([5, width, 3], "tanh", seed=4)
+        self.width = width
+
+
+@pytest.mark.parametrize("way", [*WAYS.values(), copy.copy])
+def test_a_subclass_with_arguments_of_its_own_is_copied(way, data):
+    net = Tagged("first", width=6)
+    net.fit(*data, epochs=1)
+    twin = way(net)
+    assert type(twin) is Tagged and (twin.tag, twin.width) == ("first", 6)
+    net.fit(*data, epochs=1), twin.fit(*data, epochs=1)
+    assert net.parameters.tobytes() == twin.parameters.tobytes()
+
+
+def test_a_subclass_with_arguments_of_its_own_has_float64_copies(data):
+    assert Tagged("first", width=6).check_gradients(*data) < 1e-5
+
+
+def test_a_subclass_with_arguments_of_its_own_is_trained_by_lbfgs(data):
+    pytest.importorskip("scipy")
+    history = Tagged("first", width=6).fit(*data, optimizer="lbfgs", epochs=5)
+    assert history.loss[-1] < history.loss[0]
+
+
+def test_attributes_that_users_set_are_copied(copied):
+    net = MLP([5, 3])
+    net.names, net.of = ["a", "b"], {"rows": np.arange(3)}
+    twin = copied(net)
+    assert twin.names == ["a", "b"] and twin.names is not net.names
+    assert np.array_equal(twin.of["rows"], np.arange(3)) and twin.of["rows"] is not net.of["rows"]
+    assert copy.copy(net).names is net.names
+
+
+def test_a_network_that_knows_its_trainer_is_copied_with_it(copied, data):
+    net = MLP([5, 4, 3], seed=1)
+    net.trainer = Trainer(net, Adam(0.1), average=0.9, accumulate=2)
+    net.trainer.fit(*data, epochs=1)
+    twin = copied(net)
+    assert twin.trainer.net is twin is not net
+    net.trainer.fit(*data, epochs=1), twin.trainer.fit(*data, epochs=1)
+    assert bits(net.trainer) == bits(twin.trainer)
+
+
 # ---- trainers --------------------------------------------------------------------------------------------------------
 
 TRAINERS = {
@@ -99,11 +155,6 @@ TRAINERS = {
     "schedule": (SGD(schedules.Cosine(learning_rate=0.1)), {}),
     "plateau": (SGD(schedules.ReduceOnPlateau(0.5, patience=0, min_delta=1.0, learning_rate=0.1)), {}),
 }
-
-
-@pytest.fixture
-def data(rng):
-    return rng.standard_normal((50, 5)), rng.integers(0, 3, 50)
 
 
 def trainer_of(name, **settings):

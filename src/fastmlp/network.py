@@ -24,6 +24,18 @@ from .views import Views
 
 Pairs = Sequence[tuple[ArrayLike, ArrayLike | None]]
 
+# What plans are written for: a network with another one of these would be something between the two.
+FIXED = frozenset(
+    (
+        *("sizes", "dtype", "loss", "functions", "bias", "seed", "backend", "standardize", "standardize_targets"),
+        *("layout", "matrices", "scaling", "target_scaling", "training"),
+    )
+)
+# With what else a network makes for itself: all other attributes are the user's.
+OWN = FIXED | {
+    *("_parameters", "_predictors", "_row_predictor", "_evaluations", "_gives_probabilities", "_finishes"),
+    "shuffle_rng",
+}
 INSTEAD = "{0} cannot be assigned as a whole: use net.set_weights([(W, b), ...]), net.{0}[i] = ... or net.{0}[:] = ..."
 
 
@@ -343,12 +355,14 @@ class Network:
             "weights": [(w.copy(), b.copy()) for w, b in zip(self.weights, self.biases, strict=True)],
             "learned": [s and s.learned and list(s.numbers()) for s in (self.scaling, self.target_scaling)],
             "shuffle": self.shuffle_rng.bit_generator.state,
+            "attributes": {name: value for name, value in vars(self).items() if name not in OWN},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         shuffle, learned = state.pop("shuffle"), state.pop("learned")
-        self.__init__(**state)  # type: ignore[misc]
+        vars(self).update(state.pop("attributes", {}))
+        Network.__init__(self, **state)  # a subclass's own may take other arguments, and has been called before
         for scaler, numbers in zip((self.scaling, self.target_scaling), learned, strict=True):
             if scaler and numbers:
                 scaler.set(*numbers)
