@@ -369,6 +369,47 @@ def test_a_divergence_does_not_stay_in_the_average(data, validation):
     assert np.isfinite(net.parameters).all() and np.isfinite(trainer.average).all()
 
 
+# ---- what cannot be changed ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["net", "options", "states"])
+def test_what_a_trainer_is_made_with_cannot_be_assigned(name):
+    trainer, other = Trainer(network(), Adam(0.1)), Trainer(network(), SGD(0.1), dropout=0.5)
+    before = getattr(trainer, name)
+    with pytest.raises(AttributeError, match=f"^{name} is what this trainer is made with: make a new Trainer, got "):
+        setattr(trainer, name, getattr(other, name))
+    assert getattr(trainer, name) is before
+
+
+@pytest.mark.parametrize("wrong", [Adam(0.1), SGD(0.1), "lbfgs"])
+def test_an_optimizer_that_remembers_something_else_is_refused(data, wrong):
+    trainer, plain = (Trainer(network(), SGD(0.1, momentum=0.5)) for _ in range(2))
+    trainer.step(*data), plain.step(*data)
+    with pytest.raises(AttributeError, match=r"optimizer must remember what SGD\(.* does, .* make a new Trainer, got "):
+        trainer.optimizer = wrong
+    trainer.step(*data), plain.step(*data)
+    assert np.array_equal(trainer.net.parameters, plain.net.parameters)
+
+
+def test_another_optimizer_is_in_force_at_once(data):
+    trainer, plain = (Trainer(network(), SGD(0.1, momentum=momentum)) for momentum in (0.5, 0.9))
+    trainer.step(*data)  # from a state of zeros: the momentum has no part in it
+    trainer.optimizer = SGD(0.2, momentum=0.9)
+    plain.step(*data)
+    plain.optimizer = SGD(0.2, momentum=0.9)
+    for _ in range(3):
+        assert trainer.step(*data) == plain.step(*data)
+    assert np.array_equal(trainer.net.parameters, plain.net.parameters)
+
+
+def test_sums_are_flushed_by_another_optimizer(data):
+    trainer, plain = (Trainer(network(), SGD(0.1, l2=l2), accumulate=2) for l2 in (0.0, 0.1))
+    trainer.step(*data), plain.step(*data)
+    trainer.optimizer = SGD(0.1, l2=0.1)
+    trainer.flush(), plain.flush()
+    assert np.array_equal(trainer.net.parameters, plain.net.parameters)
+
+
 # ---- class weights ---------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from math import isfinite
+from operator import attrgetter
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -30,17 +31,29 @@ from .tape import Learning, training_plan
 KEPT_PLANS = 4  # for batches of different lengths
 
 
+def _fixed(name: str) -> Any:
+    """An attribute that plans are written for, kept in ``_name``; reading it takes no call of Python's."""
+
+    def refuse(trainer: Stepper, value: Any) -> NoReturn:
+        raise AttributeError(f"{name} is what this trainer is made with: make a new Trainer, got {checks.shown(value)}")
+
+    return property(attrgetter(f"_{name}"), refuse)
+
+
 class Stepper:
     """The part of `Trainer` that knows steps, with their plans and their memory, but no epochs.
 
     Everything a step changes beside the parameters is in `moving` and `steps`.
     """
 
+    net: MLP = _fixed("net")
+    options: Options = _fixed("options")
+    states: list[NDArray[Any]] = _fixed("states")
+
     def __init__(self, net: MLP, optimizer: optimizers.Optimizer, options: Options) -> None:
-        self.net, self.options = net, options
-        self.optimizer = copy.deepcopy(optimizer)  # a schedule's progress is this trainer's own
-        self._layout = net.layout
-        self.states = [self._layout.zeros() for _ in range(self.optimizer.n_states)]
+        self._net, self._options, self._layout = net, options, net.layout
+        self._optimizer = copy.deepcopy(optimizer)  # a schedule's progress is this trainer's own
+        self._states = [self._layout.zeros() for _ in range(self.optimizer.n_states)]
         self.steps = 0
         self.total_steps: int | None = None  # that a loop of steps will make, as far as its caller has told
         self._planned = 0  # steps in all, as of the last rate
@@ -56,6 +69,22 @@ class Stepper:
         self._before: NDArray[Any] | None = None  # the parameters before a step, in memory that is kept for it
         self._plans: dict[tuple[int, bool, int], Executor] = {}
         self._pace: tuple[Plan, Pace] | None = None  # of the last plan that was trained
+
+    @property
+    def optimizer(self) -> optimizers.Optimizer:
+        """This trainer's own; another may take its place if it keeps as many numbers of the same kind."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: optimizers.Optimizer) -> None:
+        new, old = copy.deepcopy(optimizers.get(optimizer)), self._optimizer
+        if (new.kind, new.n_states) != (old.kind, old.n_states):
+            raise AttributeError(
+                f"optimizer must remember what {old!r} does, or that would be lost: make a new Trainer, got {new!r}"
+            )
+        if new.rule() != old.rule():  # plans hold it
+            self._plans.clear()
+        self._optimizer = new
 
     @property
     def moving(self) -> list[NDArray[Any]]:
@@ -83,7 +112,7 @@ class Stepper:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)  # the network may be one that is being unpickled: nothing is asked of it here
-        self.states = [self._layout.copy(array) for array in self.states]
+        self._states = [self._layout.copy(array) for array in self._states]
         self._begin_plans()
 
     def __copy__(self) -> Self:
@@ -145,11 +174,12 @@ class Stepper:
             return None
         if self._before is None:
             return None
-        labels = self.net.loss.name == "cross_entropy" and y.ndim == 1
+        net = self._net
+        labels = net.loss.name == "cross_entropy" and y.ndim == 1
         with WholeSteps():
             runner = self._plans.get((roomy(len(X)), labels, get_num_threads()))
-            kept = self.net._parameters, self._before  # without a call, as this is done at every step
-            found = quick_step(runner, X, y, float(lr[0]), self.steps, kept, self.net.loss.target_range)
+            kept = net._parameters, self._before  # not by way of properties, as this is done at every step
+            found = quick_step(runner, X, y, float(lr[0]), self.steps, kept, net.loss.target_range)
             if found is None:
                 return None
             loss, sound = found
@@ -191,7 +221,7 @@ class Stepper:
         return replace(data, weight=weighted(self.net, spec, data.y, data.weight, data.rows))
 
     def _refuse(self, what: str, instead: str) -> None:
-        if isinstance(self.optimizer, optimizers.LBFGS):
+        if isinstance(self._optimizer, optimizers.LBFGS):
             raise TypeError(f"{what} needs an optimizer that makes steps; L-BFGS takes all data at once: use {instead}")
 
     def updates(self, batches: int) -> int:

@@ -62,6 +62,9 @@ class Trainer(Stepper):
 
     Attributes
     ----------
+    net : MLP
+    optimizer : Optimizer
+        Another of the same kind may take its place, with another learning rate say.
     steps : int
         Updates made so far.
     average : array or None
@@ -136,7 +139,7 @@ class Trainer(Stepper):
         """
         self._refuse("step", "fit")
         self._check_stream()
-        with exclusive(self.net):
+        with exclusive(self._net):
             rate = self.rate_of(self.total_steps)
             loss = self.step_unchecked(X, y, sample_weight, rate)
             if loss is None:
@@ -269,9 +272,9 @@ class Trainer(Stepper):
 
     def _check_stream(self) -> None:
         """ValueError if something has to see all rows before the first step."""
-        if self.net.needs_scaling():
+        if self._net.needs_scaling():
             raise ValueError("this network has not learned how to standardise: call net.learn_scaling(X, y) first")
-        if self.options.weight_of_classes(self.net) == "balanced":
+        if self._options.weight_of_classes(self._net) == "balanced":
             raise ValueError("class_weight='balanced' needs all data at once, as fit(X, y) has: give a dict of weights")
 
 
