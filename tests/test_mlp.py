@@ -9,7 +9,7 @@ import pytest
 from conftest import needs_engine
 
 import fastmlp
-from fastmlp import MLP, SGD, Trainer, losses
+from fastmlp import MLP, SGD, Trainer, losses, network
 from fastmlp.activations import KNOWN as ACTIVATIONS
 from fastmlp.runtime import executor
 from fastmlp.tape import evaluation_plan
@@ -387,6 +387,49 @@ def test_a_copy_has_the_same_bits_and_goes_on_the_same(backend, blobs, copied, l
     assert net.parameters.tobytes() == before.tobytes(), "training the copy moved the original"
     net.fit(X, y, epochs=2, batch_size=8)
     assert same_parameters(net, twin)
+
+
+# ---- what cannot be changed ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(network.FIXED))
+def test_what_a_network_is_made_with_cannot_be_assigned(blobs, name):
+    X, y = blobs
+    net = MLP([4, 5, CLASSES], seed=0)
+    with pytest.raises(AttributeError, match=f"^{name} is what this network is made with: make a new one, got "):
+        setattr(net, name, 7)
+    net.fit(X, y, epochs=1)
+    plain = MLP([4, 5, CLASSES], seed=0)
+    plain.fit(X, y, epochs=1)
+    assert same_parameters(net, plain)
+
+
+def test_a_network_is_made_only_once():
+    net = MLP([4, 5, CLASSES], seed=0)
+    with pytest.raises(AttributeError, match="sizes is what this network is made with: make a new one"):
+        net.__init__([4, 9, CLASSES], seed=1)
+    assert same_parameters(net, MLP([4, 5, CLASSES], seed=0)) and net.sizes == (4, 5, CLASSES)
+
+
+def test_a_subclass_may_keep_the_arguments_that_it_hands_on():
+    class Kept(MLP):
+        def __init__(self, seed, standardize):
+            super().__init__([4, 3], seed=seed, standardize=standardize)
+            self.seed, self.standardize = seed, standardize
+
+    assert Kept(12345, "mean").seed == 12345
+
+
+def test_a_network_that_could_not_be_made_may_be_tried_again():
+    net = MLP.__new__(MLP)
+    with pytest.raises(ValueError, match="dtype must be"):
+        net.__init__([2, 1], loss="mse", dtype="int8")
+    net.__init__([2, 1], loss="mse")
+    assert net.predict([[0.0, 0.0]]).shape == (1,)
+
+
+def test_attributes_are_known_for_the_networks_own():
+    assert set(vars(MLP([2, 3, 1]))) == network.OWN
 
 
 # ---- containers ------------------------------------------------------------------------------------------------------

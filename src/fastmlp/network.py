@@ -89,6 +89,12 @@ class Network:
             self._set_pairs(pairs)
         self.shuffle_rng = np.random.default_rng([self.seed, 1])
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        made = "shuffle_rng" in vars(self)  # which comes last
+        if made and name in FIXED and value is not vars(self)[name]:  # a subclass may well keep its own arguments
+            raise AttributeError(f"{name} is what this network is made with: make a new one, got {checks.shown(value)}")
+        super().__setattr__(name, value)
+
     def _allocate(self) -> None:
         self._parameters = self.layout.zeros()
         self.matrices = self.layout.matrices(self._parameters)
