@@ -28,13 +28,13 @@ Pairs = Sequence[tuple[ArrayLike, ArrayLike | None]]
 FIXED = frozenset(
     (
         *("sizes", "dtype", "loss", "functions", "bias", "seed", "backend", "standardize", "standardize_targets"),
-        *("layout", "matrices", "scaling", "target_scaling", "training"),
+        *("layout", "matrices", "scaling", "target_scaling"),
     )
 )
 # With what else a network makes for itself: all other attributes are the user's.
 OWN = FIXED | {
     *("_parameters", "_predictors", "_row_predictor", "_evaluations", "_gives_probabilities", "_finishes"),
-    "shuffle_rng",
+    *("shuffle_rng", "training", "process"),
 }
 INSTEAD = "{0} cannot be assigned as a whole: use net.set_weights([(W, b), ...]), net.{0}[i] = ... or net.{0}[:] = ..."
 
@@ -90,10 +90,10 @@ class Network:
         self.shuffle_rng = np.random.default_rng([self.seed, 1])
 
     def __setattr__(self, name: str, value: Any) -> None:
-        made = "shuffle_rng" in vars(self)  # which comes last
-        if made and name in FIXED and value is not vars(self)[name]:  # a subclass may well keep its own arguments
+        own = self.__dict__  # complete with shuffle_rng, which comes last; a subclass may well keep its own arguments
+        if name in FIXED and "shuffle_rng" in own and own[name] is not value:
             raise AttributeError(f"{name} is what this network is made with: make a new one, got {checks.shown(value)}")
-        super().__setattr__(name, value)
+        object.__setattr__(self, name, value)
 
     def _allocate(self) -> None:
         self._parameters = self.layout.zeros()
