@@ -306,7 +306,7 @@ SETTINGS = {
 
 
 def parameter(optimizer, name, value, allowed, error=ValueError):
-    return lambda nets: optimizer(**{name: value}), error, [optimizer.__name__, name, repr(value), allowed]
+    return fit(optimizer=optimizer(**{name: value})), error, [optimizer.__name__, name, repr(value), allowed]
 
 
 PARAMETERS = {
@@ -318,18 +318,18 @@ PARAMETERS = {
     "momentum": parameter(SGD, "momentum", 1.0, "[0, 1)"),
     "momentum below": parameter(SGD, "momentum", -0.1, "[0, 1)"),
     "nesterov": parameter(SGD, "nesterov", 1, "True or False", TypeError),
-    "nesterov alone": (lambda nets: SGD(nesterov=True), ValueError, ["SGD", "nesterov", "momentum"]),
+    "nesterov alone": (fit(optimizer=SGD(nesterov=True)), ValueError, ["SGD", "nesterov", "momentum"]),
     **{name: parameter(SGD, name, -0.1, "[0, inf)") for name in ("l1", "l2", "weight_decay", "bias_lr_factor")},
     **{name: parameter(SGD, name, 0.0, "(0, inf)") for name in ("clip_norm", "clip_value")},
     "alpha": parameter(RMSprop, "alpha", 1.5, "[0, 1)"),
     "eps": parameter(AdaGrad, "eps", 0.0, "[1e-30, inf)"),
-    "betas": (lambda nets: Adam(betas=(0.9, 1.0)), ValueError, ["Adam", "betas[1]", "1.0", "[0, 1)"]),
-    "betas type": (lambda nets: AdamW(betas=0.9), TypeError, ["AdamW", "betas", "0.9", "two numbers"]),
-    "smoothing": (lambda nets: losses.CrossEntropy(1.0), ValueError, ["label_smoothing", "1.0", "[0, 1)"]),
+    "betas": (fit(optimizer=Adam(betas=(0.9, 1.0))), ValueError, ["Adam", "betas[1]", "1.0", "[0, 1)"]),
+    "betas type": (fit(optimizer=AdamW(betas=0.9)), TypeError, ["AdamW", "betas", "0.9", "two numbers"]),
+    "smoothing": (new([4, 3], loss=losses.CrossEntropy(1.0)), ValueError, ["label_smoothing", "1.0", "[0, 1)"]),
     "quantiles": (new([4, 3], loss=losses.Quantile((0.1, 0.9))), ValueError, ["q", "2", "3 outputs"]),
-    "delta": (lambda nets: losses.Huber(0), ValueError, ["delta", "0", "(0, inf)"]),
-    "slope": (lambda nets: LeakyReLU(np.nan), ValueError, ["LeakyReLU", "slope", "nan"]),
-    "alpha of elu": (lambda nets: ELU("1"), TypeError, ["ELU", "alpha", "'1'"]),
+    "delta": (new([4, 3], loss=losses.Huber(0)), ValueError, ["delta", "0", "(0, inf)"]),
+    "slope": (new([4, 5, 3], LeakyReLU(np.nan)), ValueError, ["LeakyReLU", "slope", "nan"]),
+    "alpha of elu": (new([4, 5, 3], ELU("1")), TypeError, ["ELU", "alpha", "'1'"]),
     "scale too small": (new([4, 1], loss=losses.MSE(1e-50)), ValueError, ["MSE: scale", "float32", "1e-50"]),
     "scale too large": (new([4, 1], loss=losses.MSE(1e39)), ValueError, ["MSE: scale", "float32", "1e+39"]),
     "delta too small": (new([4, 1], loss=losses.Huber(1e-50)), ValueError, ["Huber: delta", "float32", "1e-50"]),

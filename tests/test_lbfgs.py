@@ -164,19 +164,19 @@ def test_without_scipy_the_error_says_what_to_install(monkeypatch, data):
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("optimizer", "message"),
     [
-        ({"max_iter": 0}, "LBFGS: max_iter must be a whole number in"),
-        ({"tol": -1.0}, "LBFGS: tol must be"),
-        ({"history": 0}, "LBFGS: history must be"),
-        ({"max_fun": 0}, "LBFGS: max_fun must be"),
-        ({"l2": -1.0}, "LBFGS: l2 must be"),
+        (LBFGS(max_iter=0), "LBFGS: max_iter must be a whole number in"),
+        (LBFGS(tol=-1.0), "LBFGS: tol must be"),
+        (LBFGS(history=0), "LBFGS: history must be"),
+        (LBFGS(max_fun=0), "LBFGS: max_fun must be"),
+        (LBFGS(l2=-1.0), "LBFGS: l2 must be"),
     ],
     ids=str,
 )
-def test_bad_settings_are_refused(setting, message):
+def test_bad_settings_are_refused(data, optimizer, message):
     with pytest.raises(ValueError, match=message):
-        LBFGS(**setting)
+        network().fit(*data, optimizer=optimizer)
 
 
 def test_what_goes_with_steps_only_is_refused(data):

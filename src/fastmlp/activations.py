@@ -56,9 +56,6 @@ class Activation:
     needs_z: ClassVar[bool] = False
     default_initializer: ClassVar[str] = "glorot_uniform"
 
-    def __post_init__(self) -> None:
-        self.check()
-
     @property
     def kind(self) -> str:
         return self.name

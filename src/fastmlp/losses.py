@@ -54,9 +54,6 @@ class Loss:
     is_classifier: ClassVar[bool] = False
     target_range: ClassVar[tuple[float, float]] = (-inf, inf)
 
-    def __post_init__(self) -> None:
-        self.check()
-
     @property
     def param(self) -> float:
         return 0.0

@@ -69,9 +69,6 @@ class Optimizer:
     clip_norm: float | None = None
     clip_value: float | None = None
 
-    def __post_init__(self) -> None:
-        self.check()
-
     @property
     def n_states(self) -> int:
         """How many numbers are kept for each parameter: 0, 1 or 2."""

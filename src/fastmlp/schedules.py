@@ -49,9 +49,6 @@ class Schedule:
 
     learning_rate: float | None = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
-        self.check()
-
     def rates(self, base_lr: float, first_step: int, n: int, total_steps: int) -> NDArray[np.float64]:
         """The rates of steps ``first_step .. first_step + n - 1`` of ``total_steps``.
 
