@@ -120,11 +120,10 @@ SIZES = {
     "text": (new("784"), TypeError, ["sizes", "'784'", "list"]),
     "number": (new(784), TypeError, ["sizes", "784", "list"]),
     "one class": (
-        new([4, 5, 1]),
+        lambda nets: MLP([4, 5, 1]).fit(X, LABELS),
         ValueError,
-        ["sizes", "[4, 5, 1]", "at least 2", "binary_cross_entropy", "[4, 5, 2]"],
+        ["y", "0..0", "1 output", "binary_cross_entropy", "2 outputs"],
     ),
-    "softmax of one unit": (new([4, 1], loss="mse", output="softmax"), ValueError, ["sizes", "[4, 1]", "softmax"]),
 }
 NAMES = {
     "activation": (new([4, 5, 3], "rely"), ValueError, ["activation", "'rely'", "relu, ", "tanh"]),
@@ -275,7 +274,7 @@ WEIGHT = {
     ),
     "class": (fit(class_weight={1: 1e308}), ValueError, ["class_weight[1]", "1e-100, 1e+100", "1e+308"]),
     "class of a loss": (
-        lambda nets: losses.CrossEntropy(class_weight={2: 1e-310}),
+        new([4, 3], loss=losses.CrossEntropy(class_weight={2: 1e-310})),
         ValueError,
         ["class_weight[2]", "1e-310"],
     ),

@@ -152,7 +152,7 @@ TRAINERS = {
     "average of sums": (SGD(0.1, momentum=0.9), {"average": 0.9, "accumulate": 3}),
     "dropout": (SGD(0.1), {"dropout": 0.3, "input_dropout": 0.1}),
     "class_weight": (SGD(0.1), {"class_weight": "balanced"}),
-    "schedule": (SGD(schedules.Cosine(learning_rate=0.1)), {}),
+    "schedule": (SGD(schedules.Cosine(learning_rate=0.1)), {"total_steps": 30}),
     "plateau": (SGD(schedules.ReduceOnPlateau(0.5, patience=0, min_delta=1.0, learning_rate=0.1)), {}),
 }
 

@@ -237,9 +237,9 @@ def labels(value: ArrayLike, rows: int, classes: int, name: str = "y") -> NDArra
     unsigned = array if array.dtype.kind == "f" else array.view(f"u{array.itemsize}")  # where -1 is a large number
     if unsigned.max() >= classes or (unsigned is array and array.min() < 0):
         wrong = array.min() if array.min() < 0 else array.max()
-        raise ValueError(
-            f"{name} must hold class numbers 0..{classes - 1} (the network has {classes} outputs), got {wrong}"
-        )
+        hint = "; for two classes use loss='binary_cross_entropy', or 2 outputs" if classes == 1 else ""
+        has = f"the network has {counted(classes, 'output')}"
+        raise ValueError(f"{name} must hold class numbers 0..{classes - 1} ({has}), got {wrong}{hint}")
     return array if array.dtype.kind in "iu" else array.astype(np.int64)
 
 

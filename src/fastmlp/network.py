@@ -63,7 +63,6 @@ class Network:
         self.dtype = checks.real_dtype(dtype)
         self.loss = losses.get(loss)
         self.functions = (*self._hidden(activation), self._output(output))
-        self._check_classes()
         for function in (self.loss, *self.functions):
             checks.fits(function, self.dtype)
         self.bias = checks.flag("bias", bias)
@@ -135,14 +134,6 @@ class Network:
         if self.loss.fused_output and act.name != self.loss.fused_output:
             raise ValueError(f"output must be {own!r} for loss {self.loss.name!r}, got {act.name!r}")
         return act
-
-    def _check_classes(self) -> None:
-        """ValueError for a softmax of one unit: it is always 1, and nothing can be learned."""
-        if self.functions[-1].name == "softmax" and self.sizes[-1] < 2:
-            raise ValueError(
-                f"sizes must end with at least 2 outputs for a softmax, one a class, got {list(self.sizes)} with loss"
-                f" {self.loss.name!r}; for two classes use loss='binary_cross_entropy', or {[*self.sizes[:-1], 2]}"
-            )
 
     def _check_targets_flag(self, value: Any) -> bool:
         if checks.flag("standardize_targets", value) and not self._has_free_targets():
