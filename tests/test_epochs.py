@@ -108,14 +108,15 @@ ANY_TIME = """
             {late}
 
     signal.signal(signal.SIGALRM, late)
-    for _ in range(1500):
+    for _ in range(1000):
         try:
             armed = True
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 4e-4))
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 4e-4), 0.01)  # again, where NumPy drops the error
             while True:
                 trainer.step(X, y)
         except (KeyboardInterrupt, TimeoutError):
             armed = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
     trainer.step(X, y)
     try:
         os.kill(os.getpid(), signal.SIGINT)

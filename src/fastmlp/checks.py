@@ -111,6 +111,8 @@ def real_dtype(value: DTypeLike) -> np.dtype[Any]:
 
 def as_array(name: str, value: Any, of: str = "") -> NDArray[Any]:
     """`value` as an array of any type; TypeError or ValueError where it cannot be one, whatever it raised."""
+    if type(value) is np.ndarray:  # nothing can be raised here but by a signal's handler, whose error is the caller's
+        return value
     try:
         sparse = hasattr(value, "toarray") and hasattr(value, "nnz")
         array: NDArray[Any] = np.empty(0) if sparse else np.asarray(value)
