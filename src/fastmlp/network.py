@@ -34,13 +34,26 @@ FIXED = frozenset(
 # With what else a network makes for itself: all other attributes are the user's.
 OWN = FIXED | {
     *("_parameters", "_predictors", "_row_predictor", "_evaluations", "_gives_probabilities", "_finishes"),
-    *("shuffle_rng", "training", "process"),
+    *("shuffle_rng", "training", "_forks", "_users", "_made"),
 }
+forks = 0  # how many this process has behind it
 INSTEAD = "{0} cannot be assigned as a whole: use net.set_weights([(W, b), ...]), net.{0}[i] = ... or net.{0}[:] = ..."
+
+
+def _forked() -> None:
+    global forks
+    forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class Network:
     """What all of `MLP` rests on; its parameters are described there."""
+
+    _made = False  # whether all that plans are written for is there
+    _users: frozenset[str] = frozenset()  # names of attributes that are not our own
 
     @explained("MLP()")
     def __init__(
@@ -87,11 +100,16 @@ class Network:
         else:
             self._set_pairs(pairs)
         self.shuffle_rng = np.random.default_rng([self.seed, 1])
+        self._made = True
 
     def __setattr__(self, name: str, value: Any) -> None:
-        own = self.__dict__  # complete with shuffle_rng, which comes last; a subclass may well keep its own arguments
-        if name in FIXED and "shuffle_rng" in own and own[name] is not value:
-            raise AttributeError(f"{name} is what this network is made with: make a new one, got {checks.shown(value)}")
+        # Without __dict__: once Python has made that, it takes a row's prediction a tenth longer to read attributes.
+        if name in FIXED:  # a subclass may well keep its own arguments
+            if self._made and getattr(self, name) is not value:
+                what = f"{name} is what this network is made with: make a new one"
+                raise AttributeError(f"{what}, got {checks.shown(value)}")
+        elif not (name in OWN or name in self._users or isinstance(getattr(type(self), name, None), property)):
+            object.__setattr__(self, "_users", self._users | {name})
         object.__setattr__(self, name, value)
 
     def _allocate(self) -> None:
@@ -100,7 +118,7 @@ class Network:
         method, n_in, n_out = self.standardize, self.sizes[0], self.sizes[-1]
         self.scaling = scaling.InputScaling(method, n_in, self.dtype) if method else None
         self.target_scaling = scaling.TargetScaling(n_out, self.dtype) if self.standardize_targets else None
-        self.training, self.process = threading.Lock(), os.getpid()  # held while it is trained, in this process
+        self.training, self._forks = threading.Lock(), forks  # held while it is trained, in this process
         self._predictors: dict[tuple[int, int], tuple[Executor, threading.Lock]] = {}
         self._row_predictor: Callable[[object], NDArray[Any] | None] | None = None
         self._evaluations: dict[tuple[int, bool, int], Executor] = {}  # small plans that nobody is using
@@ -150,6 +168,17 @@ class Network:
     def may_scale_targets(self) -> bool:
         """Whether ``standardize_targets`` could be asked for, and is not."""
         return not self.standardize_targets and self._has_free_targets()
+
+    def exclusively(self) -> threading.Lock:
+        """The lock to hold while this is trained; RuntimeError if it is already, by another thread or a callback.
+
+        A `with` statement takes and releases it with no line of Python in between, where Ctrl-C would leave it locked.
+        """
+        if self._forks != forks:  # the thread that held it is not here to release it
+            self.training, self._forks = threading.Lock(), forks
+        if self.training.locked():
+            raise RuntimeError("this network is being trained already, by another thread or from inside a callback")
+        return self.training
 
     # ---- what the tape asks ------------------------------------------------------------------------------------------
 
@@ -352,13 +381,14 @@ class Network:
             "weights": [(w.copy(), b.copy()) for w, b in zip(self.weights, self.biases, strict=True)],
             "learned": [s and s.learned and list(s.numbers()) for s in (self.scaling, self.target_scaling)],
             "shuffle": self.shuffle_rng.bit_generator.state,
-            "attributes": {name: value for name, value in vars(self).items() if name not in OWN},
+            "attributes": {name: getattr(self, name) for name in sorted(self._users) if hasattr(self, name)},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         shuffle, learned = state.pop("shuffle"), state.pop("learned")
-        vars(self).update(state.pop("attributes", {}))
+        for name, value in state.pop("attributes", {}).items():
+            setattr(self, name, value)
         Network.__init__(self, **state)  # a subclass's own may take other arguments, and has been called before
         for scaler, numbers in zip((self.scaling, self.target_scaling), learned, strict=True):
             if scaler and numbers:

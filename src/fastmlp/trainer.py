@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
@@ -139,7 +137,7 @@ class Trainer(Stepper):
         """
         self._refuse("step", "fit")
         self._check_stream()
-        with exclusive(self._net):
+        with self._net.exclusively():
             rate = self.rate_of(self.total_steps)
             loss = self.step_unchecked(X, y, sample_weight, rate)
             if loss is None:
@@ -232,7 +230,7 @@ class Trainer(Stepper):
 
     def _run_loop(self, loop: EpochLoop | StreamLoop, show_average: bool) -> History:
         """Train; now that everything is checked, first learn how to standardise."""
-        with exclusive(self.net):
+        with self._net.exclusively():
             self._show = show_average
             with self.raw_weights():
                 self.flush()
@@ -276,15 +274,3 @@ class Trainer(Stepper):
             raise ValueError("this network has not learned how to standardise: call net.learn_scaling(X, y) first")
         if self._options.weight_of_classes(self._net) == "balanced":
             raise ValueError("class_weight='balanced' needs all data at once, as fit(X, y) has: give a dict of weights")
-
-
-def exclusive(net: MLP) -> threading.Lock:
-    """The lock to hold while a network is trained; RuntimeError if it is already, by another thread or a callback.
-
-    A `with` statement takes and releases it without a line of Python in between, where Ctrl-C would leave it locked.
-    """
-    if net.process != os.getpid():  # a fork: the thread that held it is not here to release it
-        net.training, net.process = threading.Lock(), os.getpid()
-    if net.training.locked():
-        raise RuntimeError("this network is being trained already, by another thread or from inside a callback")
-    return net.training
