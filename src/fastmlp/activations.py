@@ -291,6 +291,4 @@ def check_number(owner: object, argument: str, interval: str, value: object = ..
 
 def check_bool(owner: object, argument: str) -> None:
     """Raise unless the argument is True or False."""
-    value = getattr(owner, argument)
-    if not isinstance(value, bool):
-        raise TypeError(f"{type(owner).__name__}: {argument} must be True or False, got {value!r}")
+    checks.flag(f"{type(owner).__name__}: {argument}", getattr(owner, argument))

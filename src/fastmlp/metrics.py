@@ -209,7 +209,7 @@ def truth(net: MLP, y: Array) -> Array:
 
 
 def answers(net: MLP, out: Array) -> Array:
-    """What `MLP.predict` gives for these outputs."""
+    """What `MLP.predict` gives for these outputs; where probabilities are equal to the bit, by what they are of."""
     if net.loss.name == "cross_entropy":
         found: Array = out.argmax(axis=1)
         return found

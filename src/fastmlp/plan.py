@@ -252,7 +252,7 @@ class Plan:
     row_block : int
         Rows a worker carries at once through a stretch of ops that split rows.
     n_threads : int
-        Workers it is meant for; only the listing says so.
+        Workers it is written for: at most so many run it, and the listing says how they share it.
     first_update : int
         Where the ops begin that follow the gradients, in a plan that has both.
     """
