@@ -154,17 +154,19 @@ def shown(settings):
     return ",".join(f"{k}={v}" for k, v in settings.items()) or "defaults"
 
 
+PROBLEMS = {
+    "classes": ("MLPClassifier", X_DIGITS, Y_DIGITS),
+    "two classes": ("MLPClassifier", X_BINARY, Y_BINARY),
+    "labels": ("MLPClassifier", X_DIGITS, np.stack([Y_DIGITS > 0, Y_DIGITS > 1, Y_DIGITS == 1], axis=1).astype(int)),
+    "regression": ("MLPRegressor", X_REGRESSION, Y_REGRESSION),
+    "outputs": ("MLPRegressor", X_REGRESSION, np.stack([Y_REGRESSION, Y_REGRESSION**2], axis=1)),
+}
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=shown)
-@pytest.mark.parametrize("problem", ["classes", "two classes", "labels", "regression", "outputs"])
+@pytest.mark.parametrize("problem", PROBLEMS)
 def test_weights_and_losses_are_theirs_to_rounding(problem, settings):
-    name = "MLPRegressor" if problem in ("regression", "outputs") else "MLPClassifier"
-    X, y = {
-        "classes": (X_DIGITS, Y_DIGITS),
-        "two classes": (X_BINARY, Y_BINARY),
-        "labels": (X_DIGITS, np.stack([Y_DIGITS > 0, Y_DIGITS > 1, Y_DIGITS == 1], axis=1).astype(int)),
-        "regression": (X_REGRESSION, Y_REGRESSION),
-        "outputs": (X_REGRESSION, np.stack([Y_REGRESSION, Y_REGRESSION**2], axis=1)),
-    }[problem]
+    name, X, y = PROBLEMS[problem]
     expected, got = both(name, X, y, **settings)
     assert_same(expected, got, rtol=1e-7, penalty=1e-5 if settings.get("alpha") != 3.0 else 1e-3)
     assert_allclose(got.predict(X), expected.predict(X), rtol=1e-6, atol=1e-9)
@@ -773,17 +775,10 @@ def by_hand(estimator, fitted):
     return estimator
 
 
-@pytest.mark.parametrize("problem", ["classes", "two classes", "labels", "regression", "outputs"])
+@pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("knows_features", [False, True])
 def test_a_model_put_together_by_hand_answers_as_theirs_does(problem, knows_features):
-    name = "MLPRegressor" if problem in ("regression", "outputs") else "MLPClassifier"
-    X, y = {
-        "classes": (X_DIGITS, Y_DIGITS),
-        "two classes": (X_BINARY, Y_BINARY),
-        "labels": (X_DIGITS, np.stack([Y_DIGITS > 0, Y_DIGITS > 1, Y_DIGITS == 1], axis=1).astype(int)),
-        "regression": (X_REGRESSION, Y_REGRESSION),
-        "outputs": (X_REGRESSION, np.stack([Y_REGRESSION, Y_REGRESSION**2], axis=1)),
-    }[problem]
+    name, X, y = PROBLEMS[problem]
     fitted = both(name, X, y, hidden_layer_sizes=(6, 4), activation="tanh")[0]
     made = by_hand(getattr(ours, name)(activation="tanh"), fitted)
     if knows_features:

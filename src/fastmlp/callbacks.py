@@ -218,9 +218,7 @@ class FileLogger(Callback):
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
         if not isinstance(path, (str, bytes, os.PathLike)):
             raise TypeError(f"path must be the path of a file, got {checks.shown(path)}")
-        if not isinstance(append, bool):
-            raise TypeError(f"append must be True or False, got {append!r}")
-        self.path, self.append = os.fspath(path), append
+        self.path, self.append = os.fspath(path), checks.flag("append", append)
         self.file: IO[str] | None = None
 
     def on_train_begin(self, state: TrainingState) -> None:

@@ -26,9 +26,7 @@ BAD_UNITS = 0.5  # more than this share of a layer's units saturated or dead is 
 PLANNED = 1000  # steps, where a schedule has to know how many come after the first
 OVERSHOOT = 1e-6  # relative rise of the loss along the trial step that is not rounding
 OVERWRITTEN = 1.0  # a step greater than this share of a layer's weights leaves little of them
-LARGE_INPUTS = (
-    3.0  # root mean square of the inputs, 1 where they are standardised: above, smaller ones are worth a word
-)
+LARGE_INPUTS = 3.0  # root mean square of the inputs, from which it is worth a word; standardised ones have 1
 
 # |y| scaled so that 1 is the limit, for activations that have limits.
 LIMITED: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {

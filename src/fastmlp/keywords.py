@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from difflib import get_close_matches
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -74,6 +73,8 @@ def _meant(name: str, known: list[str]) -> str:
     for owner, pattern, names in _places():
         if wanted in names:
             return f": {wanted} belongs to {owner}, as in {pattern.format(write if '=' in write else f'{write}=...')}"
+    from difflib import get_close_matches  # for this alone
+
     close = get_close_matches(name, known, 1)
     return f": did you mean {close[0]}?" if close else ""
 

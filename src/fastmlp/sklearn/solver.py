@@ -137,22 +137,22 @@ class Solver:
         rule.eps /= k
         return rule
 
-    def _runner(self, rows: int, l2: float, labels: bool, is_wide: bool) -> tuple[Runner, Pace]:
-        key = (rows, l2, labels, get_num_threads(), is_wide)
+    def _runner(self, rows: int, l2: float, labels: bool, wide: bool) -> tuple[Runner, Pace]:
+        key = (rows, l2, labels, get_num_threads(), wide)
         found = self._runners.pop(key, None)
         if found is None:
             net, layout = self.net, self.net.layout
             rules = [self._rule(l2)] * (len(net.sizes) - 1)
             states = [layout.matrices(s) for s in self.states]
             learning = Learning(self.optimizer.kind, rules, states, self.dropout, self.key)
-            found = self._new_runner(rows, labels, learning, is_wide)
+            found = self._new_runner(rows, labels, learning, wide)
         self._runners[key] = found
         if len(self._runners) > KEPT_PLANS:
             del self._runners[next(iter(self._runners))]
         return found
 
-    def _new_runner(self, rows: int, labels: bool, learning: Learning, is_wide: bool) -> tuple[Runner, Pace]:
-        if is_wide:
+    def _new_runner(self, rows: int, labels: bool, learning: Learning, wide: bool) -> tuple[Runner, Pace]:
+        if wide:
             return WideStep(self.net, rows, labels, learning, get_num_threads()), Pace(np.inf)
         plan = training_plan(self.net, rows, labels, learning, n_threads=get_num_threads())
         return executor(plan, self.net.backend), Pace(plan.work)
