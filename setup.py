@@ -79,7 +79,8 @@ class FullSource(sdist):
     """Puts the whole source into a source distribution, also where FASTMLP_PURE_PYTHON hides the extension."""
 
     def make_distribution(self):
-        self.filelist.extend(files("src/fastmlp/*.p[yx]*", "csrc/**/*", "tests/**/*", "benchmarks/**/*", ".ci/*"))
+        self.filelist.extend(files("src/fastmlp/*.p[yx]*", "csrc/**/*", "tests/**/*", "benchmarks/**/*"))
+        self.filelist.extend(files("docs/*", ".ci/*"))
         self.filelist.exclude_pattern(r"(^|/)__pycache__/", is_regex=True)
         self.filelist.remove_duplicates()
         super().make_distribution()
