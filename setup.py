@@ -14,8 +14,6 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError
 
-TARGETS = ["avx512", "avx2", "neon", "generic"]  # every file is compiled everywhere: each is empty on a foreign CPU
-
 WITHOUT_COMPILER = (
     "fastmlp's engine could not be compiled. It needs a C compiler, gcc or clang, and Python's headers (on Debian and "
     "Ubuntu: apt install build-essential python3-dev). FASTMLP_PURE_PYTHON=1 pip install ... does without the engine: "
@@ -30,15 +28,7 @@ def files(*patterns):
 def engine():
     extension = Extension(
         "fastmlp._engine",
-        sources=[
-            "src/fastmlp/_engine.pyx",
-            *(
-                f"csrc/{name}.c"
-                for name in ["run", "stack", "choice", "plan", "sharing", "threads", "helpers", "partner"]
-            ),
-            *(f"csrc/{name}.c" for name in ["balance", "checks", "cpu", "targets"]),
-            *(f"csrc/target_{target}_{dtype}.c" for target in TARGETS for dtype in ["f32", "f64"]),
-        ],
+        sources=["src/fastmlp/_engine.pyx", *files("csrc/*.c")],  # all targets: a file is empty on a foreign CPU
         depends=files("src/fastmlp/*.px[di]", "csrc/**/*.h", "csrc/**/*.inc.c"),
         include_dirs=["csrc"],
         libraries=[] if sys.platform == "win32" else ["m", "pthread"],

@@ -1,7 +1,11 @@
 """What the tape writes down, where a wrong line would train nearly as well as the right one."""
 
+import ast
+import re
 from itertools import pairwise
+from pathlib import Path
 
+import c_code
 import numpy as np
 import pytest
 
@@ -78,7 +82,7 @@ def test_the_workers_parts_are_the_inputs_whose_weights_they_move(threads):
     begin = 0
     for me in range(threads):
         read, add = gather.of_worker(me, threads), linear.of_worker(me, threads)
-        end = min((linear.n_in + 1) * (me + 1) // threads, linear.n_in)  # as plan.c splits the rows of parameters
+        end = min((linear.n_in + 1) * (me + 1) // threads, linear.n_in)  # as worker.h splits the rows of parameters
         assert (read.first_in, read.n_in) == (add.first_in, add.n_in) == (begin, end - begin)
         assert np.shares_memory(read.x, add.x) and read.x.shape == add.x.shape == (1000, end - begin)
         add.w[:], add.x[:] = me, me
@@ -171,3 +175,21 @@ def test_no_two_workers_write_to_one_cache_line():
             assert shares[0][0] == 0 and shares[-1][1] == columns
             for (_, end), (begin, _) in pairwise(shares):
                 assert end == begin and (begin % 32 == 0 or begin == columns)
+
+
+def number(text):
+    """Of the arithmetic that constants are written in."""
+    left, shift, right = text.strip("()").partition("<<")
+    return ast.literal_eval(left.strip()) << int(right) if shift else ast.literal_eval(left.strip())
+
+
+def test_constants_that_python_shares_with_c_agree():
+    sources = "\n".join(path.read_text() for path in Path(fastmlp.__file__).parent.glob("*.py"))
+    shared = re.findall(r"^(\w+) = ([^#\n]+?)  # .*as in csrc/([\w/.]+)", sources, re.MULTILINE)
+    assert {"SERIAL_STEP", "DIRECT_ROWS", "DISTANT", "SUMMED_ROWS", "MAX_WORKERS"} <= {name for name, _, _ in shared}
+    if not c_code.CSRC.is_dir():
+        pytest.skip("the C sources (csrc) are not beside these tests")
+    for name, value, file in shared:
+        there = re.search(rf"^#define (?:FM_)?{name} (\([^)]*\)|\S+)", (c_code.CSRC / file).read_text(), re.MULTILINE)
+        assert there, f"{file} defines no {name}"
+        assert number(there[1]) == number(value), name

@@ -1,0 +1,55 @@
+/* Dynamic scheduling of the rows of a prediction. */
+#include "dynamic.h"
+
+#include "ahead.h"
+#include "plan.h"
+#include "sharing.h"
+
+/* Nothing may be left of a row but what a scatter has written elsewhere: then it does not matter how rows are cut into steps. */
+int fm_is_dynamic(const fm_plan *plan, const fm_run_args *args, int n)
+{
+    const fm_sharing *sharing = fm_sharing_of(plan, args, n);
+    if (n == 1 || sharing->barriers != FM_BARRIERS_NONE || !fm_is_whole(plan, args) || args->order || plan->capacity < n) return 0;
+    for (int i = 0; i < plan->n_ops; i++) {
+        const int opcode = sharing->ops[i].opcode; /* a mask depends on where in a batch a row stands */
+        if (opcode != FM_gather && opcode != FM_linear && opcode != FM_activate && opcode != FM_scatter) return 0;
+    }
+    return sharing->ops[plan->n_ops - 1].opcode == FM_scatter;
+}
+
+#define LEAST_ROWS 48          /* rows: fewer read the weights too often */
+#define NEAR_BYTES (512 << 10) /* bytes of weights that a core keeps; of more it is a block at least */
+
+static int64_t parts_of(int64_t n, int64_t most) { return (n + most - 1) / most; }
+
+/* How many rows at least a worker takes: an even part of its fair share. */
+static int64_t least_rows(const fm_worker *w, int64_t all)
+{
+    const fm_plan *plan = w->plan;
+    int64_t least = LEAST_ROWS;
+    for (int i = 0; i < plan->n_ops; i++) {
+        const fm_op *op = &w->ops[i];
+        if (op->opcode == FM_linear && op->n_in * op->w.ld * plan->kernels->real_bytes > NEAR_BYTES) least = plan->row_block;
+    }
+    const int64_t fair = parts_of(all, w->n), parts = fair > least ? fair / least : 1, tile = plan->kernels->tile_rows;
+    return parts_of(parts_of(fair, parts), tile) * tile;
+}
+
+void fm_run_dynamic(const fm_worker *w, fm_step *step, int64_t first, const void **at)
+{
+    const fm_plan *plan = w->plan;
+    const int64_t home = plan->capacity * w->me / w->n, room = plan->capacity * (w->me + 1) / w->n - home;
+    const int64_t block = room < plan->row_block ? room : plan->row_block, all = w->all_rows - first, least = least_rows(w, all);
+    for (int64_t begin, end; (begin = fm_take(w->team, all, least, &end)) < end;)
+        for (int64_t r = begin, rows; r < end; r += rows) {
+            rows = parts_of(end - r, parts_of(end - r, block));
+            step->first = first + r - home, step->rows = home + rows;
+            if (at) {
+                fm_find_rows(w->ops, step, home, at);
+                step->at = at;
+                fm_find_next(w, step, (w->n - 1) * (end - begin), home, home + rows, home + end - r); /* the others take as many */
+            }
+            for (int i = 0; i < plan->n_ops; i++)
+                plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, home, home + rows);
+        }
+}

@@ -1,0 +1,55 @@
+/* Scalars: the numbers of a step that its kernels need once, in double. */
+#ifndef FASTMLP_SCALARS_H
+#define FASTMLP_SCALARS_H
+
+#include "fastmlp.h"
+
+#include <math.h>
+
+/* Sums are cut in eight, by position, whoever adds them: a fixed order that still keeps the adder busy. */
+static inline double sum_of_eight(const double *part)
+{
+    return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+}
+
+static inline double weight_of(const fm_step *step, int64_t r)
+{
+    return step->weight[step->index ? step->index[r] : step->first + r];
+}
+
+static inline double inverse_weight(const fm_step *step)
+{
+    if (!step->weight) return 1 / (double)step->rows;
+    double part[8] = {0};
+    for (int64_t r = 0; r < step->rows; r++) part[r % 8] += weight_of(step, r);
+    const double sum = sum_of_eight(part);
+    return sum > 0 ? 1 / sum : 0;
+}
+
+/* b^n for whole n >= 0, by squaring: multiplications only, so the same bits everywhere. */
+static inline double whole_power(double b, int64_t n)
+{
+    double p = 1;
+    for (; n > 0; n >>= 1, b *= b)
+        if (n & 1) p *= b;
+    return p;
+}
+
+static inline double mean_loss(const double *row_loss, const fm_step *step)
+{
+    double part[8] = {0};
+    if (step->weight)
+        for (int64_t r = 0; r < step->rows; r++) part[r % 8] += weight_of(step, r) * row_loss[r];
+    else
+        for (int64_t r = 0; r < step->rows; r++) part[r % 8] += row_loss[r];
+    return sum_of_eight(part) * step->inverse_weight;
+}
+
+/* Adam's, of the moments that began with 0. */
+static inline void set_unbias(fm_step *step, const fm_rule *adam)
+{
+    step->unbias1 = 1 - whole_power(adam->beta1, step->number + 1);
+    step->root2 = sqrt(1 - whole_power(adam->beta2, step->number + 1));
+}
+
+#endif
