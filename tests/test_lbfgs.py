@@ -101,8 +101,8 @@ def test_lock_step_and_threads(monkeypatch, target, data):
     assert len(found) == 1
     monkeypatch.setenv("FASTMLP_CHECK", "1")
     objective = []
-    make = lbfgs.Objective
-    monkeypatch.setattr(lbfgs, "Objective", lambda *args: objective.append(make(*args)) or objective[0])
+    make = lbfgs.DataObjective
+    monkeypatch.setattr(lbfgs, "DataObjective", lambda *args: objective.append(make(*args)) or objective[0])
     network(dtype="float32", standardize="robust", backend="engine").fit(*data, optimizer="lbfgs", epochs=8)
     assert isinstance(objective[0].runner, LockStepExecutor)
 

@@ -24,6 +24,7 @@ from .tape import gradient_plan
 if TYPE_CHECKING:
     from .network import Network
     from .optimizers import LBFGS
+    from .plan import Plan
     from .trainer import Trainer
 
 SLICE_ROWS = 4096  # at most so many rows' activations are in memory
@@ -50,50 +51,101 @@ def minimizer() -> Any:
 
 
 class Objective:
-    """Loss and gradient of all rows, as functions of the parameters without their padding.
+    """Loss with penalty, and its gradient, as functions of the parameters without their padding; in float64.
+
+    Parameters
+    ----------
+    net : Network
+        Whose float64 copy is evaluated.
+    n : int
+        Rows.
+    weight : array (n,) or None
+        Their sample weights.
+    decay_biases : bool
+        Whether the penalty goes for biases as well.
+    slice_rows : int
+        At most so many rows at once.
 
     Attributes
     ----------
     net : Network
-        The float64 copy.
+        The copy.
     places : int64 array
         Where the parameters are in its flat vector.
+    l2 : float
+        The penalty is l2 / 2 |w|^2.
+    scale : float
+        What the loss is multiplied by.
     loss : float
         The last one found, without penalty.
     """
 
-    def __init__(self, net: Network, data: Data, l2: float, decay_biases: bool) -> None:
-        self.net, self.data, self.l2, self.loss = net.twin("float64"), data, l2, np.nan
+    l2 = 0.0
+    scale = 1.0
+
+    def __init__(
+        self, net: Network, n: int, weight: Any, decay_biases: bool = False, slice_rows: int = SLICE_ROWS
+    ) -> None:
+        self.net, self.loss = net.twin("float64"), np.nan
         self.places = self.net.layout.places(net.bias)
-        decayed = self.net.layout.places(bias=net.bias and decay_biases)
-        self.penalised = np.isin(self.places, decayed)
-        n = len(data.X if data.rows is None else data.rows)
-        self.offsets = batches(n, min(n, SLICE_ROWS))
-        weight = data.weight if data.weight is None or data.rows is None else data.weight[data.rows]
+        self.penalised = np.isin(self.places, self.net.layout.places(bias=net.bias and decay_biases))
+        self.offsets = batches(n, min(n, slice_rows))
         self.weights = batch_weights(weight, self.offsets)
         self.sum, self.n_threads = GradientSum(self.net.layout), get_num_threads()
-        rows = int(self.offsets[1])
-        plan, _ = gradient_plan(self.net, rows, data.labels, self.sum.matrices, self.n_threads, accumulate=True)
-        plan.bind(data.X, data.y)
-        self.runner = executor(plan, net.backend)
+
+    def _gradients(self, rows: int, labels: bool) -> Plan:
+        """The plan that adds gradients to the sum."""
+        return gradient_plan(self.net, rows, labels, self.sum.matrices, self.n_threads, accumulate=True)[0]
 
     def __call__(self, x: Vector) -> tuple[float, Vector]:
-        """Loss with penalty, and its gradient."""
         self.net.parameters[self.places] = x
         self.sum.clear()
-        total, cancel = 0.0, CANCEL.get()
-        for s, weight in enumerate(self.weights):
-            if cancel and cancel.is_set():
-                raise KeyboardInterrupt("the training was cancelled")
-            self.sum.expect(float(weight))
-            loss = self.runner.run(
-                self.data.rows, self.offsets[s : s + 2], weight=self.data.weight, n_threads=self.n_threads
-            )
-            total += float(weight * loss[0]) if weight else 0.0
+        total = self._add_up()
         self.sum.finish()
-        self.loss = total / self.sum.total
-        penalised = np.where(self.penalised, x, 0.0)
-        return self.loss + self.l2 / 2 * float((penalised**2).sum()), self.sum.flat[self.places] + self.l2 * penalised
+        self._complete()
+        self.loss = self.scale * total / self.sum.total
+        gradient = self.scale * self.sum.flat[self.places] + self.l2 * np.where(self.penalised, x, 0.0)
+        return self.loss + self.penalty(x), gradient
+
+    def penalty(self, x: Vector) -> float:
+        """l2 / 2 |w|^2."""
+        return self.l2 / 2 * float((np.where(self.penalised, x, 0.0) ** 2).sum())
+
+    def _add_up(self) -> float:
+        """All gradients into the sum; returns the losses times their weights."""
+        total = 0.0
+        for s, weight in enumerate(self.weights):
+            self.sum.expect(float(weight))
+            loss = self._run(s)
+            total += float(weight * loss) if weight else 0.0
+        return total
+
+    def _run(self, s: int) -> float:
+        """Loss of a slice of the rows; its gradient is added to the sum."""
+        raise NotImplementedError
+
+    def _complete(self) -> None:
+        """Nothing is missing in the sum."""
+
+
+class DataObjective(Objective):
+    """That of a trainer's data."""
+
+    def __init__(self, net: Network, data: Data, l2: float, decay_biases: bool) -> None:
+        n = len(data.X if data.rows is None else data.rows)
+        weight = data.weight if data.weight is None or data.rows is None else data.weight[data.rows]
+        super().__init__(net, n, weight, decay_biases)
+        self.data, self.l2 = data, l2
+        plan = self._gradients(int(self.offsets[1]), data.labels)
+        plan.bind(data.X, data.y)
+        self.runner = executor(plan, self.net.backend)
+
+    def _run(self, s: int) -> float:
+        cancel = CANCEL.get()
+        if cancel and cancel.is_set():
+            raise KeyboardInterrupt("the training was cancelled")
+        rows, weight, offsets = self.data.rows, self.data.weight, self.offsets[s : s + 2]
+        return float(self.runner.run(rows, offsets, weight=weight, n_threads=self.n_threads)[0])
 
 
 class LBFGSLoop(EpochLoop):
@@ -112,7 +164,7 @@ class LBFGSLoop(EpochLoop):
 
     def _train(self) -> None:
         net, settings = self.trainer.net, self.settings
-        self.objective = Objective(net, self.data, settings.l2, settings.decay_biases)
+        self.objective = DataObjective(net, self.data, settings.l2, settings.decay_biases)
         self.start, self.evaluations = time.perf_counter(), 0
         self.places = places = net.layout.places(net.bias)  # in the same order as the float64 copy's own
         result = self.minimize(
@@ -140,12 +192,11 @@ class LBFGSLoop(EpochLoop):
     def _iterated(self, intermediate_result: Any) -> None:
         """scipy has accepted new parameters; its name for this argument asks for the loss to come along."""
         net, x = self.trainer.net, intermediate_result.x
-        penalty = self.settings.l2 / 2 * float((np.where(self.objective.penalised, x, 0.0) ** 2).sum())
         seconds, self.start = time.perf_counter() - self.start, time.perf_counter()
         net.parameters[self.places] = x
         self.trainer.steps += 1
         self.history.add(
-            loss=float(intermediate_result.fun) - penalty,
+            loss=float(intermediate_result.fun) - self.objective.penalty(x),
             learning_rate=1.0,
             seconds=seconds,
             samples_per_second=self.n * self.evaluations / max(seconds, 1e-9),

@@ -254,7 +254,7 @@ class Plan:
     n_threads : int
         Workers it is written for: at most so many run it, and the listing says how they share it.
     first_update : int
-        Where the ops begin that follow the gradients, in a plan that has both.
+        Where the ops begin that follow the gradients, in a plan that keeps these.
     """
 
     title: str
@@ -263,6 +263,7 @@ class Plan:
     ops: list[Op]
     row_block: int = 128
     n_threads: int = 1
+    first_update: int = 0
 
     def __post_init__(self) -> None:
         losses = [op.row_loss for op in self.ops if op.opcode == "loss"]
@@ -272,7 +273,6 @@ class Plan:
         self.syncs = [self._needs_sync(i) for i in range(len(self.ops))]
         self.own = [op.own for op in self.ops]
         self.team_syncs = [self._team_needs_sync(i) for i in range(len(self.ops))]
-        self.first_update = max((i + 1 for i, op in enumerate(self.ops) if op.opcode == "linear_grad"), default=0)
         self.work = sum(op.flops for op in self.ops)
 
     def _needs_sync(self, i: int) -> bool:

@@ -71,23 +71,33 @@ class Learning:
 
 @dataclass
 class Tape:
-    """Writes ops down for one network; buffers are allocated as the ops need them."""
+    """Writes ops down for one network; buffers are allocated as the ops need them.
+
+    With `from_sums` the data are not rows of X but those of x w + b of the first layer, which somebody else computes,
+    together with that layer's gradient.
+    """
 
     net: Network
     rows: int
     dropout: tuple[float, ...] = ()
     key: int = 0
+    from_sums: bool = False
     ops: list[Op] = field(default_factory=list)
     inputs: list[Array] = field(default_factory=list)  # of each layer
     outputs: list[Array] = field(default_factory=list)  # of each layer, before dropout
     pre: list[Array | None] = field(default_factory=list)  # pre-activations, where the derivative needs them
     deltas: list[Array] = field(default_factory=list)  # gradient of the loss by each layer's pre-activation
+    gradients: list[Array] = field(default_factory=list)  # of each layer's weights, where they are kept
+    middle: int = 0  # where the ops begin that follow these
 
     def matrix(self, columns: int) -> Array:
         return layout.matrix(self.rows, columns, self.net.dtype)
 
     def gather(self) -> None:
         """The batch's rows of X into the first buffer, standardised if the network has learned how."""
+        if self.from_sums:
+            self.inputs = [np.empty((0, 0))]  # which no op reads: `forward` gathers the sums
+            return
         x, scaling = self.matrix(self.net.sizes[0]), self.net.scaling
         op = Op("gather", n_in=self.net.sizes[0], x=x)
         if scaling:
@@ -106,7 +116,10 @@ class Tape:
             z = self.matrix(n_out) if keep_pre and inside and act.needs_z else None
             kind, param = (act.kind, act.param) if inside else ("identity", 0.0)
             x, w = self.inputs[i], net.matrices[i]
-            self.ops.append(Op("linear", kind, n_in, n_out, bias=net.bias, x=x, w=w, y=y, z=z, param=param))
+            if i == 0 and self.from_sums:
+                self._from_sums(kind, param, y, y if z is None else z)
+            else:
+                self.ops.append(Op("linear", kind, n_in, n_out, bias=net.bias, x=x, w=w, y=y, z=z, param=param))
             if act.name == "softmax" and not (last and fused_output):
                 self.ops.append(Op("activate", "softmax", n_out, n_out, x=y, y=y))
             self.outputs.append(y)
@@ -114,6 +127,13 @@ class Tape:
             if not last:
                 self.inputs.append(y)
                 self._drop(i + 1)
+
+    def _from_sums(self, kind: str, param: float, y: Array, z: Array) -> None:
+        """What is left of the first layer when its sums are given."""
+        n = self.net.sizes[1]
+        self.ops.append(Op("gather", n_in=n, x=z))
+        if kind != "identity":
+            self.ops.append(Op("activate", kind, n, n, x=z, y=y, param=param))
 
     def _drop(self, i: int) -> None:
         """Dropout of the inputs of layer `i`."""
@@ -169,6 +189,14 @@ class Tape:
                 self._mask(i, dx, dx)
             self.deltas.insert(0, dx)
 
+    def propagate(self, labels: bool) -> None:
+        """Forward, loss, backward: up to the gradient by every layer's pre-activation."""
+        fused = self.net.fuses_output()
+        self.gather()
+        self.forward(fused_output=fused, keep_pre=True)
+        self.loss(labels, fused_output=fused, gradient=True)
+        self.backward()
+
     def scatter(self) -> None:
         """The outputs into the caller's array."""
         self.ops.append(Op("scatter", n_out=self.net.sizes[-1], y=self.outputs[-1]))
@@ -178,7 +206,8 @@ class Tape:
     ) -> list[Op]:
         """One op a layer, from the last to the first; `rules` and `buffers` hold one thing a layer."""
         net, first = self.net, len(self.ops)
-        for i in range(len(net.sizes) - 2, -1, -1):
+        begin = 1 if self.from_sums and opcode == "linear_grad" else 0
+        for i in range(len(net.sizes) - 2, begin - 1, -1):
             op = Op(opcode, kind, net.sizes[i], net.sizes[i + 1], bias=net.bias)
             for name, arrays in buffers.items():
                 setattr(op, name, arrays[i])
@@ -218,6 +247,7 @@ class Tape:
         """The gradient by every parameter, into these matrices or added to them."""
         for op in self.params("linear_grad", x=self.inputs, dy=self.deltas, g=gradients):
             op.accumulate = accumulate
+        self.gradients, self.middle = gradients, len(self.ops)
 
     def part_workers(self, n_workers: int) -> None:
         """Let the workers of a team meet less in the first layer, which has most to read and no gradient to pass on.
@@ -278,7 +308,8 @@ class Tape:
     def plan(self, n_threads: int) -> Plan:
         self.share_columns(n_threads)
         block = DISTANT_BLOCK if any(_is_distant(op) for op in self.ops) else BLOCK
-        return Plan(self.net.title(), self.net.dtype, self.rows, self.ops, row_block=block, n_threads=n_threads)
+        shape = {"row_block": block, "n_threads": n_threads, "first_update": self.middle}
+        return Plan(self.net.title(), self.net.dtype, self.rows, self.ops, **shape)
 
 
 def _is_distant(op: Op) -> bool:
@@ -290,11 +321,7 @@ def gradient_plan(
 ) -> tuple[Plan, Tape]:
     """Loss and gradients of one batch, without moving a weight."""
     tape = Tape(net, rows)
-    fused = net.fuses_output()
-    tape.gather()
-    tape.forward(fused_output=fused, keep_pre=True)
-    tape.loss(labels, fused_output=fused, gradient=True)
-    tape.backward()
+    tape.propagate(labels)
     tape.gradient(gradients, accumulate=accumulate)
     tape.read_in_place()
     return tape.plan(n_threads), tape
@@ -365,11 +392,7 @@ def training_plan(
 ) -> Plan:
     """One training step: forward, loss, backward, and an update of every weight."""
     tape = Tape(net, rows, learning.dropout, learning.key)
-    fused = net.fuses_output()
-    tape.gather()
-    tape.forward(fused_output=fused, keep_pre=True)
-    tape.loss(labels, fused_output=fused, gradient=True)
-    tape.backward()
+    tape.propagate(labels)
     tape.update(learning, unfused)
     tape.part_workers(n_threads)
     tape.read_in_place()

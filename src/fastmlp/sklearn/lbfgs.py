@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from ..accumulation import GradientSum
-from ..evaluation import batch_weights, batches
 from ..history import History
-from ..lbfgs import SLICE_ROWS, minimizer
+from ..lbfgs import SLICE_ROWS, Objective, Vector, minimizer
 from ..mlp import MLP
-from ..runtime import executor, get_num_threads
-from ..tape import Tape, gradient_plan
+from ..runtime import executor
+from ..tape import Tape
 from . import notices, wide
 from .epochs import constant_part
 from .listeners import Listeners
@@ -22,86 +19,47 @@ from .protocol import Tasks
 from .rows import Rows, is_sparse, short
 from .solver import Solver
 
-Vector = NDArray[np.float64]
 
-
-class Objective:
-    """Loss with penalty, and its gradient, as functions of the parameters; in float64 whatever the network's type.
+class RowsObjective(Objective):
+    """That of an estimator's rows.
 
     Of a loss over several outputs the sum is minimised, whose gradient scikit-learn takes.
     """
 
     def __init__(self, net: MLP, rows: Rows, alpha: float) -> None:
-        self.net, self.rows = net.twin("float64"), rows
-        self.outputs = 1 if net.loss.name == "cross_entropy" else net.sizes[-1]
-        self.places, layout = self.net.layout.places(), self.net.layout
-        self.penalised = np.isin(self.places, layout.places(bias=False))
-        self.offsets = batches(len(rows), self._slice_rows())
         weight = rows.weight if rows.weight is None or rows.chosen is None else rows.weight[rows.chosen]
-        self.weights = batch_weights(weight, self.offsets)
-        self.l2 = alpha / float(self.weights.sum())
-        self.sum = GradientSum(layout)
-        self._prepare(int(self.offsets[1]), get_num_threads())
+        super().__init__(net, len(rows), weight, slice_rows=self._slice_rows(rows))
+        self.rows, self.l2 = rows, alpha / float(self.weights.sum())
+        self.scale = 1 if net.loss.name == "cross_entropy" else net.sizes[-1]
+        self._prepare(int(self.offsets[1]))
 
-    def _slice_rows(self) -> int:
-        most = min(SLICE_ROWS, short(self.rows.X)) if is_sparse(self.rows.X) else SLICE_ROWS
-        return min(len(self.rows), most)
+    def _slice_rows(self, rows: Rows) -> int:
+        return min(SLICE_ROWS, short(rows.X)) if is_sparse(rows.X) else SLICE_ROWS
 
-    def _prepare(self, rows: int, n_threads: int) -> None:
+    def _prepare(self, rows: int) -> None:
         """A plan of so many rows."""
-        labels, gradients = self.rows.labels, self.sum.matrices
-        plan, _ = gradient_plan(self.net, rows, labels, gradients, n_threads, accumulate=True)
-        self.runner = executor(plan, self.net.backend)
+        self.runner = executor(self._gradients(rows, self.rows.labels), self.net.backend)
         self.rows.bind(self.runner)
 
-    def __call__(self, x: Vector) -> tuple[float, Vector]:
-        self.net.parameters[self.places] = x
-        self.sum.clear()
-        total = self._add_up()
-        self.sum.finish()
-        self._complete()
-        self.loss = self.outputs * total / self.sum.total
-        penalised = np.where(self.penalised, x, 0.0)
-        gradient = self.outputs * self.sum.flat[self.places] + self.l2 * penalised
-        return self.loss + self.penalty(x), gradient
-
-    def _add_up(self) -> float:
-        """All gradients into the sum; returns the losses times their weights."""
-        total = 0.0
-        for s, weight in enumerate(self.weights):
-            self.sum.expect(float(weight))
-            loss = self._run(s)
-            total += float(weight * loss) if weight else 0.0
-        return total
-
     def _run(self, s: int) -> float:
-        """Loss and gradients of a slice of the rows."""
         return float(self.rows.run(self.runner, self.rows.chosen, self.offsets[s : s + 2])[0])
 
-    def _complete(self) -> None:
-        """Nothing is missing."""
 
-    def penalty(self, x: Vector) -> float:
-        """alpha / 2 |w|^2 / n."""
-        return self.l2 / 2 * float((np.where(self.penalised, x, 0.0) ** 2).sum())
-
-
-class WideObjective(Objective):
+class WideObjective(RowsObjective):
     """The same of wide sparse rows: scipy multiplies by the first layer's weights, and for their gradient.
 
     Both products are of all rows at once: a product for each slice would write all of the gradient each time.
     """
 
-    def _slice_rows(self) -> int:
-        return min(len(self.rows), SLICE_ROWS)
+    def _slice_rows(self, rows: Rows) -> int:
+        return SLICE_ROWS
 
-    def _prepare(self, rows: int, n_threads: int) -> None:
-        tape = Tape(self.net, rows)
-        wide.backward(tape, self.rows.labels)
+    def _prepare(self, rows: int) -> None:
+        tape = Tape(self.net, rows, from_sums=True)
+        tape.propagate(self.rows.labels)
         tape.gradient(self.sum.matrices, accumulate=True)
-        tape.ops.pop()  # that of the first layer
-        self.deltas, self.n_threads = tape.deltas[0], n_threads
-        self.runner = executor(tape.plan(n_threads), self.net.backend)
+        self.deltas = tape.deltas[0]
+        self.runner = executor(tape.plan(self.n_threads), self.net.backend)
         self.X = self.rows.X.astype(np.float64, copy=False)
 
     def _add_up(self) -> float:
@@ -126,10 +84,10 @@ class Minimisation:
 
     def __init__(self, estimator: Any, solver: Solver, rows: Rows, tasks: Tasks | None = None) -> None:
         self.estimator, self.net, self.history = estimator, solver.net, History()
-        kind = WideObjective if wide.is_wide(self.net, rows.X) else Objective
+        kind = WideObjective if wide.is_wide(self.net, rows.X) else RowsObjective
         self.objective = kind(self.net, rows, float(estimator.alpha))
         self.places, self.constant = self.net.layout.places(), constant_part(rows, self.net.loss.name)
-        self.unit = solver.unit / self.objective.outputs  # scikit-learn's squared error is a mean over outputs
+        self.unit = solver.unit / self.objective.scale  # scikit-learn's squared error is a mean over outputs
         self.listeners, self.tasks = Listeners(estimator, solver, self.history, tasks), tasks
         self.memory = int(solver.optimizer.history)  # type: ignore[attr-defined]
         if tasks:

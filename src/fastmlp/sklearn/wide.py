@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..evaluation import batches
 from ..mlp import MLP
-from ..plan import Op
+from ..network import Network
 from ..runtime import executor, get_num_threads
 from ..tape import PREDICTION_ROWS, Learning, Tape
 
@@ -27,7 +27,7 @@ def is_wide(net: MLP, X: Any) -> bool:
     return hasattr(X, "tocsr") and net.sizes[0] > WIDE and net.scaling is None
 
 
-def sums(net: MLP, X: Any) -> NDArray[Any]:
+def sums(net: Network, X: Any) -> NDArray[Any]:
     """X w + b of the first layer, where X is CSR."""
     n_in, stride = net.sizes[0], net.layout.strides[0]
     padded = net.parameters[: n_in * stride].reshape(n_in, stride)  # which scipy needs no copy of
@@ -42,23 +42,14 @@ def products(X: Any, deltas: NDArray[Any], gradient: NDArray[Any]) -> None:
     deltas.sum(axis=0, out=gradient[-1])
 
 
-def forward(tape: Tape, **how: bool) -> None:
-    """All layers, of which the first one begins with its sums in place of its inputs."""
-    tape.inputs = [np.empty((0, 0))]  # which nobody reads
-    tape.forward(**how)
-    linear = tape.ops[0]
-    z, n = linear.y if linear.z is None else linear.z, linear.n_out
-    activate = Op("activate", linear.kind, n, n, x=z, y=linear.y, param=linear.param)
-    tape.ops[:1] = [Op("gather", n_in=n, x=z), *([activate] if linear.kind != "identity" else [])]
-
-
 def outputs(net: MLP, X: Any) -> NDArray[Any]:
     """Of the last layer, for CSR rows."""
     slices = batches(X.shape[0], max(1, SLICE_BYTES // (net.layout.strides[0] * net.dtype.itemsize)))
     n_threads, out = get_num_threads(), np.empty((X.shape[0], net.sizes[-1]), net.dtype)
     rows = min(int(slices[1]), PREDICTION_ROWS * n_threads)
-    tape = Tape(net, rows)
-    forward(tape, fused_output=False, keep_pre=False)
+    tape = Tape(net, rows, from_sums=True)
+    tape.gather()
+    tape.forward(fused_output=False, keep_pre=False)
     tape.scatter()
     runner = executor(tape.plan(n_threads), net.backend)
     for begin, end in pairwise(slices):
@@ -66,14 +57,6 @@ def outputs(net: MLP, X: Any) -> NDArray[Any]:
         runner.bind(len(runner.plan.ops) - 1, out[begin:end])
         runner.run(None, batches(int(end - begin), rows), n_threads=n_threads)
     return net._finished(out)
-
-
-def backward(tape: Tape, labels: bool) -> None:
-    """All layers, the loss, and the gradients by every layer's sums."""
-    fused = tape.net.fuses_output()
-    forward(tape, fused_output=fused, keep_pre=True)
-    tape.loss(labels, fused_output=fused, gradient=True)
-    tape.backward()
 
 
 class WideStep:
@@ -84,12 +67,10 @@ class WideStep:
     """
 
     def __init__(self, net: MLP, rows: int, labels: bool, learning: Learning, n_threads: int) -> None:
-        tape = Tape(net, rows, learning.dropout, learning.key)
-        backward(tape, labels)
-        self.net, self.deltas = net, tape.deltas[0]
-        self.middle = len(tape.ops) + len(net.sizes) - 2  # after the gradients of all layers but the first
+        tape = Tape(net, rows, learning.dropout, learning.key, from_sums=True)
+        tape.propagate(labels)
         tape.update(learning, unfused=True)
-        self.gradient: NDArray[Any] = tape.ops.pop(self.middle).g  # type: ignore[assignment]
+        self.net, self.deltas, self.gradient, self.middle = net, tape.deltas[0], tape.gradients[0], tape.middle
         self.runner = executor(tape.plan(n_threads), net.backend)
         self.plan, self.release = self.runner.plan, self.runner.release
 
