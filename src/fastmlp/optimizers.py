@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from numbers import Real
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,22 @@ from .schedules import Schedule
 
 __all__ = ["LBFGS", "SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
 
+T = TypeVar("T")
 LearningRate: TypeAlias = float | Schedule | Callable[[int], float]
 
 # An eps that float32 rounds to zero would make 0 / 0 of parameters whose gradients are all zero.
 EPS = "[1e-30, inf)"
 
 
-@dataclass(frozen=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def hyperparameters(kind: type[T]) -> type[T]:
+    """A frozen dataclass whose constructor explains keywords that it does not have."""
+    made = dataclass(frozen=True)(kind)
+    made.__init__ = explained(f"{kind.__name__}()")(made.__init__)  # type: ignore[method-assign]
+    return made
+
+
+@hyperparameters
 class Optimizer:
     """What all optimizers have in common.
 
@@ -142,7 +151,7 @@ class Optimizer:
                 check_number(self, argument, "(0, inf)")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class SGD(Optimizer):
     """s = momentum s + G; w -= lr s. With Nesterov's momentum, w -= lr (G + momentum s); without any, w -= lr G.
 
@@ -186,7 +195,7 @@ class SGD(Optimizer):
             raise ValueError(f"SGD: nesterov=True needs momentum in (0, 1), got {self.momentum!r}")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class RMSprop(Optimizer):
     """s = alpha s + (1 - alpha) G^2; d = G / (sqrt(s) + eps); w -= lr d. With momentum, m = momentum m + d; w -= lr m.
 
@@ -232,7 +241,7 @@ class RMSprop(Optimizer):
         check_number(self, "momentum", "[0, 1)")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class AdaGrad(Optimizer):
     """s += G^2; w -= lr G / (sqrt(s) + eps). Duchi, Hazan and Singer, JMLR 12, 2011.
 
@@ -264,7 +273,7 @@ class AdaGrad(Optimizer):
         check_number(self, "eps", EPS)
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Adam(Optimizer):
     """m = b1 m + (1 - b1) G; v = b2 v + (1 - b2) G^2; w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
 
@@ -313,7 +322,7 @@ class Adam(Optimizer):
         check_number(self, "eps", EPS)
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class AdamW(Adam):
     """Adam with decoupled weight decay on by default: w -= lr weight_decay w, then Adam's step.
 
@@ -342,7 +351,7 @@ class AdamW(Adam):
     weight_decay: float = 1e-2
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class LBFGS(Optimizer):
     """Limited-memory BFGS on all rows at once, by ``scipy.optimize.minimize(method="L-BFGS-B")`` (scipy is optional).
 
@@ -395,10 +404,6 @@ class LBFGS(Optimizer):
         check_number(self, "tol", "[0, inf)")
         check_number(self, "history", "[1, inf)", whole=True)
         check_number(self, "max_fun", "[1, inf)", whole=True)
-
-
-for _kind in (SGD, RMSprop, AdaGrad, Adam, AdamW, LBFGS):  # whose constructors are written by dataclass
-    setattr(_kind, "__init__", explained(f"{_kind.__name__}()")(_kind.__init__))  # noqa: B010  mypy would refuse it
 
 
 KNOWN: dict[str, Callable[[], Optimizer]] = {
