@@ -14,7 +14,7 @@ struct search {
     const fm_kernels *kernels;
     const char *x;
     int64_t n, itemsize;
-    uint8_t odd[FM_MAX_WORKERS];
+    uint8_t nonfinite[FM_MAX_WORKERS];
 };
 
 static void look_for_odd(void *context, fm_team *team, int me, int n)
@@ -22,14 +22,14 @@ static void look_for_odd(void *context, fm_team *team, int me, int n)
     struct search *search = context;
     (void)team;
     const int64_t begin = search->n * me / n, end = search->n * (me + 1) / n;
-    search->odd[me] = !search->kernels->all_finite(search->x + begin * search->itemsize, end - begin);
+    search->nonfinite[me] = !search->kernels->all_finite(search->x + begin * search->itemsize, end - begin);
 }
 
 int fm_all_finite(const fm_kernels *kernels, const void *x, int64_t n, int64_t itemsize, int n_threads)
 {
     struct search search = {.kernels = kernels, .x = x, .n = n, .itemsize = itemsize};
     fm_team_run(n * itemsize < FOR_ONE ? 1 : n_threads, PATIENCE, look_for_odd, &search);
-    return !memchr(search.odd, 1, sizeof search.odd);
+    return !memchr(search.nonfinite, 1, sizeof search.nonfinite);
 }
 
 /* ---- within limits: any type, any strides ---------------------------------------------------------------------- */

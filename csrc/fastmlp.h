@@ -130,7 +130,7 @@ typedef struct fm_op {
     fm_mat part;         /* [1, m] doubles    partial sums of squares; ld = m, how many there are in the whole plan */
     fm_mat aux;          /* [1, n_out]        loss: quantiles or positive weights; average: the averaged w */
     double *row_loss;    /* [rows]            loss of each row, unweighted */
-    uint8_t *odd;        /* gather: set to 1 where a value of X is not finite, as the plan's type has it; or null */
+    uint8_t *nonfinite;  /* gather: set to 1 where a value of X is not finite, as the plan's type has it; or null */
     const char *data;    /* gather: source; scatter: destination (of the plan's type); linear_grad, linear_update: where
                             the next batch will come from, to be fetched into the cache meanwhile, or null */
     int64_t data_row, data_column; /* strides in bytes */

@@ -89,7 +89,7 @@ static void run_alone(const fm_worker *w, fm_step *step, double *loss)
 {
     const fm_plan *plan = w->plan;
     fm_kernel *const *run = plan->kernels->run;
-    const int first = step->at && !w->ops->odd ? 1 : w->first_op; /* a gather that has nothing to do */
+    const int first = step->at && !w->ops->nonfinite ? 1 : w->first_op; /* a gather that has nothing to do */
     const fm_op *op = w->ops + first, *const end = w->ops + w->last_op;
     const int64_t *span = plan->span + first, rows = step->rows;
     if (step->at && !step->index) fm_find_next(w, step, 0, 0, rows, rows);

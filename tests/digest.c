@@ -283,8 +283,8 @@ static void train(struct network *net, const fm_target *target, int threads)
         lr[s] = net->recipe->lr;
     }
     offsets[STEPS] = STEPS / BATCHES * SAMPLES;
-    const fm_op *mover = &net->ops[net->n_ops - 1];
-    const fm_rule *adam = mover->kind == FM_OPT_adam ? &mover->rule : 0;
+    const fm_op *updater = &net->ops[net->n_ops - 1];
+    const fm_rule *adam = updater->kind == FM_OPT_adam ? &updater->rule : 0;
     const fm_plan plan = {
         .any = {net->ops, net->sync, 0, FM_BARRIERS_BY_SYNC}, .span = net->span, .n_ops = net->n_ops,
         .row_block = 8, .capacity = BATCH, .row_loss = net->row_loss, .kernels = target->kernels[net->dtype],

@@ -712,4 +712,4 @@ def test_what_is_not_finite_is_forgotten_once_it_is_reported():
     runner.bind(0, np.full((4, 20), np.inf, np.float32))
     runner.bind(len(plan.ops) - 1, np.empty((4, 3), np.float32))
     runner.run(None, np.array([0, 4]))
-    assert plan.was_odd() and not plan.was_odd()
+    assert plan.found_nonfinite() and not plan.found_nonfinite()

@@ -74,7 +74,8 @@ static int look_at_rows(const fm_op *op, int64_t i, int64_t rows, int64_t k, int
 
 /* dxt += w dyt for rows i .. i + height - 1 of w and columns k .. k + run - 1: each tile of w goes through all panels, while
  * the next comes from memory. */
-static void back_through_panels(const fm_op *op, struct back_panel *panels, int n, int64_t i, int64_t height, int64_t k, int64_t run)
+static void back_through_panels(const fm_op *op, struct back_panel *panels, int n, int64_t i, int64_t height, int64_t k,
+                                int64_t run)
 {
     const int distant = is_distant(op);
     for (struct back_panel *a = panels; a < panels + n; a++)

@@ -60,12 +60,12 @@ static int is_packed(const fm_step *step, int64_t rows, int64_t span, int64_t ve
     return pays && span >= PACKED_SPAN && vectors > 2 && panel <= PACKED;
 }
 
-/* A gradient on its way: into g, going on from what is there or not; or, with a mover, into a tile of scratch, if not from
+/* A gradient on its way: into g, going on from what is there or not; or, with a updater, into a tile of scratch, if not from
  * registers into the weights. Where a tile moves the one before, two take turns: the weights of one are moved while the other
  * is added up. */
 struct gradient {
     const fm_op *op;
-    const struct mover *mover;
+    const struct updater *updater;
     const real *x;         /* the first row of the batch */
     int64_t ld;            /* of where it goes: g, or the weights */
     int go_on, far;        /* from what is in g; the parameters come from afar */
@@ -82,7 +82,8 @@ struct gradient {
 /* Asks for what a tile ends in, the gradient or the parameters, whose first element is at `at`. */
 static void look_at_parameters(struct gradient *s, int64_t at, int64_t rows)
 {
-    const fm_mat none = {0}, of[3] = {s->mover ? s->op->w : s->op->g, s->mover ? s->op->s1 : none, s->mover ? s->op->s2 : none};
+    const fm_op *op = s->op;
+    const fm_mat none = {0}, of[3] = {s->updater ? op->w : op->g, s->updater ? op->s1 : none, s->updater ? op->s2 : none};
     s->product.n_ahead = 0;
     for (int m = 0; m < 3; m++)
         if (of[m].p) s->ahead[s->product.n_ahead++] = ahead_of((const real *)of[m].p + at, of[m].ld, rows);
@@ -122,11 +123,11 @@ INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows
         moving(p);
         return;
     }
-    p->c = s->mover ? s->tile : (real *)s->op->g.p + i * s->op->g.ld + j;
-    p->ldc = s->mover ? tile_ld(wide) : s->op->g.ld;
+    p->c = s->updater ? s->tile : (real *)s->op->g.p + i * s->op->g.ld + j;
+    p->ldc = s->updater ? tile_ld(wide) : s->op->g.ld;
     if (s->go_on) p->init = p->c;
     tile_for(s->form, wide, rows)(p);
-    if (s->mover) move(s->mover, s->op, i * s->op->w.ld + j, s->tile, p->ldc, rows, wide);
+    if (s->updater) update_block(s->updater, s->op, i * s->op->w.ld + j, s->tile, p->ldc, rows, wide);
 }
 
 /* The tiles of a panel, one below the other. next: the first parameter of what follows. */
@@ -177,15 +178,15 @@ static void copy_columns(const fm_op *op, const real *const *at, int64_t first, 
 }
 
 /* Block by block: the weights below one another first, then those beside them, whose dy is packed anew. go_on: from the sums
- * in g, without a mover. */
+ * in g, without a updater. */
 static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
-                            int go_on, const struct mover *mover)
+                            int go_on, const struct updater *updater)
 {
     const int64_t span = end - begin, vectors = vectors_of(op->n_out), ldy = op->dy.ld;
     const real *dy = (const real *)op->dy.p + first * ldy, *const *at = rows_in_place(op, step, first);
     const int packs = is_packed(step, rows, span, vectors);
-    const int64_t ld = mover ? op->w.ld : op->g.ld, bytes = mover ? weight_bytes(op) : span * ld * (int64_t)sizeof(real);
-    const int far = bytes > (mover && is_shared(op, begin, end) ? SHARED : NEAR), widest = panel_vectors(span, vectors);
+    const int64_t ld = updater ? op->w.ld : op->g.ld, bytes = updater ? weight_bytes(op) : span * ld * (int64_t)sizeof(real);
+    const int far = bytes > (updater && is_shared(op, begin, end) ? SHARED : NEAR), widest = panel_vectors(span, vectors);
     const int as_it_lies = at ? TI : op->x.ld * (int64_t)sizeof(real) < GUESSED ? TN : TF;
     const struct block block = block_of(bytes, rows, span, vectors, far, packs, as_it_lies);
     const int form = block.copied ? TN : as_it_lies;
@@ -193,9 +194,9 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     real packed[PACKED] __attribute__((aligned(64))), scratch[2][TALLEST_TILE * PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     real columns[COPIED] __attribute__((aligned(64)));
     struct gradient s = {
-        .op = op, .mover = mover, .x = (const real *)op->x.p + first * op->x.ld, .ld = ld, .go_on = go_on, .far = far,
+        .op = op, .updater = updater, .x = (const real *)op->x.p + first * op->x.ld, .ld = ld, .go_on = go_on, .far = far,
         .coming = step->coming, .pace = fetch_pace(op, step, grad_tiles_in(span, widest) * parts_of(vectors, widest)),
-        .form = form, .moving = moving_tiles_for(op, mover, rows, form), .moved.mover = mover,
+        .form = form, .moving = moving_tiles_for(op, updater, rows, form), .moved.updater = updater,
         .product = {.k = rows, .lda = ldx, .at = at, .ldb = ldy, .init = zeros, .ldi = go_on ? op->g.ld : 0},
         .tile = scratch[0], .other = scratch[1],
     };
@@ -229,7 +230,7 @@ static int is_narrow(const fm_op *op, const fm_step *step)
 
 /* The same as g^T = dy^T x, turned before it moves w: the same chains, without empty lanes across. */
 static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
-                            int go_on, const struct mover *mover)
+                            int go_on, const struct updater *updater)
 {
     const int64_t n = op->n_out, ldx = op->x.ld, ldg = op->g.ld, start = begin / LANES * LANES;
     real across[PANEL_VECTORS * LANES * LANES / NARROW] __attribute__((aligned(64)));
@@ -254,7 +255,7 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
         tiles[TN][wide][n](&p);
         for (int64_t c = from; c < to; c++)
             for (int64_t j = 0; j < n; j++) tile[c * LANES + j] = across[j * width + c];
-        if (mover) move(mover, op, (i + from) * op->w.ld, tile + from * LANES, LANES, to - from, 1);
+        if (updater) update_block(updater, op, (i + from) * op->w.ld, tile + from * LANES, LANES, to - from, 1);
         else
             for (int64_t c = from; c < to; c++) vf_store(g + c * ldg, vf_load(tile + c * LANES));
     }
@@ -262,9 +263,9 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
 
 /* The rows of the weights, whichever way; not the bias. */
 static void gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows, int go_on,
-                     const struct mover *mover)
+                     const struct updater *updater)
 {
-    (is_narrow(op, step) ? narrow_gradient : weight_gradient)(op, step, begin, end, first, rows, go_on, mover);
+    (is_narrow(op, step) ? narrow_gradient : weight_gradient)(op, step, begin, end, first, rows, go_on, updater);
 }
 
 /* Into g, run by run of the batch. The same chains. */
@@ -284,10 +285,10 @@ static void add_to(real *m, int64_t ldm, const real *t, int64_t ldt, int64_t row
         for (int64_t c = 0; c < vectors * LANES; c += LANES) vf_store(m + c, vf_load(m + c) + vf_load(t + c));
 }
 
-/* One part of the weights after the other: its gradient is added up in scratch before it moves them or, without a mover, is
+/* One part of the weights after the other: its gradient is added up in scratch before it moves them or, without a updater, is
  * added to g. */
 static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
-                              const struct mover *mover)
+                              const struct updater *updater)
 {
     real g[PART_OF_ROWS * PART_OF_COLUMNS] __attribute__((aligned(64)));
     for (int64_t i = begin, last; i < end; i = last) {
@@ -299,7 +300,7 @@ static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begi
             part.data = i == begin && j == 0 ? op->data : 0; /* the first asks for the next batch */
             gradient_in_runs(&part, step, i, last, first, rows);
             const real *const sums = (const real *)part.g.p + i * part.g.ld;
-            if (mover) move(mover, op, i * op->w.ld + j, sums, part.g.ld, last - i, vectors_of(part.n_out));
+            if (updater) update_block(updater, op, i * op->w.ld + j, sums, part.g.ld, last - i, vectors_of(part.n_out));
             else add_to((real *)op->g.p + i * op->g.ld + j, op->g.ld, sums, part.g.ld, last - i, vectors_of(part.n_out));
         }
     }
@@ -340,19 +341,19 @@ static void linear_grad(const fm_op *op, const fm_step *step, int64_t begin, int
 NOINLINE void wide_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int64_t last = at_most(end, op->n_in), ldy = op->dy.ld, ldw = op->w.ld;
-    struct mover mover = mover_of(op, step, 0);
-    mover.stream = is_streamed(op, step, is_shared(op, begin, end));
-    if (begin < last && goes_in_parts(op, step)) gradient_in_parts(op, step, begin, last, 0, step->rows, &mover);
-    else if (begin < last) gradient(op, step, begin, last, 0, step->rows, 0, &mover);
-    if (mover.stream) vf_streamed();
-    mover.stream = 0;
+    struct updater updater = updater_of(op, step, 0);
+    updater.stream = is_streamed(op, step, is_shared(op, begin, end));
+    if (begin < last && goes_in_parts(op, step)) gradient_in_parts(op, step, begin, last, 0, step->rows, &updater);
+    else if (begin < last) gradient(op, step, begin, last, 0, step->rows, 0, &updater);
+    if (updater.stream) vf_streamed();
+    updater.stream = 0;
     if (!op->bias || end <= op->n_in) return;
-    const struct mover bias_mover = bias_differs(op) ? mover_of(op, step, 1) : mover;
+    const struct updater bias_updater = bias_differs(op) ? updater_of(op, step, 1) : updater;
     real g[PANEL_VECTORS * LANES] __attribute__((aligned(64)));
     for (int64_t v = 0, n; v < vectors_of(op->n_out); v += n) {
         n = at_most(PANEL_VECTORS, vectors_of(op->n_out) - v);
         bias_gradient((const real *)op->dy.p + v * LANES, ldy, step->rows, n, g);
-        move(&bias_mover, op, op->n_in * ldw + v * LANES, g, n * LANES, 1, n);
+        update_block(&bias_updater, op, op->n_in * ldw + v * LANES, g, n * LANES, 1, n);
     }
 }
 

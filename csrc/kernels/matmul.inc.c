@@ -286,9 +286,9 @@ static inline tile_fn *tile_for(int form, int wide, int64_t rows)
 #define MOVE_BEFORE
 #define MOVE_LOOK(kind, momentum, nv) LOOK_AHEAD(nv, 1)
 #define MOVE_AFTER(kind, momentum, rows, nv)                                                                           \
-    struct mover mover = *p->moved->mover;                                                                             \
-    mover.nesterov = 0;                                                                                                \
-    if (mover.stream) MOVE_SUMS(kind, momentum, rows, nv, vf_stream)                                                   \
+    struct updater updater = *p->moved->updater;                                                                       \
+    updater.nesterov = 0;                                                                                              \
+    if (updater.stream) MOVE_SUMS(kind, momentum, rows, nv, vf_stream)                                                 \
     else MOVE_SUMS(kind, momentum, rows, nv, vf_store)                                                                 \
     return;
 #define MOVE_SUMS(kind, momentum, rows, nv, STORE)                                                                     \
@@ -297,7 +297,7 @@ static inline tile_fn *tile_for(int form, int wide, int64_t rows)
         const int64_t ld = p->moved->ld;                                                                               \
         UNROLL for (int r = 0; r < rows; r++) {                                                                        \
             UNROLL for (int c = 0; c < nv * LANES; c += LANES)                                                         \
-                STORE(w + c, moved(&mover, kind, momentum, 1, vf_load(w + c), acc[r][c / LANES], s1 + c, s2 + c));     \
+                STORE(w + c, moved(&updater, kind, momentum, 1, vf_load(w + c), acc[r][c / LANES], s1 + c, s2 + c));   \
             w += ld, s1 += ld;                                                                                         \
             if (kind == FM_OPT_adam) s2 += ld;                                                                         \
         }                                                                                                              \
@@ -321,9 +321,9 @@ EACH_OF_SEVERAL(MOVING, )
 static tile_table moving_tiles[5][3] = {[TN] = BY_RULE(tn), [TI] = BY_RULE(ti), [TF] = BY_RULE(tf)};
 
 /* Null where there are none. k: terms of each sum. */
-static tile_table *moving_tiles_for(const fm_op *op, const struct mover *mover, int64_t k, int form)
+static tile_table *moving_tiles_for(const fm_op *op, const struct updater *updater, int64_t k, int form)
 {
-    if (!mover || !mover->plain || mover->nesterov || k < MOVING_TERMS) return 0;
+    if (!updater || !updater->plain || updater->nesterov || k < MOVING_TERMS) return 0;
     if (op->kind == FM_OPT_adam) return &moving_tiles[form][2];
     return op->kind == FM_OPT_sgd ? &moving_tiles[form][op->s1.p != 0] : 0;
 }

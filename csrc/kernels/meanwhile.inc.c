@@ -39,7 +39,7 @@ INLINE void look_ahead(struct ahead *ahead, int n_ahead, int bytes, int take)
 
 /* Those that a tile's sums are the gradient of. */
 struct parameters {
-    const struct mover *mover;
+    const struct updater *updater;
     real *w, *s1, *s2; /* the next row to be moved, and its states */
     int64_t ld;        /* elements from one to the next */
     const real *g;     /* its gradient, complete, in scratch; the others' follow at that of the widest that are moved this way */
@@ -64,13 +64,14 @@ static inline void aim_at(struct parameters *b, const fm_op *op, int64_t i, int6
 INLINE void move_behind(struct parameters *b, int kind, int momentum)
 {
     const int third = 2 * LANES;
-    const struct mover *at = b->mover;
+    const struct updater *at = b->updater;
     if (b->rows <= 0) return;
     ONE_REGISTER(at) /* the sums need those that its constants would be kept in */
-    struct mover mover = *at;
-    mover.nesterov = 0; /* its branch would be in the way */
-    move_as(&mover, kind, momentum, 1, b->w, b->s1, b->s2, 0, b->g, 0, 1, 2);
-    if (b->vectors > 2) move_as(&mover, kind, momentum, 1, b->w + third, b->s1 + third, b->s2 + third, 0, b->g + third, 0, 1, 1);
+    struct updater updater = *at;
+    updater.nesterov = 0; /* its branch would be in the way */
+    update_block_as(&updater, kind, momentum, 1, b->w, b->s1, b->s2, 0, b->g, 0, 1, 2);
+    if (b->vectors > 2)
+        update_block_as(&updater, kind, momentum, 1, b->w + third, b->s1 + third, b->s2 + third, 0, b->g + third, 0, 1, 1);
     b->w += b->ld, b->s1 += b->ld, b->g += MOVED_VECTORS * LANES, b->rows--;
     if (kind == FM_OPT_adam) b->s2 += b->ld;
 }
@@ -92,7 +93,7 @@ INLINE const char *look_at_coming(const char *coming, const struct parameters *b
 /* All that are left. */
 static inline void catch_up(struct parameters *b, const fm_op *op)
 {
-    if (b->rows) move(b->mover, op, b->w - (real *)op->w.p, b->g, tile_ld(b->vectors), b->rows, b->vectors);
+    if (b->rows) update_block(b->updater, op, b->w - (real *)op->w.p, b->g, tile_ld(b->vectors), b->rows, b->vectors);
     b->rows = 0;
 }
 

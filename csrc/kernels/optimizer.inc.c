@@ -4,7 +4,7 @@
  * also through eps and the square roots. */
 
 /* One op's rule for one step. */
-struct mover {
+struct updater {
     int kind, nesterov, plain; /* plain: neither clipping nor penalties */
     int stream;                /* w goes past the caches */
     real scale, clip, l1, l2, shrink, lr, momentum, alpha, beta1, beta2, eps;
@@ -24,12 +24,12 @@ static double norm_scale(const fm_op *op)
 
 /* The rule of the weights, or of the bias, in the network's type. With constant `kind` and `plain` only what is going to be
  * read is made: for a tiny network that is done anew for every few vectors. scale: of the gradient. */
-INLINE struct mover mover_as(int kind, int plain, const fm_op *op, const fm_step *step, int bias, double scale)
+INLINE struct updater updater_as(int kind, int plain, const fm_op *op, const fm_step *step, int bias, double scale)
 {
     const fm_rule *rule = &op->rule;
     const int decays = !plain && (!bias || rule->decay_bias);
     const double lr = step->lr * (bias ? rule->lr_bias : rule->lr_weight);
-    return (struct mover){
+    return (struct updater){
         .kind = kind, .nesterov = rule->nesterov, .plain = plain,
         .scale = (real)scale, .clip = rule->clip_value > 0 ? (real)rule->clip_value : (real)INFINITY,
         .l1 = decays ? (real)rule->l1 : 0, .l2 = decays ? (real)rule->l2 : 0, .shrink = decays ? (real)(1 - lr * rule->decay) : 1,
@@ -42,12 +42,12 @@ INLINE struct mover mover_as(int kind, int plain, const fm_op *op, const fm_step
     };
 }
 
-static struct mover mover_of(const fm_op *op, const fm_step *step, int bias)
+static struct updater updater_of(const fm_op *op, const fm_step *step, int bias)
 {
     const fm_rule *rule = &op->rule;
     const int decays = (!bias || rule->decay_bias) && (rule->l1 != 0 || rule->l2 != 0 || rule->decay != 0);
     const double scale = norm_scale(op);
-    return mover_as(op->kind, !decays && rule->clip_value <= 0 && scale == 1, op, step, bias, scale);
+    return updater_as(op->kind, !decays && rule->clip_value <= 0 && scale == 1, op, step, bias, scale);
 }
 
 /* Whether the bias moves by another rule than the weights. */
@@ -63,7 +63,7 @@ static inline vf sign(vf a)
 }
 
 /* How far w moves, in units of -lr, given the gradient: s1 and s2 are read and written in place. */
-INLINE vf direction(const struct mover *m, int kind, int momentum, vf g, real *s1, real *s2)
+INLINE vf direction(const struct updater *m, int kind, int momentum, vf g, real *s1, real *s2)
 {
     vf a, b;
     switch (kind) {
@@ -87,7 +87,7 @@ INLINE vf direction(const struct mover *m, int kind, int momentum, vf g, real *s
 }
 
 /* w after the penalties and the step, given its gradient. */
-INLINE vf moved(const struct mover *m, int kind, int momentum, int plain, vf w, vf g, real *s1, real *s2)
+INLINE vf moved(const struct updater *m, int kind, int momentum, int plain, vf w, vf g, real *s1, real *s2)
 {
     if (!plain) {
         g = vf_min(vf_set1(m->clip), vf_max(-vf_set1(m->clip), g * vf_set1(m->scale)));
@@ -110,10 +110,10 @@ INLINE vf moved(const struct mover *m, int kind, int momentum, int plain, vf w, 
 #define AS_PLAIN(plain, as, kind, momentum) ((plain) ? as(kind, momentum, 1) : as(kind, momentum, 0))
 
 /* A block of rows (ldw apart in w and the states, ldg in g) and vectors. */
-INLINE void move_as(const struct mover *given, int kind, int momentum, int plain, real *w, real *s1, real *s2, int64_t ldw,
-                    const real *g, int64_t ldg, int64_t rows, int64_t vectors)
+INLINE void update_block_as(const struct updater *given, int kind, int momentum, int plain, real *w, real *s1, real *s2,
+                            int64_t ldw, const real *g, int64_t ldg, int64_t rows, int64_t vectors)
 {
-    const struct mover m = *given; /* a copy that no store can reach: it stays in registers */
+    const struct updater m = *given; /* a copy that no store can reach: it stays in registers */
     for (int64_t r = 0; r < rows; r++, w += ldw, s1 += ldw, s2 += ldw, g += ldg)
         for (int64_t v = 0; v < vectors * LANES; v += LANES) {
             const vf to = moved(&m, kind, momentum, plain, vf_load(w + v), vf_load(g + v), s1 + v, s2 + v);
@@ -122,12 +122,13 @@ INLINE void move_as(const struct mover *given, int kind, int momentum, int plain
 }
 
 /* Move a block of parameters that starts at element `at` of w and of the states. */
-static void move(const struct mover *m, const fm_op *op, int64_t at, const real *g, int64_t ldg, int64_t rows, int64_t vectors)
+static void update_block(const struct updater *m, const fm_op *op, int64_t at, const real *g, int64_t ldg, int64_t rows,
+                         int64_t vectors)
 {
     const int64_t ldw = op->w.ld;
     real *w = (real *)op->w.p + at, *s1 = op->s1.p ? (real *)op->s1.p + at : w, *s2 = op->s2.p ? (real *)op->s2.p + at : w;
     if (ldw == vectors * LANES && ldg == ldw) vectors *= rows, rows = 1; /* rows one behind the other */
-#define MOVE(kind, momentum, plain) move_as(m, kind, momentum, plain, w, s1, s2, ldw, g, ldg, rows, vectors)
-    AS_OPTIMIZER(op, m->plain, MOVE)
-#undef MOVE
+#define UPDATE_BLOCK(kind, momentum, plain) update_block_as(m, kind, momentum, plain, w, s1, s2, ldw, g, ldg, rows, vectors)
+    AS_OPTIMIZER(op, m->plain, UPDATE_BLOCK)
+#undef UPDATE_BLOCK
 }

@@ -58,9 +58,9 @@ FM_SOURCES(X)
 static fm_kernel *const readers[FM_N_SOURCES][4] = {FM_SOURCES(X)};
 #undef X
 
-static void look_for_odd(const fm_op *op, const real *x, int64_t n)
+static void look_for_nonfinite(const fm_op *op, const real *x, int64_t n)
 {
-    if (!all_finite(x, n)) __atomic_store_n(op->odd, 1, __ATOMIC_RELAXED);
+    if (!all_finite(x, n)) __atomic_store_n(op->nonfinite, 1, __ATOMIC_RELAXED);
 }
 
 #define GATHERED_OUT 2048 /* columns, at most: a row on the stack */
@@ -112,12 +112,12 @@ static void standardise(const fm_op *op, real *x)
 static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     if (op->direct && step->at) {
-        if (op->odd)
-            for (int64_t r = begin; r < end; r++) look_for_odd(op, step->at[r], op->n_in);
+        if (op->nonfinite)
+            for (int64_t r = begin; r < end; r++) look_for_nonfinite(op, step->at[r], op->n_in);
         return;
     }
     fm_kernel *const read = readers[op->kind][op->labels ? 3 : op->n_in == 1 ? 2 : op->n_in <= FEW];
-    if (!op->w.p && !op->odd) {
+    if (!op->w.p && !op->nonfinite) {
         if (is_gathered_out(op, step, begin, end)) gather_far_apart(op, step, begin, end, read);
         else read(op, step, begin, end);
         return;
@@ -126,7 +126,7 @@ static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
     for (int64_t r = begin; r < end; r += together) {
         real *x = (real *)op->x.p + r * op->x.ld;
         read(op, step, r, r + together);
-        if (op->odd) look_for_odd(op, x, together > 1 ? together * op->x.ld : op->n_in);
+        if (op->nonfinite) look_for_nonfinite(op, x, together > 1 ? together * op->x.ld : op->n_in);
         for (int64_t i = 0; op->w.p && i < together; i++) standardise(op, x + i * op->x.ld);
     }
 }

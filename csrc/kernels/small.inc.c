@@ -116,18 +116,18 @@ SMALL_TABLE(small_back)
 
 /* ---- update --------------------------------------------------------------------------------------------------- */
 
-/* Rows begin .. end - 1 of the weights, of which row n_in is the bias, whose input is always 1. A plain rule's movers are
+/* Rows begin .. end - 1 of the weights, of which row n_in is the bias, whose input is always 1. A plain rule's updaters are
  * made here, where it is known what they need. */
 INLINE void small_update_of(int nv, int kind, int momentum, int plain, const fm_op *op, const fm_step *step, int64_t begin,
-                            int64_t end, const struct mover *given)
+                            int64_t end, const struct updater *given)
 {
-    const struct mover by = plain ? mover_as(kind, 1, op, step, 0, 1) : *given; /* a copy that no store can reach */
-    const struct mover bias_by = plain ? mover_as(kind, 1, op, step, 1, 1) : *given;
+    const struct updater by = plain ? updater_as(kind, 1, op, step, 0, 1) : *given; /* a copy that no store can reach */
+    const struct updater bias_by = plain ? updater_as(kind, 1, op, step, 1, 1) : *given;
     const real *const *at = rows_in_place(op, step, 0);
     const int64_t ldx = op->x.ld, ldy = op->dy.ld, ldw = op->w.ld, last = at_most(end, op->n_in), rows = step->rows;
     real *w = op->w.p, *s1 = op->s1.p ? op->s1.p : w, *s2 = op->s2.p ? op->s2.p : w;
     int64_t place = begin * ldw;
-#define SMALL_MOVE(by, at, g) vf_store(w + (at), moved(by, kind, momentum, plain, vf_load(w + (at)), g, s1 + (at), s2 + (at)))
+#define UPDATE_VECTOR(by, at, g) vf_store(w + (at), moved(by, kind, momentum, plain, vf_load(w + (at)), g, s1 + (at), s2 + (at)))
     for (int64_t k = begin; k < end; k += GROUP) {
         const real *x = op->x.p, *dy = op->dy.p;
         int64_t column[GROUP];
@@ -146,19 +146,19 @@ INLINE void small_update_of(int nv, int kind, int momentum, int plain, const fm_
         }
         UNROLL for (int i = 0; i < GROUP; i++, place += ldw) {
             if (k + i >= last) break;
-            UNROLL for (int v = 0; v < nv; v++) SMALL_MOVE(&by, place + v * LANES, g[i][v]);
+            UNROLL for (int v = 0; v < nv; v++) UPDATE_VECTOR(&by, place + v * LANES, g[i][v]);
         }
         if (end <= op->n_in || k + GROUP < op->n_in) continue;
-        UNROLL for (int v = 0; v < nv; v++) SMALL_MOVE(&bias_by, place + v * LANES, g_bias[v]);
+        UNROLL for (int v = 0; v < nv; v++) UPDATE_VECTOR(&bias_by, place + v * LANES, g_bias[v]);
         return;
     }
-#undef SMALL_MOVE
+#undef UPDATE_VECTOR
 }
 
 /* A function for each combination of constants, or all would share one set of registers. */
 #define SMALL_UPDATE(kind, nv, momentum, plain)                                                                        \
     NOINLINE void small_##kind##_##nv##momentum##plain(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, \
-                                                       const struct mover *given)                                      \
+                                                       const struct updater *given)                                    \
     {                                                                                                                  \
         small_update_of(nv, kind, momentum, plain, op, step, begin, end, given);                                       \
     }
@@ -169,26 +169,26 @@ SMALL_UPDATES(FM_OPT_sgd, 0) SMALL_UPDATES(FM_OPT_sgd, 1)
 SMALL_UPDATES(FM_OPT_rmsprop, 0) SMALL_UPDATES(FM_OPT_rmsprop, 1)
 SMALL_UPDATES(FM_OPT_adagrad, 0) SMALL_UPDATES(FM_OPT_adam, 0)
 
-static inline void small_move(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int is_plain,
-                              const struct mover *given)
+static inline void small_update_as(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int is_plain,
+                                   const struct updater *given)
 {
-#define MOVE(kind, momentum, plain)                                                                                    \
+#define UPDATE_ROWS(kind, momentum, plain)                                                                             \
     (op->n_out <= LANES ? small_##kind##_1##momentum##plain : small_##kind##_2##momentum##plain)(op, step, begin, end, given)
-    AS_OPTIMIZER(op, is_plain, MOVE)
-#undef MOVE
+    AS_OPTIMIZER(op, is_plain, UPDATE_ROWS)
+#undef UPDATE_ROWS
 }
 
 /* With clipping or penalties, which are not the same for the bias. */
 NOINLINE void small_update_not_plain(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    const struct mover mover = mover_of(op, step, 0), bias_mover = mover_of(op, step, 1);
-    if (begin < op->n_in) small_move(op, step, begin, at_most(end, op->n_in), mover.plain, &mover);
-    if (end > op->n_in) small_move(op, step, op->n_in, end, bias_mover.plain, &bias_mover);
+    const struct updater updater = updater_of(op, step, 0), bias_updater = updater_of(op, step, 1);
+    if (begin < op->n_in) small_update_as(op, step, begin, at_most(end, op->n_in), updater.plain, &updater);
+    if (end > op->n_in) small_update_as(op, step, op->n_in, end, bias_updater.plain, &bias_updater);
 }
 
 static inline void small_update(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     if (!op->bias) end = at_most(end, op->n_in);
-    if (op->rule.plain) small_move(op, step, begin, end, 1, 0);
+    if (op->rule.plain) small_update_as(op, step, begin, end, 1, 0);
     else small_update_not_plain(op, step, begin, end);
 }

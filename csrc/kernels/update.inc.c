@@ -27,9 +27,10 @@ static void update(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
     for (int bias = 0; bias <= op->bias; bias++) {
         const int64_t first = bias ? (begin > op->n_in ? begin : op->n_in) : begin, last = bias ? end : at_most(end, op->n_in);
         if (first >= last) continue;
-        struct mover mover = mover_of(op, step, bias);
-        mover.stream = !bias && is_streamed(op, step, is_shared(op, begin, end));
-        move(&mover, op, first * op->w.ld, (const real *)op->g.p + first * op->g.ld, op->g.ld, last - first, vectors_of(op->n_out));
+        struct updater updater = updater_of(op, step, bias);
+        updater.stream = !bias && is_streamed(op, step, is_shared(op, begin, end));
+        const real *g = (const real *)op->g.p + first * op->g.ld;
+        update_block(&updater, op, first * op->w.ld, g, op->g.ld, last - first, vectors_of(op->n_out));
     }
     if (step->far_apart) vf_streamed();
     if (is_time_to_clear(step)) clear_faded(op, begin, end);

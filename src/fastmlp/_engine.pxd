@@ -14,7 +14,7 @@ cdef extern from "fastmlp.h" nogil:
         int64_t n_in, n_out, first_in
         fm_mat x, w, init, y, z, dy, dx, t, g, s1, s2, part, aux
         double *row_loss
-        uint8_t *odd
+        uint8_t *nonfinite
         const char *data
         int64_t data_row, data_column
         double param

@@ -216,7 +216,7 @@ cdef class Engine:
         if op.part is not None:
             c.part.ld = op.part.shape[1]
         c.row_loss = <double *>address(op.row_loss)
-        c.odd = <uint8_t *>address(op.odd)
+        c.nonfinite = <uint8_t *>address(op.nonfinite)
         rule = op.rule
         c.rule.nesterov, c.rule.decay_bias, c.rule.plain = rule.nesterov, rule.decay_bias, rule.plain
         c.rule.momentum, c.rule.alpha, c.rule.eps = rule.momentum, rule.alpha, rule.eps

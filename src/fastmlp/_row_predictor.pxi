@@ -61,8 +61,8 @@ cdef class RowPredictor:
                 continue
             first, last = engine.plan.ops[0], engine.plan.ops[len(engine.plan.ops) - 1]
             single = engine is few or engine.plan.capacity == 1
-            if (first.opcode, last.opcode, single) != ("gather", "scatter", True) or first.odd is None:
-                raise ValueError("the plan must predict one row: gather with odd, ..., scatter")
+            if (first.opcode, last.opcode, single) != ("gather", "scatter", True) or first.nonfinite is None:
+                raise ValueError("the plan must predict one row: gather with nonfinite, ..., scatter")
         if shared is not None and (shared._plan.n_workers != 2 or shared._last_direct):
             raise ValueError("the shared plan must be for two workers with ops of their own, and read no row in place")
         self._one, self._few, self._n_in, self._n_out = one, few, first.n_in, last.n_out
@@ -115,7 +115,7 @@ cdef class RowPredictor:
     cdef int _row(self, int kind, Py_buffer *x, Py_buffer *out) except -1:
         """Together with the partner, if it is there, else alone. Returns whether a value of x is not finite."""
         cdef fm_op *ops = self._shared._plan.team.ops
-        cdef int did, odd
+        cdef int did, nonfinite
         cdef int64_t start
         if self._asked != threads_changed:
             self._asked, self._refused = threads_changed, False
@@ -126,17 +126,17 @@ cdef class RowPredictor:
         did = fm_partner_row(self._partner)
         ops.data = ops[self._shared._plan.n_ops - 1].data = NULL
         if did == FM_PARTNER_ROW:
-            odd, ops.odd[0] = ops.odd[0], 0
+            nonfinite, ops.nonfinite[0] = ops.nonfinite[0], 0
             self.partner_rows += 1
-            return odd
+            return nonfinite
         if did == FM_PARTNER_WANTED and not self._refused:
             self._refused = self._n_threads is not None and self._n_threads() < 2
             if not self._refused:
                 fm_partner_invite(self._partner)
         start = fm_ticks()
-        odd = self._run(self._one, 1, kind, x, out)
+        nonfinite = self._run(self._one, 1, kind, x, out)
         fm_partner_was_alone(self._partner, start)
-        return odd
+        return nonfinite
 
     cdef int _run(self, Engine engine, int64_t rows, int source, Py_buffer *x, Py_buffer *out) except -1:
         """By the engine, without the partner. Returns whether a value of x is not finite, or the engine is being used."""
@@ -167,9 +167,9 @@ cdef class RowPredictor:
             self._busy = False
         engine._point_at(0, engine._ops[0].kind, 0, 0, 0)
         engine._point_at(last, kind, 0, 0, 0)
-        cdef int odd = engine._ops[0].odd[0]
-        engine._ops[0].odd[0] = 0
-        return odd
+        cdef int nonfinite = engine._ops[0].nonfinite[0]
+        engine._ops[0].nonfinite[0] = 0
+        return nonfinite
 
     cdef int _count(self) except -1:
         """How many threads may be used, as far as that can change without `threads_changed`."""

@@ -147,7 +147,7 @@ class Op:
     part: Array | None = None
     aux: Array | None = None
     row_loss: Array | None = None
-    odd: Array | None = None  # gather: one uint8, set to 1 where a value is not finite
+    nonfinite: Array | None = None  # gather: one uint8, set to 1 where a value is not finite
     data: Array | None = None
     param: float = 0.0
     seed: int = 0
@@ -300,13 +300,13 @@ class Plan:
             if array is not None:
                 yield name, array
 
-    def was_odd(self) -> bool:
+    def found_nonfinite(self) -> bool:
         """Whether a gather that looks for it has read a value that is not finite, since this was asked last."""
         found = False
         for i in self.gathers:
-            odd = self.ops[i].odd
-            if odd is not None and odd[0]:
-                found, odd[0] = True, 0
+            flag = self.ops[i].nonfinite
+            if flag is not None and flag[0]:
+                found, flag[0] = True, 0
         return found
 
     def bind(self, X: Array, y: Array) -> None:

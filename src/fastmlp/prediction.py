@@ -64,11 +64,11 @@ class Prediction(Network):
             part = max(1, int(UNHEARD // predictor.plan.work))
             for s in range(0, steps, part):
                 predictor.run(None, offsets[s : s + part + 1], n_threads=n_threads)
-            odd = predictor.plan.was_odd()
+            nonfinite = predictor.plan.found_nonfinite()
         finally:
             predictor.release()
             lock.release()
-        if odd:
+        if nonfinite:
             checks.finite("X", X, self.dtype)
         return out
 

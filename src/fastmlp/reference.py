@@ -277,8 +277,8 @@ def gather(op: Op, step: Step, rows: slice) -> None:
         return
     with np.errstate(over="ignore"):  # too large for the type
         x = op.data[step.index[rows]].astype(op.x.dtype)
-    if op.odd is not None and not np.isfinite(x).all():
-        op.odd[0] = 1
+    if op.nonfinite is not None and not np.isfinite(x).all():
+        op.nonfinite[0] = 1
     if op.w is not None:
         x = (x - op.w[0]) * op.w[1]
     if op.smooth_clip:

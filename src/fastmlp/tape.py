@@ -365,14 +365,14 @@ def evaluation_plan(net: Network, rows: int, labels: bool, n_threads: int = 1) -
 def _prediction_tape(net: Network, rows: int) -> Tape:
     tape = Tape(net, rows)
     tape.gather()
-    tape.ops[0].odd = np.zeros(1, np.uint8)
+    tape.ops[0].nonfinite = np.zeros(1, np.uint8)
     tape.forward(fused_output=False, keep_pre=False)
     tape.scatter()
     return tape
 
 
 def prediction_plan(net: Network, rows: int, n_threads: int = 1) -> Plan:
-    """Outputs of rows; `Plan.was_odd` tells whether a value of them was not finite."""
+    """Outputs of rows; `Plan.found_nonfinite` tells whether a value of them was not finite."""
     tape = _prediction_tape(net, rows)
     tape.read_in_place()
     return tape.plan(n_threads)
