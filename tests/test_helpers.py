@@ -2,10 +2,13 @@
 
 import os
 import platform
+import signal
 import subprocess
 import sys
+import threading
 
 import c_code
+import numpy as np
 import pytest
 
 import fastmlp
@@ -295,3 +298,32 @@ def test_a_forked_process_trains_and_predicts_with_the_same_bits(rng):
     assert os.waitpid(child, 0)[1] == 0
     assert trained() == here
     fastmlp.set_num_threads(None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_of_a_process_in_training_trains_as_well(rng):
+    trainer = fastmlp.Trainer(fastmlp.MLP([200, 256, 256, 2]), fastmlp.SGD(1e-4))
+    X, y = rng.random((2048, 200), np.float32), rng.integers(0, 2, 2048)
+    trainer.step(X, y)
+    began, over = threading.Event(), threading.Event()
+
+    def train():
+        while not over.is_set():
+            began.set()
+            trainer.step(X, y)
+
+    worker = threading.Thread(target=train)
+    worker.start()
+    began.wait()
+    try:
+        for _ in range(4):  # one of which at least falls into a run
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)  # ends one that waits for a thread which it has not
+                trainer.step(X, y)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        over.set()
+        worker.join()

@@ -25,6 +25,20 @@ def test_vectors_are_aligned_zero_and_writable(dtype, size):
     assert vector.sum() == size
 
 
+def test_memory_is_asked_for_while_it_is_being_found(monkeypatch):
+    slab, fresh, inner = layout._Slab(), layout._fresh, []
+
+    def interrupted(size):  # by a signal, whose handler makes a network
+        if not inner:
+            inner.append(None)
+            inner[0] = slab.take(100)
+        return fresh(size)
+
+    monkeypatch.setattr(layout, "_fresh", interrupted)
+    outer = slab.take(100)
+    assert not np.shares_memory(outer[0], inner[0][0])
+
+
 @pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="this system knows no huge pages")
 def test_large_vectors_begin_on_a_huge_page():
     assert address(layout.aligned(layout.HUGE_PAGE, np.uint8)) % layout.HUGE_PAGE == 0

@@ -220,6 +220,9 @@ def test_poisson_loss_is_theirs():
     expected, got = both("MLPRegressor", X_REGRESSION, y, loss="poisson", batch_size=40)
     assert_same(expected, got, rtol=1e-7)
     assert got.out_activation_ == "exp" and (got.predict(X_REGRESSION) > 0).all()
+    weight = np.random.default_rng(1).uniform(0.2, 2.0, len(y))  # of which every batch has a sum of its own
+    fit, batches = {"sample_weight": weight}, {"batch_size": 40, "alpha": 0.0, "learning_rate_init": 0.05}
+    assert_same(*both("MLPRegressor", X_REGRESSION, y, fit, loss="poisson", max_iter=200, **batches), rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-import sklearn
+import sklearn.neural_network
 from conftest import needs_engine
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
@@ -230,6 +230,17 @@ def test_class_weight():
         MLPClassifier(class_weight="balanced").partial_fit(X, y, classes=["rare", "usual"])
 
 
+def test_a_batch_need_not_have_the_classes_that_class_weight_names():
+    names, weights = np.array(["common", "other", "rare"]), {"rare": 20.0}
+    clf, weighted = (MLPClassifier(**SMALL, class_weight=w) for w in (weights, None))
+    for rows in (slice(0, 90), slice(60, 150)):
+        clf.partial_fit(X[rows], names[Y[rows]], classes=names)
+        weighted.partial_fit(X[rows], names[Y[rows]], np.where(Y[rows] == 2, 20.0, 1.0), classes=names)
+    assert_array_equal(clf.coefs_[0], weighted.coefs_[0])
+    with pytest.raises(ValueError, match=r"class_weight must be for \['common', 'other', 'rare'\], got .*'typo'"):
+        clf.set_params(class_weight={"rare": 2, "typo": 1}).fit(X, names[Y])
+
+
 @pytest.mark.parametrize("solver", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "momentum", "nesterov"])
 @pytest.mark.parametrize(
     "settings",
@@ -278,6 +289,49 @@ def test_losses(loss):
 def test_poisson_refuses_negative_targets():
     with pytest.raises(ValueError, match="y must not be negative with loss='poisson', got -1"):
         MLPRegressor("poisson").fit(X, Y - 1)
+
+
+def test_a_constant_target_stays_constant_where_rows_are_weighted():
+    y = np.column_stack([X[:, 0], np.full(len(X), 0.1)])
+    reg = MLPRegressor(**SMALL, standardize_targets=True).fit(X, y, sample_weight=np.linspace(0.1, 0.7, len(X)))
+    assert reg._net.target_scaling.std[1] == 1
+    assert reg._net.plan_targets(y)[:, 1].std() < 1e-12
+
+
+def test_an_activation_that_is_changed_after_the_fit_counts():
+    net = {"hidden_layer_sizes": (5,), "random_state": 0, "max_iter": 5}
+    expected, found = (kind(**net).fit(X, X[:, 0]) for kind in (sklearn.neural_network.MLPRegressor, MLPRegressor))
+    for regressor in (expected, found):
+        regressor.set_params(activation="tanh")
+    for _ in range(2):
+        assert_allclose(found.predict(X), expected.predict(X))
+        assert_allclose(pickle.loads(pickle.dumps(found)).predict(X), expected.predict(X))
+        found.partial_fit(X, X[:, 0])
+        expected.partial_fit(X, X[:, 0])
+    with pytest.raises(ValueError, match=r"the loss was .* in the call before, now it is Poisson"):
+        found.set_params(loss="poisson").partial_fit(X, X[:, 0])
+
+
+def test_a_schedule_ends_with_the_last_of_max_iter_partial_fits():
+    falling = fastmlp.SGD(fastmlp.schedules.Polynomial(learning_rate=1.0))
+    clf, rates = MLPClassifier((), solver=falling, max_iter=10, random_state=0), []
+    for _ in range(10):
+        rates.append(clf.partial_fit(X, Y, classes=range(3))._solver.last_rate)
+    assert_allclose(rates, np.arange(10, 0, -1) / 10)
+
+
+def test_a_rate_that_follows_the_score():
+    rate = fastmlp.schedules.ReduceOnPlateau(0.5, patience=3, mode="max", learning_rate=0.05)
+    settings = {**SMALL, "max_iter": 10, "solver": fastmlp.SGD(rate)}
+    clf = MLPClassifier(**settings, early_stopping=True).fit(X, Y)
+    heard = fastmlp.schedules.ReduceOnPlateau(0.5, patience=3, mode="max")
+    assert rate_after(clf) == 0.05 * [heard.observe(score) for score in clf.validation_scores_][-1]
+    with pytest.raises(ValueError, match="mode 'max' needs a validation score"):
+        MLPClassifier(**settings).fit(X, Y)
+
+
+def rate_after(clf):
+    return clf._solver.optimizer.rates(clf._solver.steps, 1, 0)[0]
 
 
 def test_standardized_targets_are_answered_in_their_own_units():
@@ -347,6 +401,37 @@ def test_results_do_not_depend_on_threads():
     for other in found[1:]:
         assert_array_equal(found[0].coefs_[0], other.coefs_[0])
         assert_array_equal(found[0].predict_proba(X), other.predict_proba(X))
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_an_estimator_in_training_is_not_trained_by_a_callback(solver):
+    clf = MLPClassifier(**SMALL, solver=solver)
+    for again in [clf.fit] if solver == "lbfgs" else [clf.fit, clf.partial_fit]:
+        callback = fastmlp.callbacks.LambdaCallback(on_epoch_end=lambda _, again=again: again(X, Y))
+        with pytest.raises(RuntimeError, match="being trained already"):
+            clf.set_params(callbacks=[callback]).fit(X, Y)
+    assert clf.set_params(callbacks=None).fit(X, Y).score(X, Y) > 0.3
+
+
+@needs_engine
+def test_threads_that_train_one_estimator_get_an_error_or_their_turn():
+    clf, refused = MLPClassifier(**SMALL, batch_size=50).partial_fit(X, Y, classes=range(3)), []
+    many = np.tile(X, (200, 1)), np.tile(Y, 200)  # in whose rows the others are not to be looked for
+
+    def train(data):
+        for _ in range(10):
+            try:
+                clf.partial_fit(*data)
+            except Exception as error:
+                refused.append("being trained already" in str(error))
+
+    workers = [threading.Thread(target=train, args=(data,)) for data in ((X, Y), many)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(refused)
+    assert np.isfinite(clf.coefs_[0]).all()
 
 
 def test_predictions_from_several_threads():

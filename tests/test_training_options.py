@@ -440,6 +440,17 @@ def test_soft_targets_weigh_by_their_share_of_each_class(rng, data):
     a.fit(data[0], y, epochs=1, class_weight={0: 2.0, 1: 0.0})
     b.fit(data[0], y, epochs=1, sample_weight=2 * y[:, 0] + y[:, 2])
     np.testing.assert_allclose(a.parameters, b.parameters, rtol=1e-12, atol=1e-15)
+    batches = [(data[0][i : i + 7], y[i : i + 7]) for i in range(0, N, 7)]  # each row's weight by itself: the same bits
+    c, d = network(), network()
+    c.fit(data[0], y, epochs=1, class_weight={0: 0.3, 1: 0.7}, batch_size=7, shuffle=False)
+    d.fit(batches, epochs=1, class_weight={0: 0.3, 1: 0.7})
+    assert np.array_equal(c.parameters, d.parameters)
+
+
+def test_balanced_weights_of_classes_that_have_less_than_a_row():
+    count = np.array([3, 2.7, 0.3])
+    found = losses.CrossEntropy(class_weight="balanced").class_weights(range(3), count)
+    np.testing.assert_allclose(found, 6 / (3 * count))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -5,7 +5,9 @@ An :class:`Engine` copies a plan's numbers and the addresses of its buffers into
 into C without the GIL. The buffers belong to NumPy: the engine keeps the plan alive and never allocates during a run.
 """
 
+import os
 import threading
+import weakref
 
 import numpy as np
 
@@ -134,7 +136,7 @@ cdef class Engine:
     cdef int64_t _data_rows
     cdef readonly object plan
     cdef readonly str target
-    cdef object _lock
+    cdef object _lock, __weakref__
     cdef uint8_t *_fetch  # ops that fetch rows of X
     cdef list _with_data
     cdef int _last_direct
@@ -158,6 +160,7 @@ cdef class Engine:
             raise ValueError(f"target must be one of {', '.join(known)} on this CPU, got {target!r}")
         self.plan = plan
         self._lock = threading.Lock()
+        _engines.add(self)
         cdef int i, k, n = len(plan.ops)
         for i in range(n):
             for k in range(self._n_lists):
@@ -390,6 +393,18 @@ cdef class Engine:
                 fm_run(&self._plan, &args)
         return losses
 
+
+_engines = weakref.WeakSet()
+
+
+def _renew_locks():
+    """In a child process: a thread that was running a plan is not there to release its lock."""
+    for engine in _engines:
+        (<Engine>engine)._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 include "_row_predictor.pxi"
 include "_quick_step.pxi"

@@ -174,7 +174,8 @@ def numeric(name: str, value: ArrayLike) -> NDArray[Any]:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.str in NATIVE:
         return array
-    return array.astype(np.float32 if array.itemsize < 4 and array.dtype.kind == "f" else np.float64)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused by whoever looks for that
+        return array.astype(np.float32 if array.itemsize < 4 and array.dtype.kind == "f" else np.float64)
 
 
 def all_finite(vector: NDArray[Any]) -> bool:

@@ -85,11 +85,15 @@ class _Slab:
 
     def take(self, size: int) -> tuple[NDArray[np.uint8], int]:
         """Memory, and where in it so many bytes that nobody has had begin on a boundary."""
-        with self.lock:
+        if not self.lock.acquire(blocking=False):  # by another thread, or by what a signal's handler has interrupted
+            return _fresh(size)
+        try:
             if self.at + size > len(self.raw):
                 self.raw, self.at = _fresh(SLAB)
             start, self.at = self.at, self.at + -(-size // ALIGNMENT) * ALIGNMENT
             return self.raw, start
+        finally:
+            self.lock.release()
 
 
 _slab = _Slab()

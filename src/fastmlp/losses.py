@@ -113,7 +113,7 @@ class CrossEntropy(Loss):
         if self.class_weight is None:
             return np.ones(len(classes))
         if isinstance(self.class_weight, str):  # "balanced"; a class without samples gets no weight
-            weights = count.sum() / (len(classes) * np.maximum(count, 1.0))
+            weights = count.sum() / (len(classes) * np.where(count > 0, count, 1.0))
             return np.where(count > 0, weights, 0.0)
         known = [c.item() if isinstance(c, np.generic) else c for c in classes]
         strange = [c for c in self.class_weight if c not in known]

@@ -152,7 +152,9 @@ def class_sample_weights(
         return np.asarray(spec.class_weights(range(n), counts)[y.astype(np.int64)])
     if net.loss.name == "cross_entropy":
         counts = counted.sum(axis=0, dtype=np.float64)
-        found = np.asarray(y @ spec.class_weights(range(n), counts), dtype=np.float64)
+        found = np.zeros(len(y))
+        for column, factor in zip(y.T, spec.class_weights(range(n), counts), strict=True):
+            found += column * factor  # one by one: how a matrix product rounds hangs on the machine
     else:
         positive = float(counted.sum(dtype=np.float64))
         no, yes = spec.class_weights(range(n), [len(counted) - positive, positive])

@@ -324,6 +324,9 @@ class ReduceOnPlateau(Schedule):
     Whoever trains calls ``observe`` after each epoch, as `fit` does; ``rates`` gives the rate reached so far. In a loop
     over `Trainer.step`, call ``trainer.optimizer.learning_rate.observe(loss)``: a trainer has a copy of its own.
 
+    In `fit` the metric is the validation loss, without validation rows the training loss; with mode "max" the first of
+    ``metrics``. In estimators it is the training loss; with mode "max" the validation score.
+
     Parameters
     ----------
     factor_by : float, default 0.1

@@ -53,7 +53,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     Private attributes are ``_net``, the network, ``_solver``, its optimizer with all that it remembers, ``_lists``,
     which `coefs_` and `intercepts_` began as, and ``_shown``, the views of the network's weights that were in them.
     ``_spare`` is a network for arrays that somebody has put there since: to copy them over the views would change what
-    others may have kept of these, to put them back later.
+    others may have kept of these, to put them back later. Or for another ``activation`` than the network was made with,
+    which ``_made_with`` is.
     """
 
     _is_classifier = False
@@ -64,6 +65,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     _shown: tuple[NDArray[Any], ...]
     _lists: tuple[list[NDArray[Any]], list[NDArray[Any]]]
     _spare: MLP | None
+    _made_with: Any
     coefs_: list[NDArray[Any]]
     intercepts_: list[NDArray[Any]]
     loss_curve_: list[float]
@@ -86,6 +88,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False, X_val: Any = None, y_val: Any = None
     ) -> Any:
+        if "_net" in self.__dict__:
+            self._net.exclusively()  # an error if it is being trained, before anything is changed
         sizes = parameters.hidden_sizes(self)
         parameters.check_use(self, X_val, y_val)
         if self.early_stopping and incremental:
@@ -104,7 +108,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             self._prepare([X.shape[1], *sizes, self.n_outputs_], rows, weight, first)
             name, epochs = ("partial_fit", 1) if incremental else ("fit", int(self.max_iter))
             tasks = Tasks.of(self, name, epochs, given, y, weight)
-            self._train(rows, y, weight, incremental, X_val, y_val, tasks)
+            with self._net.exclusively():
+                self._train(rows, y, weight, incremental, X_val, y_val, tasks)
         if not np.isfinite(self._net.parameters).all():
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
@@ -169,6 +174,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         net = self._current()
         if list(net.sizes) != sizes:
             raise ValueError(f"the layers have {list(net.sizes)} units from the call before, now {sizes}")
+        if net.loss != (loss := self._choose_loss()):
+            raise ValueError(f"the loss was {net.loss!r} in the call before, now it is {loss!r}")
         if net is not self._net:
             self._adopt(net)
 
@@ -185,7 +192,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             self._solver = None
         if self.best_validation_score_ is not None:
             self.best_validation_score_ = -np.inf
-        self._net, self._spare = net, None
+        self._net, self._spare, self._made_with = net, None, self.activation
         self._lists[0][:], self._lists[1][:] = net.weights, net.biases
         self._show(*self._lists)
 
@@ -214,6 +221,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self._net = MLP(
             sizes, hidden, loss, dtype=dtype, weights=pairs, standardize=inputs, standardize_targets=targets
         )
+        self._made_with = self.activation
         self._learn_scaling(rows, weight)
         self._solver = self._spare = None
         self.n_iter_ = self.t_ = 0
@@ -239,7 +247,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 raise ValueError(f"standardize={net.standardize!r} needs dense X")
         if net.target_scaling and weight is not None:
             mean, deviation = column_statistics(rows.y, weight)
-            net.target_scaling.set(mean, np.where(deviation > 0, deviation, 1.0))
+            net.target_scaling.set(mean, np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0))
         if net.needs_scaling():
             net.learn_from(rows.X, rows.y)
 
@@ -259,13 +267,15 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         return list(zip(self.coefs_, self.intercepts_, strict=True))
 
     def _current(self) -> MLP:
-        """The network of the weights that are in `coefs_` and `intercepts_`."""
+        """The network of the weights that are in `coefs_` and `intercepts_`, with the activation that is set."""
         given, shown = (*self.coefs_, *self.intercepts_), self.__dict__.get("_shown", ())
-        if len(given) == len(shown) and all(a is b for a, b in zip(given, shown, strict=True)):
+        same = self.__dict__.get("_made_with") == self.activation
+        if same and len(given) == len(shown) and all(a is b for a, b in zip(given, shown, strict=True)):
             return self._net
         pairs, spare = self._assigned(), self.__dict__.get("_spare")
         sizes = self._assigned_sizes(pairs)
-        if spare is None or list(spare.sizes) != sizes:
+        hidden = tuple(parameters.hidden_activations(self, len(sizes) - 2))
+        if spare is None or list(spare.sizes) != sizes or spare.functions[:-1] != hidden:
             self._spare = spare = self._put_together(sizes, pairs)
         else:
             spare.set_weights(pairs)
@@ -374,6 +384,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         super().__setstate__(attributes)
         if attributes.get("_net") is not None:
             self._show(list(self._net.weights), list(self._net.biases))
+            self._made_with = self.activation
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

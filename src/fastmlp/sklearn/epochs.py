@@ -47,9 +47,19 @@ class Training:
         self.random_state, self.order, self.tasks = random_state, np.arange(len(rows)), tasks
         self.batch = self._batch_size()
         self.stops_on_score = bool(estimator.early_stopping and validation)
-        self.history, self.constant = History(), constant_part(rows, solver.net.loss.name)
-        self.plateau = solver.optimizer.learning_rate
+        self.history, self.terms = History(), constant_terms(rows.y, solver.net.loss.name)
+        self.constant = mean_of(self.terms, rows)
+        self.plateau = self._plateau()
         solver.begin(rows, self.batch, float(estimator.alpha), int(estimator.max_iter))
+
+    def _plateau(self) -> ReduceOnPlateau | None:
+        """The schedule that wants to hear how training goes."""
+        schedule = self.solver.optimizer.learning_rate
+        if not isinstance(schedule, ReduceOnPlateau):
+            return None
+        if schedule.mode == "max" and not self.validation:
+            raise ValueError("ReduceOnPlateau: mode 'max' needs a validation score; the loss is to fall")
+        return schedule
 
     def _batch_size(self) -> int:
         wanted, n = self.estimator.batch_size, len(self.rows)
@@ -103,7 +113,8 @@ class Training:
     def _epoch(self) -> bool:
         """One epoch, its numbers, and whether the validation score is the best so far."""
         estimator, solver = self.estimator, self.solver
-        loss = solver.epoch(self._next_order()) + self.constant
+        order = self._next_order()
+        loss = solver.epoch(order) + self._constant_of(order)
         estimator.n_iter_ += 1
         estimator.loss_ = loss
         estimator.t_ += len(self.rows)
@@ -115,11 +126,22 @@ class Training:
         if not self.stops_on_score:
             self._count(loss > estimator.best_loss_ - estimator.tol)
             estimator.best_loss_ = min(loss, estimator.best_loss_)
-        if isinstance(self.plateau, ReduceOnPlateau):
-            self.plateau.observe(loss)
+        if self.plateau:
+            self.plateau.observe(estimator.validation_scores_[-1] if self.plateau.mode == "max" else loss)
         if estimator.learning_rate == "invscaling" and self._rate_may_change():
             solver.set_rate(float(estimator.learning_rate_init) / (estimator.t_ + 1) ** float(estimator.power_t))
         return improved
+
+    def _constant_of(self, order: NDArray[np.int64] | None) -> float:
+        """The constant part of an epoch's loss, a mean over batches: each has its own sum of sample weights."""
+        weight = self.rows.weight
+        if weight is None or self.terms is None:
+            return self.constant
+        terms, w = (self.terms, weight) if order is None else (self.terms[order], weight[order])
+        starts = self.solver.offsets[:-1]
+        sums, weights = np.add.reduceat(w * terms, starts), np.add.reduceat(w, starts)
+        means = np.divide(sums, weights, out=np.zeros_like(sums), where=weights > 0)
+        return float((means * self.solver.shares).sum())
 
     def _rate_may_change(self) -> bool:
         """In scikit-learn Adam takes no part in learning_rate; a solver given as an object has a rate of its own."""
@@ -167,11 +189,17 @@ class Training:
         return not math.isfinite(self.estimator.loss_) and not np.isfinite(self.solver.net.parameters).all()
 
 
-def constant_part(rows: Rows, loss: str) -> float:
-    """What scikit-learn's loss has beside fastmlp's, whatever the outputs: its Poisson loss is 0 where they fit."""
+def constant_terms(y: NDArray[Any], loss: str) -> NDArray[np.float64] | None:
+    """What the loss of each row has in scikit-learn beside fastmlp's: its Poisson loss is 0 where outputs fit."""
     if loss != "poisson":
+        return None
+    y = y.astype(np.float64)
+    return (y * np.log(np.where(y > 0, y, 1.0)) - y).sum(axis=1)  # type: ignore[no-any-return]
+
+
+def mean_of(terms: NDArray[np.float64] | None, rows: Rows) -> float:
+    """The weighted mean of the terms of the rows that are used."""
+    if terms is None:
         return 0.0
-    y = (rows.y if rows.chosen is None else rows.y[rows.chosen]).astype(np.float64)
-    weight = rows.weight if rows.weight is None or rows.chosen is None else rows.weight[rows.chosen]
-    terms = y * np.log(np.where(y > 0, y, 1.0)) - y
-    return float(np.average(terms.sum(axis=1), weights=weight))
+    chosen = slice(None) if rows.chosen is None else rows.chosen
+    return float(np.average(terms[chosen], weights=None if rows.weight is None else rows.weight[chosen]))

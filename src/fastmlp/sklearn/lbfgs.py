@@ -13,7 +13,7 @@ from ..mlp import MLP
 from ..runtime import executor
 from ..tape import Tape
 from . import notices, wide
-from .epochs import constant_part
+from .epochs import constant_terms, mean_of
 from .listeners import Listeners
 from .protocol import Tasks
 from .rows import Rows, is_sparse, short
@@ -86,7 +86,7 @@ class Minimisation:
         self.estimator, self.net, self.history = estimator, solver.net, History()
         kind = WideObjective if wide.is_wide(self.net, rows.X) else RowsObjective
         self.objective = kind(self.net, rows, float(estimator.alpha))
-        self.places, self.constant = self.net.layout.places(), constant_part(rows, self.net.loss.name)
+        self.places, self.constant = self.net.layout.places(), mean_of(constant_terms(rows.y, self.net.loss.name), rows)
         self.unit = solver.unit / self.objective.scale  # scikit-learn's squared error is a mean over outputs
         self.listeners, self.tasks = Listeners(estimator, solver, self.history, tasks), tasks
         self.memory = int(solver.optimizer.history)  # type: ignore[attr-defined]

@@ -118,6 +118,7 @@ def column_statistics(X: Any, weight: NDArray[np.float64] | None) -> tuple[NDArr
         return mean.astype(np.float64), np.sqrt(variance.astype(np.float64))
     w = np.ones(len(X)) if weight is None else weight
     parts = [slice(i, i + SLICE_ROWS) for i in range(0, len(X), SLICE_ROWS)]
-    mean = sum(w[p] @ X[p].astype(np.float64) for p in parts) / w.sum()
-    variance = sum(w[p] @ (X[p].astype(np.float64) - mean) ** 2 for p in parts) / w.sum()
+    # No matrix products: how they round hangs on the machine.
+    mean = sum((w[p][:, None] * X[p].astype(np.float64)).sum(axis=0) for p in parts) / w.sum()
+    variance = sum((w[p][:, None] * (X[p].astype(np.float64) - mean) ** 2).sum(axis=0) for p in parts) / w.sum()
     return mean, np.sqrt(variance)

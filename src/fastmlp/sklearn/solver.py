@@ -166,7 +166,7 @@ class Solver:
         self.mean_weight = rows.mean_weight
         count, last = len(self.offsets) - 1, n % batch
         self.shares = np.diff(self.offsets) / n
-        self.total_steps = self.steps + max_iter * count
+        self.total_steps = max_iter * count  # from the first call on, if there are several
         whole = count - 1 if last and alpha else count
         parts = [(0, whole, batch)] * (whole > 0) + [(whole, count, last)] * (whole < count)
         self._parts, wide = [], is_wide(self.net, rows.X)
@@ -211,9 +211,9 @@ class Solver:
         """The sum of all squared weights, biases apart."""
         if not self.alpha:
             return 0.0
-        return float(np.dot(self.net.parameters, self.net.parameters)) - sum(
-            float(np.dot(b, b)) for b in self.net.biases
-        )
+        with np.errstate(all="ignore"):  # a training that diverges does so in silence, until its end
+            biases = sum(float(np.dot(b, b)) for b in self.net.biases)
+            return float(np.dot(self.net.parameters, self.net.parameters)) - biases
 
     def _penalty(self, before: float, steps: int) -> float:
         """The mean over an epoch's rows of the penalty at their step: between its ends, the squares go linearly."""

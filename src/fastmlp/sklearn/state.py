@@ -19,7 +19,7 @@ def packed(state: dict[str, Any], net: MLP | None) -> dict[str, Any]:
     """
     from .. import __version__
 
-    state = {name: value for name, value in state.items() if name not in ("_shown", "_lists", "_spare")}
+    state = {name: value for name, value in state.items() if name not in ("_shown", "_lists", "_spare", "_made_with")}
     if net is not None:
         fits = net.sizes == state["_net"].sizes
         state = {name: value for name, value in state.items() if name not in ("coefs_", "intercepts_")}
