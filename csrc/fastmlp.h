@@ -39,12 +39,12 @@
 /* Activations: y = f(z). All but the last four, which need z, give f' from y alone.
  *   identity z | sigmoid 1/(1+e^-z) | tanh | relu max(0,z) | leaky_relu z>0 ? z : a z | elu z>0 ? z : a(e^z - 1)
  *   selu s*elu(z, a) with s=1.0507009873554805, a=1.6732632423543772 | softplus log(1+e^z)
- *   hard_tanh min(1,max(-1,z)) | softmax e^z_c / sum e^z (op activate only)
+ *   hard_tanh min(1,max(-1,z)) | softmax e^z_c / sum e^z, exp e^z (op activate only)
  *   gelu z Phi(z), by erf | gelu_tanh z/2 (1+tanh(sqrt(2/pi)(z+0.044715 z^3))) | silu z sigmoid(z)
  *   mish z tanh(softplus(z)) */
 #define FM_ACTIVATIONS(X)                                                                                              \
     X(identity) X(sigmoid) X(tanh) X(relu) X(leaky_relu) X(elu) X(selu) X(softplus) X(hard_tanh) X(softmax)            \
-    X(gelu) X(gelu_tanh) X(silu) X(mish)
+    X(exp) X(gelu) X(gelu_tanh) X(silu) X(mish)
 
 /* Losses of one row; all but softmax_cross_entropy and kinds on labels are means over the n_out outputs.
  *   softmax_cross_entropy  y logits:  log(sum e^y) - y[t]            dense t: sum_c t_c (log(sum e^y) - y_c)

@@ -41,6 +41,7 @@ RUNS = {
     "nesterov": (["gelu", "elu"], "mse", "sigmoid", SGD(0.1, momentum=0.9, nesterov=True, l2=1e-3), 150, True),
     "adam": (["silu", "softplus"], "binary_cross_entropy", None, Adam(0.01), 150, True),
     "clipping": (["mish", "selu"], losses.Huber(0.3), None, RMSprop(0.01, clip_norm=0.5), 150, False),
+    "counts": (["relu", "sigmoid"], "poisson", None, SGD(0.05), 150, False),
     "unfused": (["gelu_tanh", "leaky_relu"], "cross_entropy", None, SGD(0.1, momentum=0.9), FUSED_ROWS + 76, True),
 }
 

@@ -48,12 +48,15 @@ class Activation:
         Slope or alpha; 0 where there is none.
     needs_z : bool
         Whether the derivative needs the pre-activation as well as the output.
+    for_outputs : bool
+        Whether it is for the output layer only, where it is an operation of its own.
     default_initializer : str
         How the weights into a layer with this activation begin, unless told otherwise.
     """
 
     name: ClassVar[str]
     needs_z: ClassVar[bool] = False
+    for_outputs: ClassVar[bool] = False
     default_initializer: ClassVar[str] = "glorot_uniform"
 
     @property
@@ -228,6 +231,15 @@ class Softmax(Activation):
     """f(z)_c = e^z_c / sum e^z over the outputs of a row: probabilities. For the output layer only."""
 
     name = "softmax"
+    for_outputs = True
+
+
+@dataclass(frozen=True)
+class Exp(Activation):
+    """f(z) = e^z; f' = y. The output of a network with the poisson loss, which cannot be asked for elsewhere."""
+
+    name = "exp"
+    for_outputs = True
 
 
 KNOWN: dict[str, Callable[[], Activation]] = {

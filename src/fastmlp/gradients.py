@@ -97,18 +97,12 @@ class Gradients(Network):
             out = tape.outputs[-1][: len(rows)]
             column = out.argmax(axis=1) if chosen is None else chosen[part]
             tape.deltas[-1][:] = 0
-            tape.deltas[-1][rows, column] = self._unit(out, column)
+            tape.deltas[-1][rows, column] = self.target_scaling.std[column] if self.target_scaling else 1.0
             runner.run(None, at, first_op=backward, n_threads=n_threads)
             found[part] = tape.deltas[0][: len(rows)]
             if self.scaling:
                 found[part] *= self.scaling.slope(X[part])
         return found
-
-    def _unit(self, out: NDArray[Any], column: NDArray[Any]) -> Any:
-        """The gradient of the answer by the chosen outputs of the last layer."""
-        if self.loss.default_output == "exp":
-            return np.exp(out[np.arange(len(out)), column])
-        return self.target_scaling.std[column] if self.target_scaling else 1.0
 
     def _chosen(self, output: Any, rows: int) -> NDArray[np.int64] | None:
         n = self.sizes[-1]

@@ -38,7 +38,7 @@ class Loss:
     param : float
         Smoothing, scale or delta; 0 where there is none.
     default_output : str
-        The output activation unless told otherwise; ``"exp"`` means that predictions are e^y.
+        The output activation unless told otherwise.
     fused_output : str or None
         The output activation that is part of the loss: y is taken before it.
     is_classifier : bool

@@ -157,5 +157,5 @@ class MLP(Prediction, Gradients):
         names = [a.name for a in self.functions[:-1]]
         one = names[0] if len(set(names)) == 1 else names
         shown = f", activation={one!r}" if names else ""
-        output = "exp" if self.loss.default_output == "exp" else self.functions[-1].name
-        return f"MLP({list(self.sizes)}{shown}, loss={self.loss.name!r}, output={output!r}, dtype={self.dtype.name!r})"
+        end = f"loss={self.loss.name!r}, output={self.functions[-1].name!r}, dtype={self.dtype.name!r}"
+        return f"MLP({list(self.sizes)}{shown}, {end})"

@@ -33,7 +33,7 @@ FIXED = frozenset(
 )
 # With what else a network makes for itself: all other attributes are the user's.
 OWN = FIXED | {
-    *("_parameters", "_predictors", "_row_predictor", "_evaluations", "_gives_probabilities", "_finishes"),
+    *("_parameters", "_predictors", "_row_predictor", "_evaluations", "_gives_probabilities"),
     *("shuffle_rng", "training", "_forks", "_users", "_made"),
 }
 forks = 0  # how many this process has behind it
@@ -124,7 +124,6 @@ class Network:
         self._evaluations: dict[tuple[int, bool, int], Executor] = {}  # small plans that nobody is using
         # Asked for with every prediction, of a row at a time too.
         self._gives_probabilities = self.functions[-1].name in ("softmax", "sigmoid")
-        self._finishes = self.loss.default_output == "exp" or self.standardize_targets
 
     def _shapes(self) -> list[tuple[int, int]]:
         return list(zip(self.sizes, self.sizes[1:], strict=False))
@@ -137,16 +136,16 @@ class Network:
         else:
             found = (named.get(value),) * n
         for act in found:
-            if act.name == "softmax":
-                raise ValueError("activation must not be 'softmax' in a hidden layer: it is an output activation")
+            if act.for_outputs:
+                raise ValueError(f"activation must not be {act.name!r} in a hidden layer: it is an output activation")
         return found
 
     def _output(self, value: Any) -> named.Activation:
         own = self.loss.default_output
-        if value is None or (isinstance(value, str) and value == own == "exp"):
-            return named.get("identity" if own == "exp" else own)
+        if own == "exp" and (value is None or value == "exp"):
+            return named.Exp()
         try:
-            act = named.get(value)
+            act = named.get(own if value is None else value)
         except (TypeError, ValueError) as error:
             raise type(error)(f"output: {error}") from None
         if self.loss.fused_output and act.name != self.loss.fused_output:
@@ -184,7 +183,7 @@ class Network:
 
     def fuses_output(self) -> bool:
         """Whether the output activation is part of the loss."""
-        return self.loss.fused_output in (self.functions[-1].name, "exp")
+        return self.loss.fused_output == self.functions[-1].name
 
     def loss_aux(self) -> NDArray[Any] | None:
         """The loss's numbers for each output, where it has any, as the kernels read them."""
@@ -370,7 +369,7 @@ class Network:
         return {
             "sizes": self.sizes,
             "activation": self.functions[:-1],
-            "output": None if self.loss.default_output == "exp" else self.functions[-1],
+            "output": self.functions[-1],
             "loss": self.loss,
             "bias": self.bias,
             "seed": self.seed,

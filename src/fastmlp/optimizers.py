@@ -356,7 +356,8 @@ class LBFGS(Optimizer):
     """Limited-memory BFGS on all rows at once, by ``scipy.optimize.minimize(method="L-BFGS-B")`` (scipy is optional).
 
     The loss, with its ``l2`` penalty, is minimised in float64 whatever the network's type; each iteration counts as an
-    epoch. For small data sets. Liu and Nocedal, Mathematical Programming 45, 1989.
+    epoch. For small data sets. Its arithmetic is scipy's: the last bits may differ from machine to machine. Liu and
+    Nocedal, Mathematical Programming 45, 1989.
 
     Parameters
     ----------

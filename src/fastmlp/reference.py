@@ -117,6 +117,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array, float], Array], Callable[[Array, A
     "softplus": (lambda z, a: softplus(z), lambda y, z, a: -np.expm1(-y)),
     "hard_tanh": (lambda z, a: np.clip(z, -1, 1), lambda y, z, a: (np.abs(y) < 1).astype(y.dtype)),
     "softmax": (lambda z, a: softmax(z), softmax_derivative),
+    "exp": (lambda z, a: np.exp(z), lambda y, z, a: y),
     "gelu": (lambda z, a: gated(z, normal_cdf(z)), gelu_derivative),
     "gelu_tanh": (lambda z, a: gated(z, gelu_tanh_gate(z)[0]), gelu_tanh_derivative),
     "silu": (lambda z, a: gated(z, sigmoid(z)), silu_derivative),

@@ -111,7 +111,7 @@ class Tape:
         self._drop(0)
         for i, (n_in, n_out) in enumerate(zip(net.sizes, net.sizes[1:], strict=False)):
             act, last = net.functions[i], i == len(net.sizes) - 2
-            inside = act.name != "softmax" and not (last and fused_output)
+            inside = not (act.for_outputs or (last and fused_output))
             y = self.matrix(n_out)
             z = self.matrix(n_out) if keep_pre and inside and act.needs_z else None
             kind, param = (act.kind, act.param) if inside else ("identity", 0.0)
@@ -120,8 +120,8 @@ class Tape:
                 self._from_sums(kind, param, y, y if z is None else z)
             else:
                 self.ops.append(Op("linear", kind, n_in, n_out, bias=net.bias, x=x, w=w, y=y, z=z, param=param))
-            if act.name == "softmax" and not (last and fused_output):
-                self.ops.append(Op("activate", "softmax", n_out, n_out, x=y, y=y))
+            if act.for_outputs and not (last and fused_output):
+                self.ops.append(Op("activate", act.kind, n_out, n_out, x=y, y=y))
             self.outputs.append(y)
             self.pre.append(z)
             if not last:

@@ -56,7 +56,7 @@ def outputs(net: MLP, X: Any) -> NDArray[Any]:
         runner.bind(0, sums(net, X[begin:end]))
         runner.bind(len(runner.plan.ops) - 1, out[begin:end])
         runner.run(None, batches(int(end - begin), rows), n_threads=n_threads)
-    return net._finished(out)
+    return net.restored(out)
 
 
 class WideStep:
