@@ -1,8 +1,12 @@
 """Callbacks: who is called when, what they are told, and what becomes of the network if one of them raises."""
 
+import copy
 import csv
+import importlib.util
+import io
 import json
 import math
+import pickle
 import re
 import sys
 
@@ -161,6 +165,23 @@ def test_the_loggers_write_every_epoch(tmp_path):
             assert float(row[name]) == found[name] == values[i % 2]
     net.fit(X, Y, epochs=1, callbacks=[JSONLinesLogger(lines)])
     assert len(lines.read_text().splitlines()) == 1, "a new file, unless told to append"
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+def test_copies_of_those_at_work_are_idle(tmp_path, copied):
+    listeners = [CSVLogger(tmp_path / "log.csv"), JSONLinesLogger(tmp_path / "log.jsonl")]
+    if importlib.util.find_spec("tqdm"):
+        listeners.append(ProgressBar(file=io.StringIO(), leave=False))
+    copies = []
+    trained(2, [*listeners, LambdaCallback(on_epoch_end=lambda state: copies.extend(map(copied, listeners)))])
+    for i, twin in enumerate(copies):
+        original = listeners[i % len(listeners)]
+        assert type(twin) is type(original) and vars(twin).keys() == vars(original).keys()
+        assert getattr(twin, "file", None) is None and getattr(twin, "bar", None) is None
+        twin.on_train_end(None)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3, "the original went on"
+    trained(1, copies[: len(listeners)])
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("kind", [CSVLogger, JSONLinesLogger])

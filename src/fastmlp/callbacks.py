@@ -1,4 +1,6 @@
-"""Callbacks: what `fit` tells others between epochs, and those who listen: loggers, a progress bar, early stopping.
+"""Callbacks: what `fit` tells others between epochs, and those who listen: loggers and a progress bar.
+
+Early stopping, which listens too, is :class:`fastmlp.EarlyStopping`.
 
 Any object with some of the three methods of :class:`Callback` will do. They are called in the order of the list, in the
 thread that called `fit`. What one of them raises ends the training and reaches the caller, with the network as the last
@@ -178,6 +180,8 @@ class LearningRateLogger(Callback):
 class ProgressBar(Callback):
     """A bar that fills with the epochs and shows the latest losses and metrics, drawn by tqdm.
 
+    A copy or a pickle made while a network trains has no bar yet.
+
     Parameters
     ----------
     **settings
@@ -196,6 +200,9 @@ class ProgressBar(Callback):
             raise ImportError("ProgressBar needs tqdm: pip install 'fastmlp[progress]'") from error
         self.make, self.settings, self.bar = tqdm, settings, None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "bar": None}
+
     def on_train_begin(self, state: TrainingState) -> None:
         self.bar = self.make(**{"total": state.epochs, "unit": "epoch", **self.settings})
 
@@ -213,13 +220,19 @@ class ProgressBar(Callback):
 
 
 class FileLogger(Callback):
-    """What the two loggers have in common: a file that is open while a network trains, written epoch by epoch."""
+    """What the two loggers have in common: a file that is open while a network trains, written epoch by epoch.
+
+    A copy or a pickle made meanwhile has no open file: only the one that opened it writes there.
+    """
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
         if not isinstance(path, (str, bytes, os.PathLike)):
             raise TypeError(f"path must be the path of a file, got {checks.shown(path)}")
         self.path, self.append = os.fspath(path), checks.flag("append", append)
         self.file: IO[str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "file": None}
 
     def on_train_begin(self, state: TrainingState) -> None:
         mode = "a" if self.append else "w"
