@@ -1,4 +1,4 @@
-"""A keyword that a function does not have: the error says whose it is, what there is, and what to write."""
+"""A keyword that a function does not have, or an unknown name: the error says what there is, and what to write."""
 
 import inspect
 from dataclasses import fields
@@ -15,8 +15,15 @@ CALLS = {
     "Trainer()": lambda **more: fastmlp.Trainer(fastmlp.MLP([2, 2]), **more),
     "Trainer.fit()": lambda **more: fastmlp.Trainer(fastmlp.MLP([2, 2])).fit(X, Y, **more),
     "fit_restarts()": lambda **more: fastmlp.fit_restarts(lambda seed: fastmlp.MLP([2, 2], seed=seed), X, Y, **more),
+    "MLP.evaluate()": lambda **more: fastmlp.MLP([2, 2]).evaluate(X, Y, **more),
     "SGD()": fastmlp.SGD,
     "Adam()": fastmlp.Adam,
+    "LBFGS()": fastmlp.LBFGS,
+    "Cosine()": fastmlp.schedules.Cosine,
+    "OneCycle()": fastmlp.schedules.OneCycle,
+    "Quantile()": fastmlp.losses.Quantile,
+    "LeakyReLU()": fastmlp.activations.LeakyReLU,
+    "EarlyStopping()": fastmlp.EarlyStopping,
 }
 LEARNING_RATE = "learning_rate belongs to the optimizer, as in net.fit(X, y, optimizer=fastmlp.SGD(learning_rate=...))"
 HINTS = [
@@ -44,6 +51,13 @@ HINTS = [
     ("fit_restarts()", "lr", LEARNING_RATE),
     ("SGD()", "lr", "write learning_rate; known: learning_rate, momentum"),
     ("Adam()", "beta", "did you mean betas?"),
+    ("LBFGS()", "learning_rate", "'learning_rate': learning_rate belongs to other optimizers, as in net.fit(X, y, opt"),
+    ("MLP.evaluate()", "batch_size", "batch_size belongs to fit"),
+    ("Cosine()", "T_max", "'T_max'; known: warmup, restarts, end, learning_rate"),
+    ("OneCycle()", "max_lr", "write learning_rate; known: warmup"),
+    ("Quantile()", "quantiles", "write q; known: q"),
+    ("LeakyReLU()", "alpha", "'alpha'; known: slope"),
+    ("EarlyStopping()", "restore_best_weights", "did you mean restore_best?"),
 ]
 
 
@@ -53,6 +67,31 @@ def test_an_unknown_keyword_is_explained(call, name, hint):
         CALLS[call](**{name: 1})
     assert str(caught.value).startswith(f"{call} got an unexpected keyword argument '{name}'")
     assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("get", "name", "meant"),
+    [
+        (fastmlp.activations.get, "ReLU", "relu"),
+        (fastmlp.activations.get, "LeakyReLU", "leaky_relu"),
+        (fastmlp.losses.get, "mean_squared_error", "mse"),
+        (fastmlp.losses.get, "bce", "binary_cross_entropy"),
+        (fastmlp.losses.get, "crossentropy", "cross_entropy"),
+        (fastmlp.optimizers.get, "Adam", "adam"),
+        (fastmlp.schedules.get, "OneCycle", "one_cycle"),
+        (fastmlp.initializers.get, "xavier", "glorot_uniform"),
+        (fastmlp.metrics.get, "auc", "roc_auc"),
+    ],
+)
+def test_an_unknown_name_is_explained(get, name, meant):
+    with pytest.raises(ValueError, match=rf"unknown [a-z]+ '{name}': did you mean '{meant}'\?; known: .*\b{meant}\b"):
+        get(name)
+
+
+@pytest.mark.parametrize("name", ["mse", "zzz", ""])
+def test_an_unknown_name_that_looks_like_none_gets_no_guess(name):
+    with pytest.raises(ValueError, match=f"^unknown optimizer '{name}'; known: "):
+        fastmlp.optimizers.get(name)
 
 
 def test_the_settings_of_fit_are_those_of_trainer():
@@ -65,6 +104,9 @@ def test_the_settings_of_fit_restarts_are_those_of_fit():
     assert set(RestartSettings.__annotations__) == {*FitSettings.__annotations__, "optimizer"} - set(own)
 
 
-@pytest.mark.parametrize("function", [fastmlp.SGD, fastmlp.MLP, fastmlp.Trainer, fastmlp.fit_restarts])
+FUNCTIONS = [fastmlp.SGD, fastmlp.MLP, fastmlp.Trainer, fastmlp.fit_restarts, fastmlp.losses.MSE]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_signatures_are_still_to_be_seen(function):
     assert "args" not in inspect.signature(function).parameters

@@ -183,7 +183,7 @@ def test_validation_is_the_same_for_any_number_of_threads(rng):
     [
         ("accuracy", TypeError, "metrics must be a list of names or functions, got 'accuracy'"),
         (5, TypeError, "metrics must be a list of names or functions, got 5"),
-        (["acuracy"], ValueError, "unknown metric 'acuracy'; known: loss, accuracy, balanced_accuracy, mae, r2"),
+        (["f1"], ValueError, "unknown metric 'f1'; known: loss, accuracy, balanced_accuracy, mae, r2"),
         ([3], TypeError, "metrics must be the name of a metric or a function (y, prediction) -> number, got 3"),
         (["r2"], ValueError, "'r2' is for values; the loss is 'cross_entropy': use accuracy, balanced_accuracy"),
         (["accuracy", "accuracy"], ValueError, "metrics must have different names, got 'accuracy' twice"),

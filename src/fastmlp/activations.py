@@ -10,10 +10,10 @@ A network refuses a parameter that its type rounds to 0 or to infinity, unless i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
-from . import checks
+from . import checks, keywords
+from .keywords import hyperparameters
 
 __all__ = [
     "ELU",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Activation:
     """What all activations have in common.
 
@@ -71,28 +71,28 @@ class Activation:
         """Raise TypeError or ValueError, with the range, for a parameter out of it."""
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Identity(Activation):
     """f(z) = z."""
 
     name = "identity"
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Sigmoid(Activation):
     """f(z) = 1 / (1 + e^-z); f' = y (1 - y)."""
 
     name = "sigmoid"
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Tanh(Activation):
     """f(z) = tanh(z); f' = 1 - y^2."""
 
     name = "tanh"
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class ReLU(Activation):
     """f(z) = max(0, z); f' = 1 where y > 0, else 0."""
 
@@ -100,7 +100,7 @@ class ReLU(Activation):
     default_initializer = "he_normal"
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class LeakyReLU(Activation):
     """f(z) = z where z > 0, else slope z.
 
@@ -127,7 +127,7 @@ class LeakyReLU(Activation):
         check_number(self, "slope", "[0, inf)")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class ELU(Activation):
     """f(z) = z where z > 0, else alpha (e^z - 1). Clevert, Unterthiner and Hochreiter, ICLR 2016.
 
@@ -154,7 +154,7 @@ class ELU(Activation):
         check_number(self, "alpha", "[0, inf)")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class SELU(Activation):
     """f(z) = s z where z > 0, else s a (e^z - 1), with s = 1.0507009873554805 and a = 1.6732632423543772.
 
@@ -165,7 +165,7 @@ class SELU(Activation):
     default_initializer = "lecun_normal"
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class GELU(Activation):
     """f(z) = z Phi(z), Phi the normal distribution function. Hendrycks and Gimpel, arXiv:1606.08415.
 
@@ -194,7 +194,7 @@ class GELU(Activation):
         check_bool(self, "approximate")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class SiLU(Activation):
     """f(z) = z sigmoid(z), also called swish. Elfwing et al., arXiv:1702.03118."""
 
@@ -203,7 +203,7 @@ class SiLU(Activation):
     default_initializer = "he_normal"
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Mish(Activation):
     """f(z) = z tanh(log(1 + e^z)). Misra, BMVC 2020."""
 
@@ -212,21 +212,21 @@ class Mish(Activation):
     default_initializer = "he_normal"
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Softplus(Activation):
     """f(z) = log(1 + e^z); f' = 1 - e^-y."""
 
     name = "softplus"
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class HardTanh(Activation):
     """f(z) = min(1, max(-1, z)); f' = 1 where -1 < y < 1, else 0."""
 
     name = "hard_tanh"
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Softmax(Activation):
     """f(z)_c = e^z_c / sum e^z over the outputs of a row: probabilities. For the output layer only."""
 
@@ -287,7 +287,7 @@ def lookup(spec: object, known: Mapping[str, Callable[[], Named]], base: type[Na
     article = "an" if noun[0] in "aeiou" else "a"
     if isinstance(spec, str):
         if spec not in known:
-            raise ValueError(f"unknown {noun} {spec!r}; known: {', '.join(sorted(known))}")
+            raise ValueError(keywords.unknown(noun, spec, sorted(known)))
         spec = known[spec]()
     if not isinstance(spec, base):
         raise TypeError(f"{noun} must be a name or {article} {base.__name__} object, got {checks.shown(spec)}")

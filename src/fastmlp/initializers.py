@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks
+from . import checks, keywords
 
 __all__ = [
     "constant",
@@ -173,7 +173,7 @@ def get(initializer: str | Initializer) -> Initializer:
     """
     if isinstance(initializer, str):
         if initializer not in KNOWN:
-            raise ValueError(f"unknown initializer {initializer!r}; known: {', '.join(sorted(KNOWN))}")
+            raise ValueError(keywords.unknown("initializer", initializer, sorted(KNOWN)))
         return KNOWN[initializer]
     if not callable(initializer):
         raise TypeError(f"initializer must be a name or a function (rng, n_in, n_out) -> weights, got {initializer!r}")

@@ -1,20 +1,22 @@
-"""Keywords that nobody knows here: an error that names those there are, and says what was probably meant."""
+"""Keywords and names that nobody knows here: errors that list those there are, and say what was probably meant."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import fields
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from dataclasses import dataclass, field, fields
+from functools import cache, wraps
+from typing import ParamSpec, TypeVar, dataclass_transform
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
-# Names that people bring along from other libraries, and what to write here.
+# Keywords that people bring along from other libraries, and what to write here.
 HABITS = {
     **dict.fromkeys(("epoch", "n_epochs", "num_epochs", "max_iter", "n_iter"), "epochs"),
-    **dict.fromkeys(("lr", "learning_rate_init"), "learning_rate"),
+    **dict.fromkeys(("lr", "learning_rate_init", "max_lr"), "learning_rate"),
+    **dict.fromkeys(("quantile", "quantiles"), "q"),
     **dict.fromkeys(("hidden_layer_sizes", "hidden_sizes", "layers"), "sizes=[inputs, *hidden, outputs]"),
     "validation_data": "validation=(X, y)",
     "validation_split": "validation_fraction",
@@ -25,6 +27,50 @@ HABITS = {
     "criterion": "loss",
     "alpha": "l2",
 }
+
+# The same for what has a name: activations, losses, optimizers, initializers, metrics.
+NAMES = {
+    **dict.fromkeys(("mean_squared_error", "squared_error", "l2"), "mse"),
+    **dict.fromkeys(("mean_absolute_error", "absolute_error", "l1"), "mae"),
+    **dict.fromkeys(("bce", "bce_with_logits"), "binary_cross_entropy"),
+    **dict.fromkeys(("ce", "nll", "log_loss", "sparse_categorical_crossentropy"), "cross_entropy"),
+    "smooth_l1": "huber",
+    "pinball": "quantile",
+    **dict.fromkeys(("xavier", "xavier_uniform", "glorot"), "glorot_uniform"),
+    "xavier_normal": "glorot_normal",
+    **dict.fromkeys(("he", "kaiming", "kaiming_normal"), "he_normal"),
+    "kaiming_uniform": "he_uniform",
+    "lecun": "lecun_normal",
+    "acc": "accuracy",
+    "auc": "roc_auc",
+}
+
+
+def unknown(noun: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that stands for nothing: what was probably meant, and the names there are.
+
+    >>> unknown("metric", "acc", ["accuracy", "r2"])
+    "unknown metric 'acc': did you mean 'accuracy'?; known: accuracy, r2"
+    """
+    names = list(known)
+    plain = name.lower()
+    meant = NAMES.get(plain, plain)
+    close = meant if meant in names else _close(plain, names)
+    return f"unknown {noun} {name!r}" + (f": did you mean {close!r}?" if close else "") + f"; known: {', '.join(names)}"
+
+
+def _close(name: str, known: list[str]) -> str | None:
+    from difflib import get_close_matches  # for this alone
+
+    return next(iter(get_close_matches(name, known, 1)), None)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def hyperparameters(kind: type[T]) -> type[T]:
+    """A frozen dataclass whose constructor explains keywords that it does not have."""
+    made = dataclass(frozen=True)(kind)
+    made.__init__ = explained(f"{kind.__name__}()")(made.__init__)  # type: ignore[method-assign]
+    return made
 
 
 def explained(call: str, more: Iterable[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -47,16 +93,18 @@ def explained(call: str, more: Iterable[str] = ()) -> Callable[[Callable[P, R]],
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        given = inspect.signature(function).parameters.values()
-        known = [p.name for p in given if p.kind is not p.VAR_KEYWORD and p.name != "self"]
-        known += [name for name in more if name not in known]
+        @cache  # not at once: many functions and classes are never called with keywords
+        def known() -> list[str]:
+            given = inspect.signature(function).parameters.values()
+            own = [p.name for p in given if p.kind is not p.VAR_KEYWORD and p.name != "self"]
+            return own + [name for name in more if name not in own]
 
         @wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             for name in kwargs:
-                if name not in known:
-                    what = f"{call} got an unexpected keyword argument {name!r}{_meant(name, known)}"
-                    raise TypeError(f"{what}; known: {', '.join(known)}")
+                if name not in known():
+                    what = f"{call} got an unexpected keyword argument {name!r}{_meant(call, name, known())}"
+                    raise TypeError(f"{what}; known: {', '.join(known())}")
             return function(*args, **kwargs)
 
         return checked
@@ -64,29 +112,31 @@ def explained(call: str, more: Iterable[str] = ()) -> Callable[[Callable[P, R]],
     return decorate
 
 
-def _meant(name: str, known: list[str]) -> str:
+def _meant(call: str, name: str, known: list[str]) -> str:
     """What the caller may have meant: a name from elsewhere, one that belongs elsewhere, or one that looks like it."""
     write = HABITS.get(name, name)
     wanted = write.partition("=")[0]
     if wanted in known:
         return f": write {write}"
-    for owner, pattern, names in _places():
+    for owner, pattern, names in _places(call):
         if wanted in names:
             return f": {wanted} belongs to {owner}, as in {pattern.format(write if '=' in write else f'{write}=...')}"
-    from difflib import get_close_matches  # for this alone
-
-    close = get_close_matches(name, known, 1)
-    return f": did you mean {close[0]}?" if close else ""
+    close = _close(name, known)
+    return f": did you mean {close}?" if close else ""
 
 
-def _places() -> Iterable[tuple[str, str, Iterable[str]]]:
-    """Where a keyword may belong: to whom, how it is written there, and the names."""
-    from . import optimizers
+def _places(call: str) -> Iterable[tuple[str, str, Iterable[str]]]:
+    """Where a keyword may belong that `call` does not have: to whom, how it is written there, and the names."""
+    from . import activations, losses, optimizers
     from .mlp import MLP
     from .options import FitSettings
 
+    thing = call.removesuffix("()")
+    if thing in (*activations.__all__, *losses.__all__):  # whose alpha, say, is not an optimizer's
+        return
     yield "fit", "net.fit(X, y, {})", {"optimizer", *FitSettings.__annotations__}
     yield "the network", "fastmlp.MLP(sizes, {})", inspect.signature(MLP).parameters
     for kind in (optimizers.SGD, optimizers.Adam, optimizers.RMSprop, optimizers.LBFGS):
         pattern = f"net.fit(X, y, optimizer=fastmlp.{kind.__name__}({{}}))"
-        yield "the optimizer", pattern, [f.name for f in fields(kind) if f.init]
+        owner = "other optimizers" if thing in optimizers.__all__ else "the optimizer"
+        yield owner, pattern, [f.name for f in fields(kind) if f.init]

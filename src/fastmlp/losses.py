@@ -12,7 +12,6 @@ overflow. In cross-entropies a probability below e^-55 = 1e-24 (in float64 e^-65
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Any, ClassVar
 
@@ -21,11 +20,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import checks
 from .activations import check_number, lookup
+from .keywords import hyperparameters
 
 __all__ = ["MAE", "MSE", "BinaryCrossEntropy", "CrossEntropy", "Huber", "Loss", "Poisson", "Quantile", "get"]
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Loss:
     """What all losses have in common.
 
@@ -66,7 +66,7 @@ class Loss:
         """Raise TypeError or ValueError, with the range, for a parameter out of it."""
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class CrossEntropy(Loss):
     """Cross-entropy of the softmax of the logits y: log(sum_c e^y_c) - y_t for a label t.
 
@@ -135,7 +135,7 @@ class CrossEntropy(Loss):
             raise ValueError(what) if named else TypeError(what)
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class BinaryCrossEntropy(Loss):
     """Mean over the outputs of log(1 + e^y) - t y, for logits y and targets t in [0, 1]; several outputs: multi-label.
 
@@ -168,7 +168,7 @@ class BinaryCrossEntropy(Loss):
             check_each(self, "positive_weight", "(0, 1e30]")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class MSE(Loss):
     """Mean squared error: mean over the outputs of scale (y - t)^2.
 
@@ -195,7 +195,7 @@ class MSE(Loss):
         check_number(self, "scale", "(0, inf)")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class MAE(Loss):
     """Mean absolute error: mean over the outputs of |y - t|. Its least value is at the median."""
 
@@ -203,7 +203,7 @@ class MAE(Loss):
     kind = "absolute_error"
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Huber(Loss):
     """Mean over the outputs of e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2), for e = y - t.
 
@@ -232,7 +232,7 @@ class Huber(Loss):
         check_number(self, "delta", "(0, inf)")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Quantile(Loss):
     """Pinball loss: mean over the outputs of max(q e, (q - 1) e), for e = t - y. Its least value is at the q-quantile.
 
@@ -258,7 +258,7 @@ class Quantile(Loss):
         check_each(self, "q", "(0, 1)")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Poisson(Loss):
     """Mean over the outputs of e^y - t y, for counts t >= 0: y is the logarithm of the rate, predictions are e^y.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import checks
+from . import checks, keywords
 
 if TYPE_CHECKING:
     from .mlp import MLP
@@ -264,7 +264,7 @@ def get(metric: str | Callable[..., float] | Metric, argument: str = "metric") -
         return metric
     if isinstance(metric, str):
         if metric not in KNOWN:
-            raise ValueError(f"{argument}: unknown metric {metric!r}; known: loss, {', '.join(sorted(KNOWN))}")
+            raise ValueError(f"{argument}: {keywords.unknown('metric', metric, ['loss', *sorted(KNOWN)])}")
         return KNOWN[metric]
     if not callable(metric) or isinstance(metric, type):
         got = checks.shown(metric)

@@ -76,6 +76,7 @@ class MLP(Prediction, Gradients):
     (3, 1)
     """
 
+    @explained("MLP.evaluate()")
     def evaluate(
         self,
         X: ArrayLike,

@@ -13,33 +13,24 @@ set to zero, every 16 steps: many processors take a hundred times as long for su
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, field
 from numbers import Real
-from typing import ClassVar, TypeAlias, TypeVar, dataclass_transform
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .activations import check_bool, check_number, lookup
-from .keywords import explained
+from .keywords import hyperparameters
 from .plan import Rule
 from .schedules import Schedule
 
 __all__ = ["LBFGS", "SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
 
-T = TypeVar("T")
 LearningRate: TypeAlias = float | Schedule | Callable[[int], float]
 
 # An eps that float32 rounds to zero would make 0 / 0 of parameters whose gradients are all zero.
 EPS = "[1e-30, inf)"
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def hyperparameters(kind: type[T]) -> type[T]:
-    """A frozen dataclass whose constructor explains keywords that it does not have."""
-    made = dataclass(frozen=True)(kind)
-    made.__init__ = explained(f"{kind.__name__}()")(made.__init__)  # type: ignore[method-assign]
-    return made
 
 
 @hyperparameters

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from . import checks
 from .activations import check_number, lookup
+from .keywords import hyperparameters
 
 __all__ = [
     "Constant",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Schedule:
     """What all schedules have in common.
 
@@ -76,7 +77,7 @@ class Schedule:
             check_number(self, "learning_rate", "(0, inf)")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Constant(Schedule):
     """1: the same rate throughout.
 
@@ -92,7 +93,7 @@ class Constant(Schedule):
         return 1.0
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Step(Schedule):
     """gamma^floor(s / step_size).
 
@@ -123,7 +124,7 @@ class Step(Schedule):
         check_number(self, "gamma", "(0, 1]")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Exponential(Schedule):
     """gamma^s.
 
@@ -150,7 +151,7 @@ class Exponential(Schedule):
         check_number(self, "gamma", "(0, 1]")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class InverseScaling(Schedule):
     """1 / (s + 1)^power.
 
@@ -180,7 +181,7 @@ class InverseScaling(Schedule):
         check_number(self, "power", "(0, inf)")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Polynomial(Schedule):
     """end + (1 - end) (1 - s / T)^power; power 1 is linear decay.
 
@@ -209,7 +210,7 @@ class Polynomial(Schedule):
         check_number(self, "end", "[0, 1]")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Cosine(Schedule):
     """(s + 1) / W for s < W (warm-up), then end + (1 - end) (1 + cos(pi u)) / 2 with u from 0 to 1 in each cycle.
 
@@ -250,7 +251,7 @@ class Cosine(Schedule):
         check_number(self, "end", "[0, 1]")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class OneCycle(Schedule):
     """Up from 1 / start_divisor to 1, then down to 1 / (start_divisor end_divisor), both along half a cosine.
 
@@ -292,7 +293,7 @@ class OneCycle(Schedule):
         check_number(self, "end_divisor", "[1, inf)")
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class CosLog4(Schedule):
     """(1 - cos(2 pi log2(1 + 15 t))) / 2 with t = s / T: four cycles, each twice as long as the one before.
 
@@ -317,7 +318,7 @@ class Progress:
     waited: int = 0
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class ReduceOnPlateau(Schedule):
     """Multiply the rate by ``factor_by`` once a metric has not improved for more than ``patience`` epochs.
 

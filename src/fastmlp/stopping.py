@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from . import checks, metrics
 from .activations import check_bool, check_number
 from .callbacks import Callback, TrainingState
+from .keywords import explained
 
 LOSSES = ("loss", "val_loss")
 
@@ -61,6 +62,7 @@ class EarlyStopping(Callback):
     True
     """
 
+    @explained("EarlyStopping()")
     def __init__(
         self,
         monitor: str | Callable[..., float] = "val_loss",
