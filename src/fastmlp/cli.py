@@ -99,7 +99,8 @@ def train(options: argparse.Namespace) -> int:
             callbacks=[_Progress()],
         )
     except fastmlp.DivergenceError as error:
-        print(f"fastmlp train: {error}; try a lower --lr", file=sys.stderr)
+        what = str(error).partition(";")[0]  # the rest advises what no flag can do
+        print(f"fastmlp train: {what}; try a lower --lr or --momentum", file=sys.stderr)
         return 1
     accuracy = np.mean(net.predict(X[test]) == y[test])
     seconds = sum(history["seconds"])
