@@ -30,6 +30,8 @@ def networks():
         several=MLP([4, 5, 3], loss="mse"),
         binary=MLP([4, 5, 2], loss="binary_cross_entropy"),
         counts=MLP([4, 5, 1], loss="poisson"),
+        rates=MLP([4, 5, 3], loss="poisson"),
+        quantiles=MLP([4, 5, 3], loss=losses.Quantile((0.1, 0.5, 0.9))),
     )
 
 
@@ -63,6 +65,15 @@ class Sparse:
 
     def toarray(self):
         return X
+
+
+class Frame:
+    """What tables have in common: columns of numbers and booleans that are no array of numbers together."""
+
+    dtypes, astype = {"a": float, "b": bool}, None
+
+    def __array__(self, dtype=None, copy=None):
+        return X.astype(object)
 
 
 class Raises:
@@ -196,6 +207,7 @@ INPUTS = {
     "ragged": (predict([[1, 2, 3, 4], [1, 2]]), ValueError, ["X", "rectangular"]),
     "none": (predict(None), TypeError, ["X", "object", "real numbers"]),
     "object": (predict(X.astype(object)), TypeError, ["X", "object", "real numbers"]),
+    "table": (fit(Frame()), TypeError, ["X", "array of object; if all its columns are numbers, use X.astype(float)"]),
     "string": (predict(X.astype(str)), TypeError, ["X", "<U", "real numbers"]),
     "bytes": (predict(X.astype(bytes)), TypeError, ["X", "|S", "real numbers"]),
     "complex": (predict(X + 0j), TypeError, ["X", "complex128", "real numbers"]),
@@ -237,6 +249,8 @@ TARGETS = {
     "column of labels": (fit(y=LABELS[:, None]), ValueError, ["y", "(24, 3)", "(24, 1)", "y.ravel()"]),
     "labels for mse": (fit(y=LABELS, net="several"), ValueError, ["y", "(24, 3)", "(24,)", "np.eye(3)[y]"]),
     "column of labels for mse": (fit(y=LABELS[:, None], net="several"), ValueError, ["y", "np.eye(3)[y.ravel()]"]),
+    "one target for quantiles": (fit(y=LABELS, net="quantiles"), ValueError, ["(24,)", "use np.tile(y[:, None], 3)"]),
+    "one column for quantiles": (fit(y=VALUES[:, None], net="quantiles"), ValueError, ["(24, 1)", "use np.tile(y, 3)"]),
     "negative": (fit(y=LABELS - 1), ValueError, ["y", "0..2", "-1"]),
     "too large": (fit(y=LABELS + 1), ValueError, ["y", "0..2", "3"]),
     "huge": (fit(y=LABELS.astype(np.uint64) + 2**63), ValueError, ["y", "0..2", "922337203685477"]),
@@ -376,6 +390,12 @@ def test_masked_arrays_without_masked_values_are_arrays():
     found, plain = networks().labels, networks().labels
     assert found.fit(*given[:2], sample_weight=given[2], epochs=1).loss == plain.fit(X, LABELS, epochs=1).loss
     np.testing.assert_array_equal(found.predict(given[0]), plain.predict(X))
+
+
+@pytest.mark.parametrize(("net", "y"), [("rates", LABELS), ("several", LABELS * 2), ("several", LABELS - 1)])
+def test_numbers_that_are_no_classes_are_not_taken_for_them(net, y):
+    with pytest.raises(ValueError, match=r"y must have shape \(24, 3\), .*, got \(24,\)$"):
+        getattr(networks(), net).fit(X, y)
 
 
 def test_what_an_argument_raised_itself_is_the_cause_of_the_error():

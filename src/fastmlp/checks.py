@@ -169,7 +169,9 @@ def numeric(name: str, value: ArrayLike) -> NDArray[Any]:
     if array.dtype == np.bool_:
         return array.view(np.uint8)
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got an array of {array.dtype}")
+        table = array.dtype == object and hasattr(value, "dtypes") and hasattr(value, "astype")
+        hint = f"; if all its columns are numbers, use {name}.astype(float)" if table else ""
+        raise TypeError(f"{name} must hold real numbers, got an array of {array.dtype}{hint}")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.str in NATIVE:

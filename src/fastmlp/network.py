@@ -300,13 +300,17 @@ class Network:
         return X, y, False
 
     def _hint(self, y: NDArray[Any]) -> str:
-        """What to write instead, where targets of a wrong shape may be class numbers."""
-        if y.ndim != 1 and y.shape[1:] != (1,):
+        """What to write instead, where a single column stands for several outputs."""
+        n = self.sizes[-1]
+        if n == 1 or (y.ndim != 1 and y.shape[1:] != (1,)):
             return ""
         name = "y" if y.ndim == 1 else "y.ravel()"
         if self.loss.name == "cross_entropy":
             return f"; for class numbers use {name}"
-        return f"; for class numbers use np.eye({self.sizes[-1]})[{name}]" if y.dtype.kind in "iu" else ""
+        if self.loss.name == "quantile":
+            return f"; for several quantiles of one target use np.tile({'y[:, None]' if y.ndim == 1 else 'y'}, {n})"
+        may_be_classes = self.loss.name != "poisson" and y.dtype.kind in "iu" and 0 <= y.min() <= y.max() < n
+        return f"; for class numbers use np.eye({n})[{name}]" if may_be_classes else ""
 
     def learn_scaling(self, X: ArrayLike, y: ArrayLike | None = None) -> None:
         """Learn how to standardise, from these rows, where the network is to and has not learned it yet.
