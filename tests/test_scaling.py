@@ -179,8 +179,21 @@ def test_steps_need_it_to_be_learned_before(data):
 def test_a_column_constant_in_float32_stays_zero(rng):
     X = 1e9 + rng.random((50, 1))
     net = MLP([1, 1], loss="mse", standardize="mean")
-    net.learn_scaling(X)
+    with pytest.warns(UserWarning, match="every column of X is constant over the 50 rows that standardisation is"):
+        net.learn_scaling(X)
     assert not net.activations(X + 100)[0].any()
+
+
+@pytest.mark.parametrize("method", scaling.METHODS)
+def test_inputs_that_are_all_constant_are_told(data, method):
+    X, y = data
+    for learn in (lambda net: net.fit(X[:1], y[:1], epochs=1), lambda net: net.learn_scaling(X[[0, 0]])):
+        net = MLP([7, 1], loss="mse", standardize=method)
+        with pytest.warns(UserWarning, match="will read all inputs as 0 for good: make a new one") as caught:
+            learn(net)
+        assert [warning.filename for warning in caught] == [__file__]
+        copy.deepcopy(net).fit(X, y, epochs=1)  # without another one
+    MLP([7, 1], loss="mse", standardize=method).learn_scaling(X[:2])
 
 
 @needs_engine

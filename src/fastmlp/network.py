@@ -223,7 +223,11 @@ class Network:
 
     @property
     def weights(self) -> Views:
-        """Weights of each layer: live views ``(n_in, n_out)``. What is assigned to an item is copied into its view."""
+        """Weights of each layer: live views ``(n_in, n_out)``. What is assigned to an item is copied into its view.
+
+        Their rows are padded, so that most of them are not contiguous: code that ignores strides, as safetensors does,
+        needs ``np.ascontiguousarray(w)``.
+        """
         return Views(self, "weights", [m[:-1] for m in self.matrices])
 
     @weights.setter
@@ -328,6 +332,11 @@ class Network:
         ------
         TypeError, ValueError
             For bad input, and where a column cannot be standardised; nothing has changed then.
+
+        Warns
+        -----
+        UserWarning
+            If all columns are constant, as those of a single row are: the network will then read all inputs as 0.
 
         Examples
         --------

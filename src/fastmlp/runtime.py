@@ -163,12 +163,12 @@ def check_backend(backend: str | None) -> str:
     if name == "engine" and _engine is None:
         if not _warned:
             _warned = True
-            warnings.warn(HOW_TO_BUILD, RuntimeWarning, stacklevel=_level_of_caller())
+            warnings.warn(HOW_TO_BUILD, RuntimeWarning, stacklevel=level_of_caller())
         return "reference"
     return name
 
 
-def _level_of_caller() -> int:
+def level_of_caller() -> int:
     """How many frames above the function that asks is the first one outside this package, for `warnings.warn`."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:

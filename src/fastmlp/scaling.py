@@ -7,13 +7,15 @@ column whose differences vanish in float32 counts as constant.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import layout
+from . import checks, layout
+from .runtime import level_of_caller
 
 METHODS = ("mean", "robust")
 CHUNK = 1 << 20  # elements of a slice
@@ -38,7 +40,8 @@ class InputScaling:
     through a smooth clip, x' / sqrt(1 + (x' / 3)^2), into (-3, 3). Holzmüller, Grinsztajn and Steinwart,
     arXiv:2407.04491 (RealMLP-TD-S).
 
-    A constant column has scale 0: it stays 0, whatever value it takes later. Sample weights play no part.
+    A constant column has scale 0: it stays 0, whatever value it takes later. So do all columns, if they are learned
+    from one row. Sample weights play no part.
 
     Parameters
     ----------
@@ -80,6 +83,11 @@ class InputScaling:
         ------
         ValueError
             If a column's spread, or its inverse, is not a finite number of the network's type; nothing has changed.
+
+        Warns
+        -----
+        UserWarning
+            If all columns are constant.
         """
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             shift, spread = (self._median if self.method == "robust" else self._mean)(X, rows)
@@ -90,6 +98,13 @@ class InputScaling:
             raise ValueError(
                 f"X cannot be standardised in {self.dtype}: column {column} has a spread of {spread[column]:g}"
                 f" around {shift[column]:g}"
+            )
+        if not scale.any():
+            seen = checks.counted(len(X if rows is None else rows), "row")
+            warnings.warn(
+                f"every column of X is constant over the {seen} that standardisation is learned from, so the network"
+                " will read all inputs as 0 for good: make a new one, and let it learn from rows that differ",
+                stacklevel=level_of_caller(),
             )
         self.set(shift, scale)
 
