@@ -50,12 +50,16 @@ class MLP(Prediction, Gradients):
         start at 0.
     weights : list of (W, b), optional
         The initial weights themselves, one pair a layer: ``W`` of shape (n_in, n_out), ``b`` of shape (n_out,) or None.
+        What another network has learned to standardise by is not in them: see below.
     standardize : "mean", "robust" or None
         How the first `fit` learns to scale the inputs: by mean and standard deviation, or by median and quartiles with
-        a smooth clip into (-3, 3); see :class:`fastmlp.scaling.InputScaling`. It is then part of the network.
+        a smooth clip into (-3, 3); see :class:`fastmlp.scaling.InputScaling`. It is then part of the network. Until
+        then inputs are read as they are: a network with given `weights` needs ``net.learn_scaling(X)`` before it
+        answers, or the numbers of the one they came from: ``net.scaling.set(*old.scaling.numbers())``.
     standardize_targets : bool
         Regression: whether the first `fit` learns mean and standard deviation of the targets. The network is trained,
-        and its loss measured, in these units; predictions and metrics are in the caller's.
+        and its loss measured, in these units; predictions and metrics are in the caller's. With given `weights`:
+        ``net.learn_scaling(X, y)``, or ``net.target_scaling.set(*old.target_scaling.numbers())``.
     backend : "engine" or "reference", optional
         Who runs it: the compiled kernels or NumPy.
 
@@ -74,6 +78,17 @@ class MLP(Prediction, Gradients):
     ((2, 4), (4,), 17)
     >>> net.predict_proba(np.zeros((3, 2))).shape
     (3, 1)
+
+    Weights moved by hand, and what the inputs are standardised by:
+
+    >>> old = fastmlp.MLP([1, 2], standardize="mean")
+    >>> old.learn_scaling([[10.0], [30.0]])
+    >>> new = fastmlp.MLP([1, 2], standardize="mean", weights=list(zip(old.weights, old.biases)))
+    >>> new.needs_scaling()
+    True
+    >>> new.scaling.set(*old.scaling.numbers())
+    >>> bool((new.predict_proba([[20.0], [50.0]]) == old.predict_proba([[20.0], [50.0]])).all())
+    True
     """
 
     @explained("MLP.evaluate()")
@@ -125,7 +140,8 @@ class MLP(Prediction, Gradients):
         Parameters
         ----------
         X : array-like, shape (rows, n_in); or, without y, an iterable of (X, y) batches
-            Any real numeric type and any strides; read in place, never copied as a whole.
+            Any real numeric type and any strides. float32, float64, bool and integers of up to 64 bits are read in
+            place, never copied as a whole; others (float16, long double, a foreign byte order) are converted first.
         y : array-like
             Class numbers 0..n_out-1 of shape (rows,), or targets of shape (rows, n_out).
         optimizer : str or Optimizer

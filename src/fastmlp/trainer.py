@@ -170,9 +170,10 @@ class Trainer(Stepper):
         Parameters
         ----------
         X : array-like, shape (rows, n_in); or iterable of batches
-            An array, a memory-mapped one too, is read in place and never copied as a whole. Or, without `y`, anything
-            that gives (X, y) or (X, y, sample_weight) once an epoch, each of which is a step: then `batch_size` and
-            `shuffle` have no effect, and one batch at a time is in memory. An iterator lasts for one epoch.
+            An array, a memory-mapped one too, of float32, float64, bool or integers, in native byte order, is read in
+            place and never copied as a whole. Or, without `y`, anything that gives (X, y) or (X, y, sample_weight) once
+            an epoch, each of which is a step: then `batch_size` and `shuffle` have no effect, and one batch at a time
+            is in memory. An iterator lasts for one epoch.
         y : array-like
             Class numbers (rows,), or targets (rows, n_out).
         epochs : int
