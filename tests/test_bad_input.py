@@ -171,6 +171,7 @@ NAMES = {
     "threads": (lambda nets: fastmlp.set_num_threads(0), ValueError, ["n must", "at least 1", "0"]),
     "threads float": (lambda nets: fastmlp.set_num_threads(2.0), TypeError, ["n must", "whole number", "2.0"]),
     "plan": (lambda nets: nets.labels.plan(batch_size=0), ValueError, ["batch_size", "at least 1", "0"]),
+    "plan of all": (lambda nets: nets.labels.plan(batch_size=None), TypeError, ["batch_size", "None: for", "len(X)"]),
 }
 WEIGHTS = {
     "number": (new([4, 3], weights=5), TypeError, ["weights", "5"]),

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -185,6 +186,18 @@ def test_the_plan_prints_as_backpropagation():
         assert str(MLP([784, 16, 10]).plan(batch_size=32)) == PLAN
     finally:
         fastmlp.set_num_threads(None)
+
+
+@pytest.mark.parametrize("standardize", [None, "mean", "robust"])
+def test_the_plan_tells_where_inputs_are_standardised(standardize):
+    lines = str(MLP([3, 4, 2], standardize=standardize).plan(batch_size=8)).splitlines()
+    assert [line for line in lines if "standardize" in line] == (lines[1:2] if standardize else [])
+
+
+def test_the_plan_tells_decoupled_decay():
+    for optimizer, clip_norm in (("adam", None), ("adamw", None), ("adamw", 1.0)):
+        rule = {"adam": fastmlp.Adam, "adamw": fastmlp.AdamW}[optimizer](clip_norm=clip_norm)
+        assert re.findall(r"\badamw?\b", str(MLP([3, 4, 2]).plan(8, rule))) == 2 * [optimizer]
 
 
 def test_targets_that_are_no_labels_are_gathered_into_what_the_loss_reads():

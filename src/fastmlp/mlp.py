@@ -125,9 +125,27 @@ class MLP(Prediction, Gradients):
     # ---- training ----------------------------------------------------------------------------------------------------
 
     def plan(self, batch_size: int = 32, optimizer: Any = "sgd") -> Plan:
-        """The plan of one training step; print it to see backpropagation, op by op."""
+        """The plan of one training step; print it to see backpropagation, op by op.
+
+        It does not show numbers: learning rate, momentum, penalties, sample weights. Nor what only a trainer does, as
+        dropout, ``max_norm`` and ``average``: ``fastmlp.Trainer(net, ...).plan_for(rows, labels=True)`` shows the ops
+        of these too. For cross-entropy, targets are class numbers.
+
+        Parameters
+        ----------
+        batch_size : int
+            Rows of the step. `fit` takes None for all rows; here there are no data, so give ``len(X)``.
+        optimizer : str or Optimizer
+            Not L-BFGS, which makes no steps.
+
+        Returns
+        -------
+        Plan
+        """
         from .trainer import Trainer
 
+        if batch_size is None:
+            raise TypeError("batch_size must be a whole number, got None: for all rows of some data use len(X)")
         rows = checks.whole("batch_size", batch_size)
         return Trainer(self, optimizer).plan_for(rows, self.loss.name == "cross_entropy")
 

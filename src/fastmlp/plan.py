@@ -339,10 +339,18 @@ class Plan:
             )
         if op.opcode == "scatter":
             writes = f"out[{len(op.data) if op.data is not None else 'n'}, {op.n_out}]"
-        kind = {"linear_back": f"{op.kind}'", "activate_back": f"{op.kind}'", "gather": ""}.get(op.opcode, op.kind)
+        kind = self._kind(op)
         opcode = op.kind if op.opcode == "loss" else op.opcode
         width = max(len(o.kind if o.opcode == "loss" else o.opcode) for o in self.ops)
         return f"{opcode:<{width}}  {reads} -> {writes}" + (f"  {kind}" if kind and op.opcode != "loss" else "")
+
+    @staticmethod
+    def _kind(op: Op) -> str:
+        if op.opcode == "gather":
+            return "" if op.w is None else "standardize"
+        if op.kind == "adam" and op.rule.decay:
+            return "adamw"
+        return f"{op.kind}'" if op.opcode in ("linear_back", "activate_back") else op.kind
 
     @staticmethod
     def _operand(op: Op, name: str, array: Array) -> str:
