@@ -1,4 +1,7 @@
-"""Where the workers of a team start: not on their caller's processor, if there are enough. How far apart they are."""
+"""Where the workers of a team start: not on their caller's processor, if there are enough. How far apart they are.
+
+And how many there are by default.
+"""
 
 import os
 import platform
@@ -7,6 +10,8 @@ import sys
 
 import c_code
 import pytest
+
+import fastmlp
 
 # Prints how many workers, in 50 runs, were allowed on all processors, how many on all but one, and whether the caller
 # may still run on all; and how often workers disagreed on how far apart they are.
@@ -78,3 +83,17 @@ def test_workers_keep_off_their_callers_processor_where_there_are_enough(program
     assert (everywhere, others) == ((0, started) if elsewhere else (started, 0))
     assert same, "the caller may run where it could before"
     assert not disagree
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs a system that knows affinity")
+def test_the_processors_are_counted_anew_when_the_default_is_asked_for(monkeypatch):
+    for name in ("FASTMLP_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    before = fastmlp.get_num_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda pid: {0})
+        assert fastmlp.get_num_threads() == before
+        fastmlp.set_num_threads(None)
+        assert fastmlp.get_num_threads() == 1
+    fastmlp.set_num_threads(None)
+    assert fastmlp.get_num_threads() == before

@@ -226,6 +226,8 @@ def limited_threads(n: int) -> Iterator[None]:
 def set_num_threads(n: int | None) -> None:
     """Use at most `n` workers from now on, in this process; None returns to the default.
 
+    The CPUs this process may use are counted once. None counts them anew: for who changes its affinity.
+
     Raises
     ------
     TypeError, ValueError
@@ -246,6 +248,8 @@ def set_num_threads(n: int | None) -> None:
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         n = int(n)
+    else:
+        _usable_cpus.cache_clear()
     _num_threads = n
     _tell_engine()
 
@@ -273,7 +277,7 @@ def default_num_threads() -> int:
     return _usable_cpus()
 
 
-@cache
+@cache  # to count them takes longer than to predict a row
 def _usable_cpus() -> int:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:  # a container's share of the CPUs: "max 100000" or "150000 100000" (microseconds)
