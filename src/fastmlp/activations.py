@@ -234,7 +234,7 @@ class Softmax(Activation):
     for_outputs = True
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Exp(Activation):
     """f(z) = e^z; f' = y. The output of a network with the poisson loss, which cannot be asked for elsewhere."""
 

@@ -31,6 +31,17 @@ def check_method(value: Any) -> str | None:
     return value
 
 
+def warn_if_all_constant(scale: Vector, rows: int) -> None:
+    """UserWarning if every column has scale 0."""
+    if not scale.any():
+        warnings.warn(
+            f"every column of X is constant over the {checks.counted(rows, 'row')} that standardisation is learned"
+            " from, so the network will read all inputs as 0 for good: make a new one, and let it learn from rows that"
+            " differ",
+            stacklevel=level_of_caller(),
+        )
+
+
 class InputScaling:
     """x' = (x - shift) * scale, for each column of the inputs.
 
@@ -99,13 +110,7 @@ class InputScaling:
                 f"X cannot be standardised in {self.dtype}: column {column} has a spread of {spread[column]:g}"
                 f" around {shift[column]:g}"
             )
-        if not scale.any():
-            seen = checks.counted(len(X if rows is None else rows), "row")
-            warnings.warn(
-                f"every column of X is constant over the {seen} that standardisation is learned from, so the network"
-                " will read all inputs as 0 for good: make a new one, and let it learn from rows that differ",
-                stacklevel=level_of_caller(),
-            )
+        warn_if_all_constant(scale, len(X if rows is None else rows))
         self.set(shift, scale)
 
     def set(self, shift: Vector, scale: Vector) -> None:

@@ -20,6 +20,7 @@ from .. import checks, losses, runtime
 from .. import optimizers as named_optimizers
 from ..layout import check_size
 from ..mlp import MLP
+from ..scaling import warn_if_all_constant
 from . import parameters, state
 from .epochs import Training
 from .lbfgs import Minimisation
@@ -242,6 +243,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             if net.standardize == "mean":
                 mean, deviation = column_statistics(rows.X, weight)
                 scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 1e-12 * np.abs(mean))
+                warn_if_all_constant(scale, len(rows))
                 net.scaling.set(mean, scale)
             elif is_sparse(rows.X):
                 raise ValueError(f"standardize={net.standardize!r} needs dense X")

@@ -85,7 +85,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         In (0, inf): the largest norm of the gradient.
     standardize : bool, "mean" or "robust", default=False
         Whether the network standardises its inputs: True and "mean" by mean and standard deviation, "robust" by median
-        and quartiles. Learned in the first `fit`; `coefs_` then act on standardised inputs.
+        and quartiles. `coefs_` then act on standardised inputs. Learned by `fit`; with `partial_fit` or `warm_start`,
+        by the first call alone, which should have some hundreds of rows.
     scoring : str, callable(estimator, X, y) or None, default=None
         scikit-learn's scorer for early stopping; None: accuracy.
     callbacks : list or None, default=None
@@ -117,7 +118,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Weights (n_in, n_out) and biases (n_out,) of each layer. Arrays put here are used from then on, also those of
         fewer hidden units; training begins with a copy of them and shows its own. Before any training, `partial_fit`,
         or `fit` with `warm_start`, begins with them; who sets `n_layers_`, `n_outputs_` and `out_activation_` too
-        needs no training for an answer.
+        needs no training for an answer. They are views of the network's memory, most of them not contiguous: code that
+        ignores strides, as safetensors does, needs ``np.ascontiguousarray(coef)``.
     n_features_in_ : int
     feature_names_in_ : array of str
         Where X has column names that are strings.
@@ -211,6 +213,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
         """Train one epoch on X and y, going on from the weights and optimizer state there are.
+
+        The rows of the first call decide how inputs (`standardize`) are scaled.
 
         Parameters
         ----------
