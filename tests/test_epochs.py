@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import MLP, SGD, Trainer, pace, schedules
+from fastmlp import MLP, SGD, Trainer, epochs, pace, schedules, snapshot
 from fastmlp.callbacks import LambdaCallback
 from fastmlp.interrupts import WholeSteps
 
@@ -91,6 +91,54 @@ def test_an_interrupt_in_an_epoch_that_has_diverged_keeps_the_model(monkeypatch,
         assert net.parameters.tobytes() == before.tobytes()
     rates.append(0.01)
     assert np.isfinite(trainer.fit(X, y, epochs=1).loss[0])
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"method": "_first_bad_epoch"},
+        {"method": "_raise_divergence"},
+        {"restoring": True},
+        {"method": "_first_bad_epoch", "restoring": True},
+    ],
+    ids=str,
+)
+def test_an_interrupt_while_a_divergence_is_undone_keeps_the_model(monkeypatch, rng, when):
+    X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
+    net = MLP([3, 8, 1], loss="mse", seed=0)
+    rates = [0.01]
+    trainer = Trainer(net, SGD(lambda step: rates[-1], momentum=0.9))
+    trainer.fit(X, y, epochs=3)
+    before, restore = net.parameters.tobytes(), snapshot.Snapshot.restore
+
+    def interrupted(loop, *args):
+        raise KeyboardInterrupt
+
+    def interrupted_restore(kept, vector):
+        signal.raise_signal(signal.SIGINT)
+        restore(kept, vector)
+
+    rates.append(1e30)
+    if "method" in when:
+        monkeypatch.setattr(epochs.EpochLoop, when["method"], interrupted)
+    if "restoring" in when:
+        monkeypatch.setattr(snapshot.Snapshot, "restore", interrupted_restore)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(X, y, epochs=1, batch_size=10)
+    monkeypatch.undo()
+    assert net.parameters.tobytes() == before and np.isfinite(trainer.states).all()
+    rates.append(0.01)
+    assert np.isfinite(trainer.fit(X, y, epochs=1).loss[0])
+
+
+def test_an_interrupt_while_a_snapshot_is_let_go_is_heard(monkeypatch):
+    class Interrupted(snapshot.Snapshot):
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(epochs, "Snapshot", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        MLP([2, 6, 2]).fit(X, Y, epochs=1)
 
 
 ANY_TIME = """
@@ -218,9 +266,9 @@ def test_steps_are_numbered_through(batch_size):
 
     trainer = Trainer(MLP([2, 6, 2]), SGD(rate))
     steps = 9 if batch_size else 1
-    for epochs in (1, 3, 2):
-        history = trainer.fit(X, Y, epochs=epochs, batch_size=batch_size)
-        assert history.learning_rate == [0.01] * epochs
+    for n in (1, 3, 2):
+        history = trainer.fit(X, Y, epochs=n, batch_size=batch_size)
+        assert history.learning_rate == [0.01] * n
     assert trainer.steps == 6 * steps
     assert numbers == list(range(6 * steps))
 

@@ -34,6 +34,8 @@ GROUP_ROWS = 1 << 17  # epochs of a tiny data set run together up to so many row
 # Ctrl-C reaches the main thread only: one that trains networks in other threads sets this event to stop them.
 CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
 
+Before = tuple[list[NDArray[Any]], int, Any]  # what a group of epochs changes, the steps made and the generator's state
+
 
 @dataclass
 class Data:
@@ -105,6 +107,14 @@ class EpochLoop:
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
     def run(self) -> History:
+        try:
+            return self._run()
+        finally:
+            with WholeSteps():  # in a destructor Ctrl-C would be lost
+                while self.snapshots:
+                    self.snapshots.pop().close()
+
+    def _run(self) -> History:
         with ExitStack() as ends:  # calls all of them, whichever raises
             for callback in reversed(self.callbacks):
                 if hasattr(callback, "on_train_end"):
@@ -154,38 +164,48 @@ class EpochLoop:
 
     def _run_group(self, epochs: int) -> None:
         before = self._snapshot(epochs)
-        start = time.perf_counter()
         try:
-            losses, lr = self._run_epochs(epochs)
-        except BaseException:  # Ctrl-C may come after a step that diverged, before anybody has looked
-            if not checks.all_finite(self.trainer.net.parameters):
-                self._restore(before)
-                self.trainer.forget()
+            self._run_or_undo(epochs, before)
+        except BaseException:  # Ctrl-C may come after a step that diverged, before that has been undone
+            with WholeSteps():
+                if not checks.all_finite(self.trainer.net.parameters):
+                    self._restore(before)
+                    self.trainer.forget()
             raise
+
+    def _run_or_undo(self, epochs: int, before: Before) -> None:
+        """Run and record epochs, only those before the first that diverges."""
+        start = time.perf_counter()
+        losses, lr = self._run_epochs(epochs)
         seconds = (time.perf_counter() - start) / epochs
         bad = self._first_bad_epoch(losses)
         while bad is not None:  # undo all, then run the finite epochs again
-            self._restore(before)
+            with WholeSteps():
+                self._restore(before)
+                if not bad:
+                    self.trainer.forget()
             if bad:
                 again, lr = self._run_epochs(bad)
                 if self._first_bad_epoch(again) is not None:  # the last of them left a weight that is not finite
                     bad -= 1
                     continue
                 self._record(again, lr, seconds)
-            self.trainer.forget()
+                self.trainer.forget()
             self._raise_divergence(losses[bad], bad)
         self._record(losses, lr, seconds)
 
-    def _snapshot(self, epochs: int) -> tuple[list[NDArray[Any]], int, Any]:
+    def _snapshot(self, epochs: int) -> Before:
         """What a group is going to change. A single epoch is never run again: there the parameters will do."""
         trainer, net = self.trainer, self.trainer.net
         kept = [net.parameters, *(trainer.moving if epochs > 1 else [])]
-        self.snapshots += [Snapshot(array) for array in kept[len(self.snapshots) :]]
+        if len(self.snapshots) < len(kept):
+            with WholeSteps():  # or one that is half made would live on in a traceback
+                self.snapshots += [Snapshot(array) for array in kept[len(self.snapshots) :]]
         for snapshot, array in zip(self.snapshots, kept, strict=False):
             snapshot.take(array)
         return kept, trainer.steps, net.shuffle_rng.bit_generator.state
 
-    def _restore(self, before: tuple[list[NDArray[Any]], int, Any]) -> None:
+    def _restore(self, before: Before) -> None:
         trainer, net = self.trainer, self.trainer.net
         kept, trainer.steps, net.shuffle_rng.bit_generator.state = before
         for snapshot, array in zip(self.snapshots, kept, strict=False):

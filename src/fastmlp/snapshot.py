@@ -94,12 +94,12 @@ class Snapshot:
             while len(self._files) < files:
                 self._files.append(_file())
         except OSError:
-            self._close()
+            self._discard()
 
     def take(self, vector: NDArray[Any]) -> None:
         """Remember the vector as it is now."""
         if self._files and self._process != os.getpid():  # a fork: they are the parent's, who goes on with them
-            self._close()
+            self._discard()
             self._open(self._parts)
             self._copy = None if self._files else np.empty_like(vector)
         if self._files:
@@ -107,7 +107,7 @@ class Snapshot:
                 self._each(_write, vector)
                 return
             except OSError:  # no room
-                self._close()
+                self._discard()
                 self._copy = np.empty_like(vector)
         np.copyto(self._copy, vector)  # type: ignore[arg-type]
 
@@ -134,22 +134,28 @@ class Snapshot:
             for file, part in zip(self._files, parts, strict=True):
                 copy(file, part)
 
-    def _close(self) -> None:
+    def _discard(self) -> None:
         while self._files:
             self._files.pop().close()
 
-    def __del__(self) -> None:
+    def close(self) -> None:
+        """Let go of the copy; its files serve the next one."""
         # A process forked meanwhile has the same files open, which are the parent's.
-        keep = getattr(self, "_process", None) == os.getpid() and self._part_bytes <= SPARE_BYTES
-        for file in getattr(self, "_files", []):
+        keep = self._process == os.getpid() and self._part_bytes <= SPARE_BYTES
+        while self._files:
+            file = self._files.pop()
             if keep and len(_spare) < SPARE_FILES:
                 _spare.append(file)
             else:
                 file.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "_files", None):  # else it has been closed, or was never made
+            self.close()
+
 
 def _file() -> File:
-    """A spare temporary file or a new one, for nothing but `__del__` to close."""
+    """A spare temporary file or a new one, for nothing but `close` to close."""
     with suppress(IndexError):  # there is none, or another thread was faster
         while True:
             if (file := _spare.pop()).is_ours():
