@@ -123,7 +123,8 @@ def test_if_all_diverge_so_does_the_call():
         fit_restarts(lambda seed: make_some_diverge(2 * seed), X, Y, 3, epochs=20, optimizer=SGD(0.05))
 
 
-def test_an_error_in_one_stops_all():
+@pytest.mark.parametrize("data", [(X, Y), ([(X, Y)] * 2, None)], ids=["arrays", "batches"])
+def test_an_error_in_one_stops_all(data):
     reached = {}
 
     def fail(state):
@@ -133,7 +134,7 @@ def test_an_error_in_one_stops_all():
 
     watch = fastmlp.callbacks.LambdaCallback(on_epoch_end=fail)
     with pytest.raises(LookupError, match="on purpose"):
-        fit_restarts(make, X, Y, 3, n_jobs=3, epochs=50_000, callbacks=lambda seed: [watch])
+        fit_restarts(make, *data, 3, n_jobs=3, epochs=50_000, validation=(X, Y), callbacks=lambda seed: [watch])
     assert reached[1] == 2 and max(reached.values()) < 50_000
 
 

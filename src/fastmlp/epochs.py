@@ -29,12 +29,19 @@ from .snapshot import Snapshot
 if TYPE_CHECKING:
     from .trainer import Trainer
 
+Before = tuple[list[NDArray[Any]], int, Any]  # what a group of epochs changes, the steps made and the generator's state
+
 GROUP_ROWS = 1 << 17  # epochs of a tiny data set run together up to so many rows
 
 # Ctrl-C reaches the main thread only: one that trains networks in other threads sets this event to stop them.
 CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
 
-Before = tuple[list[NDArray[Any]], int, Any]  # what a group of epochs changes, the steps made and the generator's state
+
+def heed_cancel() -> None:
+    """KeyboardInterrupt if whoever started this thread wants it to stop."""
+    cancel = CANCEL.get()
+    if cancel and cancel.is_set():
+        raise KeyboardInterrupt("the training was cancelled")
 
 
 @dataclass
@@ -265,10 +272,9 @@ class EpochLoop:
         lr = self.trainer.rates(epochs, steps, self.total_steps)  # first: it may refuse what a schedule gives
         order, offsets = self._order(epochs)
         parts: list[NDArray[np.float64]] = []
-        cancel, done = CANCEL.get(), 0
+        done = 0
         while done < epochs * steps:
-            if cancel and cancel.is_set():
-                raise KeyboardInterrupt("the training was cancelled")
+            heed_cancel()
             stop, start = min(done + self.pace.steps, epochs * steps), time.perf_counter()
             with WholeSteps():
                 part, rates = offsets[done : stop + 1], lr[done:stop]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .accumulation import GradientSum
-from .epochs import CANCEL, Data, EpochLoop
+from .epochs import Data, EpochLoop, heed_cancel
 from .evaluation import Evaluator, batch_weights, batches
 from .history import DivergenceError
 from .options import Options
@@ -141,9 +141,7 @@ class DataObjective(Objective):
         self.runner = executor(plan, self.net.backend)
 
     def _run(self, s: int) -> float:
-        cancel = CANCEL.get()
-        if cancel and cancel.is_set():
-            raise KeyboardInterrupt("the training was cancelled")
+        heed_cancel()
         rows, weight, offsets = self.data.rows, self.data.weight, self.offsets[s : s + 2]
         return float(self.runner.run(rows, offsets, weight=weight, n_threads=self.n_threads)[0])
 

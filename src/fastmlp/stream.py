@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import counted
-from .epochs import Data, EpochLoop
+from .epochs import Data, EpochLoop, heed_cancel
 from .evaluation import Evaluator
 from .history import DivergenceError
 
@@ -79,6 +79,7 @@ class StreamLoop(EpochLoop):
         losses: list[float] = []
         weights: list[float] = []
         for i, (X, y, weight) in enumerate(self._batches()):
+            heed_cancel()
             rate = self._rate()
             loss, importance, length = self._step(i, X, y, weight, rate)
             losses.append(loss)
