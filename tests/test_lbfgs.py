@@ -134,6 +134,18 @@ def test_callbacks_stop_it_and_ctrl_c_keeps_the_last_iterate(data):
     assert not np.array_equal(net.parameters, network().parameters)
 
 
+@pytest.mark.parametrize("where", ["callback", "metric"])
+def test_what_scipy_takes_for_a_wish_to_stop_reaches_the_caller(data, where):
+    def empty(*given):
+        return next(iter([]))
+
+    stopper = Stopper(1, StopIteration()) if where == "callback" else Stopper(9)
+    more = {} if where == "callback" else {"validation": data, "metrics": [empty]}
+    with pytest.raises(StopIteration):
+        network().fit(*data, optimizer="lbfgs", callbacks=[stopper], **more)
+    assert stopper.ends == 1
+
+
 def test_early_stopping_restores_the_best(rng, data):
     X, y = data
     stop = fastmlp.EarlyStopping(patience=3)

@@ -396,6 +396,16 @@ def test_ctrl_c_warns_and_keeps_the_model(solver):
     assert got.predict(X_DIGITS).shape == Y_DIGITS.shape
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_an_iterator_that_ends_in_a_callback_is_an_error_as_others_are(solver):
+    class Ends:
+        def on_epoch_end(self, state):
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        ours.MLPClassifier(4, callbacks=[Ends()], solver=solver).fit(X_DIGITS, Y_DIGITS)
+
+
 # ---- warm start, partial_fit -----------------------------------------------------------------------------------------
 
 

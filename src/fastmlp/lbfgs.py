@@ -7,7 +7,7 @@ in slices whose gradients are added up. After each iteration the network has the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +48,28 @@ def minimizer() -> Any:
     except ImportError as error:
         raise ImportError("optimizer='lbfgs' needs scipy: pip install 'fastmlp[lbfgs]'") from error
     return minimize
+
+
+def minimized(function: Callable[[Vector], Any], start: Vector, iterated: Callable[[Any], bool], options: Any) -> Any:
+    """scipy's result; `iterated` hears of every iteration and says whether to stop.
+
+    Whatever it raises reaches the caller: scipy itself takes a StopIteration, by mistake or not, for a wish to stop.
+    """
+    raised: list[StopIteration] = []
+
+    def callback(intermediate_result: Any) -> None:  # by this name scipy knows that the loss is to come along
+        try:
+            stop = iterated(intermediate_result)
+        except StopIteration as error:
+            raised.append(error)
+            raise
+        if stop:
+            raise StopIteration
+
+    found = minimizer()(function, start, jac=True, method="L-BFGS-B", callback=callback, options=options)
+    if raised:
+        raise raised[0]
+    return found
 
 
 class Objective:
@@ -154,7 +176,8 @@ class LBFGSLoop(EpochLoop):
     ) -> None:
         settings: LBFGS = trainer.optimizer  # type: ignore[assignment]
         self._begin(trainer, settings.max_iter or epochs, evaluator, callbacks)
-        self.settings, self.data, self.minimize = settings, data, minimizer()
+        minimizer()  # is there, or nothing is changed
+        self.settings, self.data = settings, data
         self.n = len(data.X if data.rows is None else data.rows)
 
     def take(self, data: Data) -> None:
@@ -165,20 +188,9 @@ class LBFGSLoop(EpochLoop):
         self.objective = DataObjective(net, self.data, settings.l2, settings.decay_biases)
         self.start, self.evaluations = time.perf_counter(), 0
         self.places = places = net.layout.places(net.bias)  # in the same order as the float64 copy's own
-        result = self.minimize(
-            self._evaluate,
-            net.parameters[places].astype(np.float64),
-            jac=True,
-            method="L-BFGS-B",
-            callback=self._iterated,
-            options={
-                "maxiter": self.epochs,
-                "gtol": settings.tol,
-                "ftol": 0.0,
-                "maxcor": int(settings.history),
-                "maxfun": settings.max_fun,
-            },
-        )
+        limits = {"maxiter": self.epochs, "gtol": settings.tol, "ftol": 0.0, "maxfun": settings.max_fun}
+        limits["maxcor"] = int(settings.history)
+        result = minimized(self._evaluate, net.parameters[places].astype(np.float64), self._iterated, limits)
         if not np.isfinite(result.fun):
             epoch = self.state.epoch + 1
             raise DivergenceError(f"the loss became {result.fun} in iteration {epoch}", epoch, 1, self.history)
@@ -187,18 +199,17 @@ class LBFGSLoop(EpochLoop):
         self.evaluations += 1
         return self.objective(x)
 
-    def _iterated(self, intermediate_result: Any) -> None:
-        """scipy has accepted new parameters; its name for this argument asks for the loss to come along."""
-        net, x = self.trainer.net, intermediate_result.x
+    def _iterated(self, found: Any) -> bool:
+        """scipy has accepted new parameters."""
+        net, x = self.trainer.net, found.x
         seconds, self.start = time.perf_counter() - self.start, time.perf_counter()
         net.parameters[self.places] = x
         self.trainer.steps += 1
         self.history.add(
-            loss=float(intermediate_result.fun) - self.objective.penalty(x),
+            loss=float(found.fun) - self.objective.penalty(x),
             learning_rate=1.0,
             seconds=seconds,
             samples_per_second=self.n * self.evaluations / max(seconds, 1e-9),
         )
         self.evaluations = 0
-        if self._report(1):
-            raise StopIteration
+        return self._report(1)

@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..history import History
-from ..lbfgs import SLICE_ROWS, Objective, Vector, minimizer
+from ..lbfgs import SLICE_ROWS, Objective, Vector, minimized
 from ..mlp import MLP
 from ..runtime import executor
 from ..tape import Tape
@@ -98,11 +98,10 @@ class Minimisation:
         limits = {"maxfun": int(estimator.max_fun), "maxiter": int(estimator.max_iter), "gtol": float(estimator.tol)}
         limits["maxcor"] = self.memory
         start, estimator.n_iter_ = self.net.parameters[self.places].astype(np.float64), 0
-        find, settings = minimizer(), {"jac": True, "method": "L-BFGS-B", "callback": self._iterated, "options": limits}
         try:
             # scipy's own vectors are short: threads would cost more than they save
             with self.listeners, threadpool_limits(1, "blas"):
-                found = find(self._evaluated if self.tasks else self.objective, start, **settings)
+                found = minimized(self._evaluated if self.tasks else self.objective, start, self._iterated, limits)
         except KeyboardInterrupt:
             notices.warn("Training interrupted by user.")
             return
@@ -123,14 +122,13 @@ class Minimisation:
         self.listeners.epoch_begins()
         return self.objective(x)
 
-    def _iterated(self, intermediate_result: Any) -> None:
-        """scipy has accepted new parameters; its name for this argument asks for the loss to come along."""
+    def _iterated(self, found: Any) -> bool:
+        """scipy has accepted new parameters."""
         estimator = self.estimator
-        self._take(intermediate_result.x, float(intermediate_result.fun))
+        self._take(found.x, float(found.fun))
         estimator.n_iter_ += 1
         estimator.loss_curve_.append(estimator.loss_)
         self.history.add(loss=estimator.loss_, learning_rate=1.0)
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
-        if self.listeners.epoch_ended():
-            raise StopIteration
+        return self.listeners.epoch_ended()
