@@ -167,6 +167,19 @@ def test_it_goes_on_from_where_it_is_and_ends_by_tolerance(data):
     assert trainer.fit(*data, epochs=50).epochs == 3
 
 
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_network_with_nothing_left_to_learn_has_the_loss_of_the_start(data, validated):
+    trainer, stopper = Trainer(network(), LBFGS(tol=10.0, l2=0.1)), Stopper(1)
+    before = trainer.net.parameters.copy()
+    history = trainer.fit(*data, callbacks=[stopper], **({"validation": data} if validated else {}))
+    expected = trainer.net.evaluate(*data)
+    assert history.loss == [pytest.approx(expected["loss"])]
+    assert history.get("val_loss", []) == [expected["loss"]] * validated
+    assert np.array_equal(trainer.net.parameters, before)
+    assert (history.epochs, history.seconds, trainer.steps, stopper.ends) == (0, [], 0, 1)
+    assert not hasattr(stopper, "parameters")
+
+
 def test_without_scipy_the_error_says_what_to_install(monkeypatch, data):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     net = network()

@@ -145,11 +145,15 @@ class EpochLoop:
     def _report(self, group: int) -> bool:
         """Some epochs are done: evaluate, and tell everybody; whether to stop."""
         self.state.epoch += group
-        if self.evaluator:
-            self.history.add(**{f"val_{name}": value for name, value in self.evaluator().items()})
+        self._validate()
         if self.plateau:
             self.plateau.observe(self._plateau_metric(self.plateau))
         return self._tell("on_epoch_end")
+
+    def _validate(self) -> None:
+        """Put what the network is worth on the validation rows into the history."""
+        if self.evaluator:
+            self.history.add(**{f"val_{name}": value for name, value in self.evaluator().items()})
 
     def _plateau_metric(self, plateau: ReduceOnPlateau) -> float:
         name = "val_loss" if self.evaluator else "loss"

@@ -59,9 +59,9 @@ class History(dict[str, list[Any]]):
     """One list an epoch for each quantity; ``history["loss"]`` and ``history.loss`` are the same list.
 
     Keys: ``loss`` (training loss, mean over the epoch), ``seconds``, ``samples_per_second``, ``learning_rate`` (of the
-    epoch's last step), and with validation data ``val_loss`` and ``val_`` of each metric. The seconds are those of
-    training alone, without validation and callbacks; where several epochs of a tiny data set ran in one go, the mean of
-    theirs.
+    epoch's last step), and with validation data ``val_loss`` and ``val_`` of each metric. L-BFGS that finds
+    nothing to do leaves the losses of the start, and 0 epochs. The seconds are those of training alone, without
+    validation and callbacks; where several epochs of a tiny data set ran in one go, the mean of theirs.
 
     Such an epoch takes less time than four numbers take to become Python's and join lists. So they stay what they are
     until the history is read in any way.
@@ -112,7 +112,7 @@ class History(dict[str, list[Any]]):
     @property
     def epochs(self) -> int:
         """Epochs trained."""
-        return len(self.get("loss", ()))
+        return len(self.get("seconds", self.get("loss", ())))
 
 
 def _reading_first(method: Callable[..., Any]) -> Callable[..., Any]:

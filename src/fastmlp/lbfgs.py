@@ -194,6 +194,10 @@ class LBFGSLoop(EpochLoop):
         if not np.isfinite(result.fun):
             epoch = self.state.epoch + 1
             raise DivergenceError(f"the loss became {result.fun} in iteration {epoch}", epoch, 1, self.history)
+        if not self.state.epoch:  # nothing was left to do; a loss is asked for all the same
+            loss = float(result.fun) - self.objective.penalty(result.x)
+            self.history.update(loss=[loss], learning_rate=[], seconds=[], samples_per_second=[])
+            self._validate()
 
     def _evaluate(self, x: Vector) -> tuple[float, Vector]:
         self.evaluations += 1
