@@ -9,6 +9,7 @@ import pytest
 
 import fastmlp
 from fastmlp import MLP, SGD, Adam, AdamW, Trainer, losses, schedules
+from fastmlp.callbacks import LambdaCallback
 from fastmlp.lockstep import LockStepExecutor
 from fastmlp.plan import Op
 from fastmlp.runtime import executor
@@ -400,6 +401,29 @@ def test_another_optimizer_is_in_force_at_once(data):
     for _ in range(3):
         assert trainer.step(*data) == plain.step(*data)
     assert np.array_equal(trainer.net.parameters, plain.net.parameters)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_optimizer_changed_by_a_callback_is_the_one_of_the_next_epoch(data, accumulate):
+    def change(state):
+        state.trainer.optimizer = SGD(0.05, momentum=0.1)
+
+    first, second = (Trainer(network(), SGD(0.1, momentum=0.9), accumulate=accumulate) for _ in range(2))
+    first.fit(*data, epochs=2, shuffle=False, callbacks=[LambdaCallback(on_epoch_end=change)])
+    second.fit(*data, epochs=1, shuffle=False)
+    second.optimizer = SGD(0.05, momentum=0.1)
+    second.fit(*data, epochs=1, shuffle=False)
+    assert np.array_equal(first.net.parameters, second.net.parameters)
+
+
+def test_a_plateau_that_a_callback_brings_is_told_how_training_goes(data):
+    def change(state):
+        if state.epoch == 1:
+            state.trainer.optimizer = SGD(schedules.ReduceOnPlateau(0.5, patience=0, learning_rate=1e-30))
+
+    watch = [LambdaCallback(on_epoch_end=change)]
+    history = Trainer(network(), SGD(0.1)).fit(*data, epochs=5, batch_size=None, callbacks=watch)
+    assert history.learning_rate == [0.1, 1e-30, 1e-30, 0.5e-30, 0.25e-30]
 
 
 def test_sums_are_flushed_by_another_optimizer(data):

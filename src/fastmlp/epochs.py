@@ -91,24 +91,28 @@ class EpochLoop:
         self.snapshots: list[Snapshot] = []
         self.history = History()
         self.state = TrainingState(0, epochs, trainer.net, self.history, trainer)
-        self.plateau = self._plateau()
+        plateau = self._plateau()
+        if plateau and trainer.steps == 0:  # another trainer may have told it something
+            plateau.reset()
 
     def take(self, data: Data) -> None:
         """The same data, with targets as the loss reads them; from here on nobody else trains this network."""
         self.data, trainer = data, self.trainer
-        self.runner = trainer._executor(self.batch, data)
-        self.pace = trainer.pace_of(self.runner.plan)
+        self._bind()
         self.total_steps = trainer.steps + self.epochs * trainer.updates(len(self.offsets) - 1)
 
+    def _bind(self) -> None:
+        """The plan of a step, as the trainer has it now."""
+        self.runner = self.trainer._executor(self.batch, self.data)
+        self.pace = self.trainer.pace_of(self.runner.plan)
+
     def _plateau(self) -> ReduceOnPlateau | None:
-        """The schedule that wants to hear how training goes, begun anew with a new trainer."""
+        """The schedule that wants to hear how training goes; ValueError if it wants to hear what nobody finds out."""
         schedule = self.trainer.optimizer.learning_rate
         if not isinstance(schedule, ReduceOnPlateau):
             return None
         if schedule.mode == "max" and not (self.evaluator and self.evaluator.metrics):
             raise ValueError("ReduceOnPlateau: mode 'max' needs validation rows and a metric; the loss is to fall")
-        if self.trainer.steps == 0:
-            schedule.reset()
         return schedule
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
@@ -146,8 +150,8 @@ class EpochLoop:
         """Some epochs are done: evaluate, and tell everybody; whether to stop."""
         self.state.epoch += group
         self._validate()
-        if self.plateau:
-            self.plateau.observe(self._plateau_metric(self.plateau))
+        if plateau := self._plateau():
+            plateau.observe(self._plateau_metric(plateau))
         return self._tell("on_epoch_end")
 
     def _validate(self) -> None:
@@ -167,13 +171,15 @@ class EpochLoop:
 
     def _group(self) -> int:
         """How many epochs to run before anybody looks."""
-        if self.evaluator or self.callbacks or self.plateau:
+        if self.evaluator or self.callbacks or self._plateau():
             return 1
         return max(1, min(self.pace.steps // (len(self.offsets) - 1), GROUP_ROWS // self.n))
 
     # ---- a group of epochs -------------------------------------------------------------------------------------------
 
     def _run_group(self, epochs: int) -> None:
+        if not self.trainer.keeps(self.runner):  # a callback has changed the optimizer
+            self._bind()
         before = self._snapshot(epochs)
         try:
             self._run_or_undo(epochs, before)

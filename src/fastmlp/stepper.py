@@ -150,6 +150,10 @@ class Stepper:
             found.bind(i, array)
         return found
 
+    def keeps(self, runner: Executor) -> bool:
+        """Whether this is one of the plans of the optimizer as it is now."""
+        return runner in self._plans.values()
+
     def release(self) -> None:
         """Let go of the data that the plans were bound to."""
         for runner in self._plans.values():
