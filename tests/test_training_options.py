@@ -618,6 +618,20 @@ def test_a_loop_of_steps_tells_how_many_there_will_be(data, schedule):
     assert np.array_equal(stream.parameters, whole.parameters)
 
 
+@pytest.mark.parametrize("kind", ["arrays", "sized", "unsized"])
+def test_a_schedule_may_span_several_fits(data, kind):
+    optimizer = SGD(schedules.Polynomial(learning_rate=0.1))
+    whole, net = network(), network()
+    whole.fit(*data, epochs=5, batch_size=25, shuffle=False, optimizer=optimizer)
+    trainer = Trainer(net, optimizer, total_steps=10)
+    for epochs in (1, 3, 1):
+        if kind == "arrays":
+            trainer.fit(*data, epochs=epochs, batch_size=25, shuffle=False)
+        else:
+            trainer.fit(Batches(*data, size=25, length=kind == "sized"), epochs=epochs)
+    assert np.array_equal(net.parameters, whole.parameters)
+
+
 def test_a_step_whose_schedule_must_know_more_is_refused(data):
     trainer = Trainer(network(), SGD(schedules.Cosine()))
     before = flat(trainer.net)

@@ -99,7 +99,8 @@ class EpochLoop:
         """The same data, with targets as the loss reads them; from here on nobody else trains this network."""
         self.data, trainer = data, self.trainer
         self._bind()
-        self.total_steps = trainer.steps + self.epochs * trainer.updates(len(self.offsets) - 1)
+        own = trainer.steps + self.epochs * trainer.updates(len(self.offsets) - 1)
+        self.total_steps = own if trainer.total_steps is None else trainer.total_steps
 
     def _bind(self) -> None:
         """The plan of a step, as the trainer has it now."""

@@ -55,7 +55,7 @@ class Stepper:
         self._optimizer = copy.deepcopy(optimizer)  # a schedule's progress is this trainer's own
         self._states = [self._layout.zeros() for _ in range(self.optimizer.n_states)]
         self.steps = 0
-        self.total_steps: int | None = None  # that a loop of steps will make, as far as its caller has told
+        self.total_steps: int | None = None  # there will be, as far as the caller has told
         self._planned = 0  # steps in all, as of the last rate
         self._sum = GradientSum(net.layout) if options.accumulate > 1 else None
         self._average = None if options.average is None else Average(net, float(options.average))

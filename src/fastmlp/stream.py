@@ -70,7 +70,7 @@ class StreamLoop(EpochLoop):
     def _rate(self) -> NDArray[np.float64]:
         """The rate of the next update."""
         total = self.trainer.total_steps
-        if isinstance(self.stream, Sized):
+        if total is None and isinstance(self.stream, Sized):
             total = self.first_step + self.epochs * self.trainer.updates(len(self.stream))
         return self.trainer.rate_of(total)
 

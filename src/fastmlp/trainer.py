@@ -55,8 +55,8 @@ class Trainer(Stepper):
         loss and metrics are without, as in Keras (a criterion of PyTorch weights both).
         ``CrossEntropy(class_weight=...)`` does the same.
     total_steps : int, optional
-        In [1, inf): how many updates a loop of one's own over `step` will make, for the learning-rate schedules whose
-        formula has T; `fit` counts its own.
+        In [1, inf): T of the learning-rate schedules whose formula has it: how many updates there will be in all, by
+        `step` and by every `fit`. By default a schedule ends with each `fit`, which counts its own updates.
 
     Attributes
     ----------
