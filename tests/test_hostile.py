@@ -175,6 +175,8 @@ def test_a_number_that_cannot_be_printed_is_refused_like_others():
     for call, message in [
         (lambda: fastmlp.SGD(10**5000).check(), "SGD: learning_rate must be a number in"),
         (lambda: net(seed=10**5000), "seed must be between 0 and"),
+        (lambda: net().fit([[0, 0]], [0], epochs=10**400), "epochs must be at most 9223372036854775807, got 1000"),
+        (lambda: fastmlp.Trainer(net(), total_steps=10**5000), "total_steps must be at most 9223372036854775807, got"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()

@@ -20,6 +20,7 @@ NATIVE = frozenset(  # what a gather reads in place, by dtype.str
     for name in (*("float32", "float64", "uint8", "int8", "uint16"), *("int16", "uint32", "int32", "uint64", "int64"))
 )
 LEAST_WEIGHT, MOST_WEIGHT = 1e-100, 1e100  # the products of a loss and a weight, and of two sums of weights, are finite
+MOST = 2**63 - 1  # epochs or steps
 CHUNK = 1 << 20  # elements looked at in one go: no check doubles the memory of the data
 
 
@@ -49,6 +50,14 @@ def whole(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
         allowed = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ValueError(f"{name} must be {allowed}, got {shown(value)}")
     return int(value)
+
+
+def count(name: str, value: Any) -> int:
+    """`value` as a number of epochs or steps, of which schedules can make floats."""
+    found = whole(name, value)
+    if found > MOST:
+        raise ValueError(f"{name} must be at most {MOST}, got {shown(value)}")
+    return found
 
 
 def flag(name: str, value: Any) -> bool:

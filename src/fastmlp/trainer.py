@@ -108,7 +108,7 @@ class Trainer(Stepper):
         if isinstance(optimizer, optimizers.LBFGS):
             lbfgs.check_options(options)
         super().__init__(net, optimizer, options)
-        self.total_steps = None if total_steps is None else checks.whole("total_steps", total_steps)
+        self.total_steps = None if total_steps is None else checks.count("total_steps", total_steps)
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class Trainer(Stepper):
             Within 0.2 s of Ctrl-C, or after the step being made if that takes longer; the network is then as the last
             finished step left it, or as the last finite epoch did if it is not finite.
         """
-        epochs = checks.whole("epochs", epochs)
+        epochs = checks.count("epochs", epochs)
         batch_size = None if batch_size is None else checks.whole("batch_size", batch_size)
         shuffle = checks.flag("shuffle", shuffle)
         show, watchers = checks.flag("use_average", use_average), listen(early_stopping, callbacks)
