@@ -207,7 +207,8 @@ class Trainer(Stepper):
         Raises
         ------
         TypeError, ValueError
-            For bad input, before anything is changed.
+            For bad input, before anything is changed. An iterable's batch is checked when its turn comes: a bad one
+            leaves the network as those before it have trained it, and no history.
         DivergenceError
             If the loss stops being finite; the parameters of the last finite epoch are kept.
         KeyboardInterrupt
