@@ -141,6 +141,44 @@ def test_an_interrupt_while_a_snapshot_is_let_go_is_heard(monkeypatch):
         MLP([2, 6, 2]).fit(X, Y, epochs=1)
 
 
+def interrupted_at(line, modules, call):
+    """Call it, with Ctrl-C before that line of those modules is run; whether there are so many."""
+    left = [line]
+
+    def trace(frame, event, arg):
+        if frame.f_globals["__name__"] not in modules:
+            return None
+        left[0] -= event == "line"
+        if left[0] == 0 and event == "line":
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return left[0] < 1
+
+
+def test_an_interrupt_at_any_line_leaves_the_average_in_the_network():
+    trainer = Trainer(MLP([2, 6, 2]), SGD(0.1), average=0.9)
+    trainer.fit(X, Y, epochs=2, batch_size=None)
+    modules = {f"fastmlp.{name}" for name in ("averaging", "interrupts", "stepper")}
+    line = 1
+    while interrupted_at(line, modules, lambda: trainer.fit(X, Y, epochs=1, batch_size=None)):
+        average = trainer.average.copy()
+        assert np.array_equal(trainer.net.parameters, average), line
+        trainer.show_raw()
+        assert np.array_equal(trainer.average, average), line
+        trainer.show_average()
+        line += 1
+    assert line > 50
+
+
 ANY_TIME = """
     import os, random, signal
     import fastmlp

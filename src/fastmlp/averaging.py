@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .interrupts import WholeSteps
 from .layout import Vector
 from .network import Network
 
@@ -36,16 +37,20 @@ class Average(Vector):
 
     def show(self) -> None:
         """Put the average into the network, until `hide`."""
-        if self.begun and self.raw is None:
+        if not self.begun or self.raw is not None:
+            return
+        with WholeSteps():
             self.raw = self.net.parameters.copy()
             self.net.parameters[:] = self.flat
 
     def hide(self) -> None:
         """Put the raw weights back; but if the network was given others meanwhile, start anew from those."""
-        if self.raw is None:
+        raw = self.raw
+        if raw is None:
             return
-        if np.array_equal(self.net.parameters, self.flat):
-            self.net.parameters[:] = self.raw
-        else:
-            self.flat[:] = self.net.parameters
-        self.raw = None
+        with WholeSteps():
+            if np.array_equal(self.net.parameters, self.flat):
+                self.net.parameters[:] = raw
+            else:
+                self.flat[:] = self.net.parameters
+            self.raw = None

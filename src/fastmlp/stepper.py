@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from math import isfinite
@@ -334,19 +332,34 @@ class Stepper:
         if self._average:
             self._average.hide()
 
-    @contextmanager
-    def raw_weights(self) -> Iterator[None]:
-        """Train in here; afterwards the network has the averaged weights, if it is to."""
-        self.show_raw()
-        try:
-            yield
-        except BaseException:
-            if self._sum:  # a batch may be missing in it
-                self._sum.clear()
-            raise
-        finally:
-            if self._show:
-                self.show_average()
+    def end_raw(self) -> None:
+        """Training is over for now: let the network have the averaged weights, if it is to."""
+        if self._show:
+            self.show_average()
+
+    def raw_weights(self) -> RawWeights:
+        """A block to train in; afterwards the network has the averaged weights, if it is to."""
+        return RawWeights(self)
+
+
+class RawWeights:
+    """What `Stepper.raw_weights` gives; Ctrl-C before or after the block is for whoever is around it.
+
+    A generator that Ctrl-C leaves before its block would end whenever it is collected, in another training perhaps.
+    """
+
+    def __init__(self, trainer: Stepper) -> None:
+        self.trainer = trainer
+
+    def __enter__(self) -> None:
+        self.trainer.show_raw()
+
+    def __exit__(self, kind: type | None, *error: Any) -> None:
+        trainer = self.trainer
+        with WholeSteps():
+            if kind and trainer._sum:  # a batch may be missing in it
+                trainer._sum.clear()
+            trainer.end_raw()
 
 
 def roomy(rows: int) -> int:

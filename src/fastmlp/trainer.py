@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks, lbfgs, optimizers
 from .epochs import Data, EpochLoop
 from .history import History
+from .interrupts import WholeSteps
 from .keywords import explained
 from .mlp import MLP
 from .options import Options
@@ -233,19 +234,21 @@ class Trainer(Stepper):
     def _run_loop(self, loop: EpochLoop | StreamLoop, show_average: bool) -> History:
         """Train; now that everything is checked, first learn how to standardise."""
         with self._net.exclusively():
-            self._show = show_average
-            with self.raw_weights():
-                self.flush()
-            if not isinstance(loop, StreamLoop):
-                data = loop.data
-                self.net.learn_from(data.X, data.y, data.rows)
-                loop.take(replace(data, y=self.net.plan_targets(data.y)))
             try:
+                self._show = show_average
+                with self.raw_weights():
+                    self.flush()
+                if not isinstance(loop, StreamLoop):
+                    data = loop.data
+                    self.net.learn_from(data.X, data.y, data.rows)
+                    loop.take(replace(data, y=self.net.plan_targets(data.y)))
                 return loop.run()
             finally:
-                self.release()
-                if loop.evaluator:
-                    loop.evaluator.end()
+                with WholeSteps():
+                    self.end_raw()  # Ctrl-C may have come right before or after a block of raw weights
+                    self.release()
+                    if loop.evaluator:
+                        loop.evaluator.end()
 
     def _fit_batches(
         self,
