@@ -649,6 +649,40 @@ def test_only_one_thread_trains_a_network_at_a_time(call):
     call(nets)
 
 
+@pytest.mark.parametrize("name", ["flush", "show_raw", "show_average"])
+def test_other_threads_leave_the_weights_of_a_training_alone(name):
+    trainer, undisturbed = (Trainer(networks().labels, average=0.9, accumulate=2) for _ in range(2))
+    pause = Pause()
+    thread = threading.Thread(target=trainer.fit, args=(X, LABELS), kwargs={"epochs": 2, "callbacks": [pause]})
+    thread.start()
+    try:
+        assert pause.reached.wait(60)
+        with pytest.raises(RuntimeError, match="being trained already"):
+            getattr(trainer, name)()
+    finally:
+        pause.go_on.set()
+        thread.join()
+    undisturbed.fit(X, LABELS, epochs=2)
+    assert state(trainer.net) == state(undisturbed.net)
+    getattr(trainer, name)()
+
+
+def test_a_callback_may_look_at_raw_and_averaged_weights():
+    seen = []
+
+    class Looks:
+        def on_epoch_end(self, state):
+            state.trainer.flush()
+            for show in (state.trainer.show_raw, state.trainer.show_average):
+                show()
+                seen.append(np.array_equal(state.net.parameters, state.trainer.average))
+
+    trainer, undisturbed = (Trainer(networks().labels, average=0.9) for _ in range(2))
+    trainer.fit(X, LABELS, epochs=2, callbacks=[Looks()])
+    undisturbed.fit(X, LABELS, epochs=2)
+    assert seen == [False, True] * 2 and state(trainer.net) == state(undisturbed.net)
+
+
 def test_a_callback_that_trains_the_network_is_refused():
     class Trains:
         def on_epoch_end(self, state):

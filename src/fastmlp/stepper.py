@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from math import isfinite
 from operator import attrgetter
+from threading import get_ident
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -67,6 +69,7 @@ class Stepper:
         self._before: NDArray[Any] | None = None  # the parameters before a step, in memory that is kept for it
         self._plans: dict[tuple[int, bool, int], Executor] = {}
         self._pace: tuple[Plan, Pace] | None = None  # of the last plan that was trained
+        self._fits_in: int | None = None  # the thread
 
     @property
     def optimizer(self) -> optimizers.Optimizer:
@@ -106,7 +109,8 @@ class Stepper:
     # ---- copies ------------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_before", "_plans", "_pace")}
+        left_out = ("_before", "_plans", "_pace", "_fits_in")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)  # the network may be one that is being unpickled: nothing is asked of it here
@@ -162,6 +166,10 @@ class Stepper:
         if self._pace is None or self._pace[0] is not plan:
             self._pace = plan, Pace(plan.work)
         return self._pace[1]
+
+    def _exclusively(self) -> AbstractContextManager[Any]:
+        """What to hold while weights change; a callback has it already, of the `fit` that calls it."""
+        return nullcontext() if self._fits_in == get_ident() else self._net.exclusively()
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
@@ -312,9 +320,10 @@ class Stepper:
 
     def flush(self) -> None:
         """Move the weights by the gradients that ``accumulate`` still holds back, if any."""
-        if self._sum and self._sum.count:
-            runner = next(reversed(self._plans.values()), None) or self._updater()
-            self._update(self._sum, runner, self.optimizer.rates(self.steps, 1, self._planned))
+        with self._exclusively():
+            if self._sum and self._sum.count:
+                runner = next(reversed(self._plans.values()), None) or self._updater()
+                self._update(self._sum, runner, self.optimizer.rates(self.steps, 1, self._planned))
 
     def _updater(self) -> Executor:
         """Of a plan for its updates alone, where there is none: in a copy that has not trained yet."""
@@ -324,18 +333,20 @@ class Stepper:
 
     def show_average(self) -> None:
         """Let the network have the averaged weights until training goes on; without ``average`` nothing happens."""
-        if self._average:
-            self._average.show()
+        with self._exclusively():
+            if self._average:
+                self._average.show()
 
     def show_raw(self) -> None:
         """Let the network have the weights to train again; if it was given others meanwhile, those are trained."""
-        if self._average:
-            self._average.hide()
+        with self._exclusively():
+            if self._average:
+                self._average.hide()
 
     def end_raw(self) -> None:
         """Training is over for now: let the network have the averaged weights, if it is to."""
-        if self._show:
-            self.show_average()
+        if self._show and self._average:
+            self._average.show()
 
     def raw_weights(self) -> RawWeights:
         """A block to train in; afterwards the network has the averaged weights, if it is to."""

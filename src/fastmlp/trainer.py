@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,8 @@ class Trainer(Stepper):
             loss = self.step_unchecked(X, y, sample_weight, rate)
             if loss is None:
                 data = self.training_data(X, y, sample_weight)
-                self.show_raw()
+                if self._average:
+                    self._average.hide()
                 loss = self.step_on(data, rate)
             return loss
 
@@ -235,7 +237,7 @@ class Trainer(Stepper):
         """Train; now that everything is checked, first learn how to standardise."""
         with self._net.exclusively():
             try:
-                self._show = show_average
+                self._show, self._fits_in = show_average, get_ident()
                 with self.raw_weights():
                     self.flush()
                 if not isinstance(loop, StreamLoop):
@@ -245,6 +247,7 @@ class Trainer(Stepper):
                 return loop.run()
             finally:
                 with WholeSteps():
+                    self._fits_in = None
                     self.end_raw()  # Ctrl-C may have come right before or after a block of raw weights
                     self.release()
                     if loop.evaluator:
