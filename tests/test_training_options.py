@@ -327,6 +327,17 @@ def test_the_average_follows_its_formula(data):
     assert np.array_equal(net.parameters, raw)
 
 
+def test_a_flush_moves_the_raw_weights(data):
+    shown, plain = (Trainer(network(), SGD(0.5), average=0.7, accumulate=2) for _ in range(2))
+    for trainer in (shown, plain):
+        for _ in range(3):
+            trainer.step(*data)
+    shown.show_average()
+    shown.flush(), plain.flush()
+    assert np.array_equal(shown.net.parameters, plain.net.parameters)
+    assert np.array_equal(shown.average, plain.average)
+
+
 def test_fit_ends_with_averaged_weights_and_goes_on_from_the_raw_ones(data):
     plain, net, raw = network(), network(), network()
     Trainer(plain, Adam(0.05)).fit(*data, epochs=4)

@@ -320,8 +320,10 @@ class Stepper:
 
     def flush(self) -> None:
         """Move the weights by the gradients that ``accumulate`` still holds back, if any."""
-        with self._exclusively():
+        with self._exclusively(), WholeSteps():
             if self._sum and self._sum.count:
+                if self._average:
+                    self._average.hide()
                 runner = next(reversed(self._plans.values()), None) or self._updater()
                 self._update(self._sum, runner, self.optimizer.rates(self.steps, 1, self._planned))
 
