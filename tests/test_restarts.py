@@ -52,6 +52,29 @@ def test_candidates_train_side_by_side_with_one_worker_each():
     assert fastmlp.get_num_threads() == runtime.default_num_threads()
 
 
+@pytest.mark.parametrize("startable", [0, 1])
+def test_fewer_threads_train_all_candidates(monkeypatch, startable):
+    started, start = [], threading.Thread.start
+
+    def start_few(thread):
+        if len(started) == startable:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    expected = fit_restarts(make, X, Y, 3, n_jobs=1, **SETTINGS)
+    monkeypatch.setattr(threading.Thread, "start", start_few)
+    found = fit_restarts(make, X, Y, 3, n_jobs=3, **SETTINGS)
+    assert len(started) == startable and found.scores == expected.scores
+
+
+def test_one_at_a_time_trains_in_the_thread_of_the_caller():
+    seen = set()
+    note = fastmlp.callbacks.LambdaCallback(on_epoch_end=lambda state: seen.add(threading.get_ident()))
+    fit_restarts(make, X, Y, 2, n_jobs=1, epochs=1, callbacks=lambda seed: [note])
+    assert seen == {threading.get_ident()}
+
+
 def flipped(y, prediction):
     return float((y != prediction).mean())
 

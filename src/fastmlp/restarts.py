@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Unpack
 
@@ -66,8 +67,8 @@ def fit_restarts(
 ) -> Restarts:
     """Train the same network from several initial weights, side by side on the cores, and keep the best.
 
-    Each candidate trains in a thread of its own with one worker: the engine does not hold Python's lock. The result
-    does not depend on `n_jobs`. A candidate that diverges drops out.
+    Each candidate trains with one worker, in one of `n_jobs` threads: the engine does not hold Python's lock. The
+    result does not depend on `n_jobs`. A candidate that diverges drops out.
 
     Parameters
     ----------
@@ -85,7 +86,8 @@ def fit_restarts(
         Who is best: the least loss, or the best metric (see `fastmlp.metrics`). A function's greatest value is best,
         unless its attribute ``greater_is_better`` is False.
     n_jobs : int, optional
-        How many to train at a time; by default as many as :func:`get_num_threads` says.
+        How many to train at a time; by default as many as :func:`get_num_threads` says. One, or where no thread can be
+        started: in the thread of the caller.
     seed : int
     callbacks : callable(seed) -> list, optional
         Makes the callbacks of a candidate; they are called in its thread.
@@ -201,22 +203,47 @@ class _Job:
 
 def _side_by_side(train: Callable[[int], Any], n: int, jobs: int) -> list[Any]:
     """The results of all calls, `jobs` at a time; an error in one, or Ctrl-C, stops the others."""
-    cancel = threading.Event()
+    found: list[Any] = [None] * n
+    cancel, lock, left = threading.Event(), threading.Lock(), iter(range(n))
 
-    def run(i: int) -> Any:
-        CANCEL.set(cancel)
+    def following() -> int | None:
+        with lock:
+            return None if cancel.is_set() else next(left, None)
+
+    def work() -> None:
         with limited_threads(1):
-            return train(i)
+            for i in iter(following, None):
+                found[i] = train(i)
 
+    def work_for_another() -> None:
+        CANCEL.set(cancel)
+        work()
+
+    if jobs == 1:
+        work()
+        return found
     with ThreadPoolExecutor(jobs, thread_name_prefix="fastmlp-restart") as pool:
-        futures: list[Future[Any]] = [pool.submit(run, i) for i in range(n)]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-            failed = next((f for f in futures if f.done() and f.exception()), None)
-            return [f.result() for f in (futures if failed is None else [failed])]
+            workers = _submitted(pool, work_for_another, jobs)
+            if not workers:
+                work()
+            wait(workers, return_when=FIRST_EXCEPTION)
+            failed = next((f for f in workers if f.done() and f.exception()), None)
+            for worker in workers if failed is None else [failed]:
+                worker.result()
+            return found
         finally:
             cancel.set()
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _submitted(pool: ThreadPoolExecutor, work: Callable[[], None], jobs: int) -> list[Future[None]]:
+    """The work in so many threads, or in as many as can be started."""
+    workers: list[Future[None]] = []
+    with suppress(RuntimeError):  # what is refused may yet be done, by a thread that has nothing else to do
+        for _ in range(jobs):
+            workers.append(pool.submit(work))
+    return workers
 
 
 def _best(nets: list[MLP], seeds: list[int], results: list[Any], metric: metrics.Metric | None) -> Restarts:
