@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import tracemalloc
 
 import numpy as np
@@ -801,3 +802,39 @@ def test_class_weights_need_classes(rng):
             Trainer(MLP([2, n_out], loss=loss), class_weight="balanced")
     with pytest.raises(ValueError, match="class_weight must be given once"):
         Trainer(MLP([2, 2], loss=losses.CrossEntropy(class_weight="balanced")), class_weight={0: 2.0})
+
+
+@pytest.mark.parametrize("validation", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_divergence_keeps_the_averaged_weights(data, accumulate, validation):
+    X, y = data
+    held, batch = (X, y) if validation else None, 16 if accumulate == 1 else 11
+    steps = math.ceil(math.ceil(N / batch) / accumulate)
+    found, expected = (
+        Trainer(network(), SGD(lambda s: 0.05 if s < 3 * steps else 1e200), average=0.9, accumulate=accumulate)
+        for _ in range(2)
+    )
+    expected.fit(X, y, epochs=3, batch_size=batch, validation=held)
+    with pytest.raises(fastmlp.DivergenceError) as caught:
+        found.fit(X, y, epochs=9, batch_size=batch, validation=held)
+    assert caught.value.epoch == 4
+    assert np.array_equal(found.net.parameters, expected.net.parameters)
+    assert np.array_equal(found.average, expected.average)
+
+
+def test_a_step_that_diverges_keeps_the_average(data):
+    trainer = Trainer(network(), SGD(lambda s: 0.05 if s < 5 else 1e200), average=0.9)
+    for _ in range(5):
+        trainer.step(*data)
+    average = trainer.average.copy()
+    with pytest.raises(fastmlp.DivergenceError):
+        for _ in range(5):
+            trainer.step(*data)
+    assert np.isfinite(trainer.average).all() and average.any()
+
+
+def test_a_rate_that_is_refused_leaves_no_scaling_behind(data):
+    net = MLP([data[0].shape[1], 5, 3], standardize="mean")
+    with pytest.raises(ValueError, match="learning_rate must give rates"):
+        net.fit(*data, optimizer=SGD(lambda s: -1.0))
+    assert net.needs_scaling()

@@ -29,7 +29,8 @@ from .snapshot import Snapshot
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-Before = tuple[list[NDArray[Any]], int, Any]  # what a group of epochs changes, the steps made and the generator's state
+# What a group of epochs changes: arrays, the steps made, the generator's state, whether there is an average.
+Before = tuple[list[NDArray[Any]], int, Any, bool]
 
 GROUP_ROWS = 1 << 17  # epochs of a tiny data set run together up to so many rows
 
@@ -97,10 +98,19 @@ class EpochLoop:
 
     def take(self, data: Data) -> None:
         """The same data, with targets as the loss reads them; from here on nobody else trains this network."""
-        self.data, trainer = data, self.trainer
+        self.data = data
         self._bind()
-        own = trainer.steps + self.epochs * trainer.updates(len(self.offsets) - 1)
-        self.total_steps = own if trainer.total_steps is None else trainer.total_steps
+        self.total_steps = self._planned_steps()
+
+    def _planned_steps(self) -> int:
+        trainer = self.trainer
+        if trainer.total_steps is not None:
+            return trainer.total_steps
+        return trainer.steps + self.epochs * trainer.updates(len(self.offsets) - 1)
+
+    def check_rates(self) -> None:
+        """ValueError or TypeError if the schedule gives what is no rate in the first epoch."""
+        self.trainer.rates(1, len(self.offsets) - 1, self._planned_steps())
 
     def _bind(self) -> None:
         """The plan of a step, as the trainer has it now."""
@@ -213,19 +223,21 @@ class EpochLoop:
         self._record(losses, lr, seconds)
 
     def _snapshot(self, epochs: int) -> Before:
-        """What a group is going to change. A single epoch is never run again: there the parameters will do."""
-        trainer, net = self.trainer, self.trainer.net
-        kept = [net.parameters, *(trainer.moving if epochs > 1 else [])]
+        """What a group is going to change. A single epoch is never run again: there the optimizer's state is lost."""
+        trainer, net, average = self.trainer, self.trainer.net, self.trainer._average
+        kept = [net.parameters, *trainer.moving][: None if epochs > 1 else 1 + bool(average)]
         if len(self.snapshots) < len(kept):
             with WholeSteps():  # or one that is half made would live on in a traceback
                 self.snapshots += [Snapshot(array) for array in kept[len(self.snapshots) :]]
         for snapshot, array in zip(self.snapshots, kept, strict=False):
             snapshot.take(array)
-        return kept, trainer.steps, net.shuffle_rng.bit_generator.state
+        return kept, trainer.steps, net.shuffle_rng.bit_generator.state, bool(average and average.begun)
 
     def _restore(self, before: Before) -> None:
         trainer, net = self.trainer, self.trainer.net
-        kept, trainer.steps, net.shuffle_rng.bit_generator.state = before
+        kept, trainer.steps, net.shuffle_rng.bit_generator.state, begun = before
+        if trainer._average:
+            trainer._average.begun = begun
         for snapshot, array in zip(self.snapshots, kept, strict=False):
             snapshot.restore(array)
 

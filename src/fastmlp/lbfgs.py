@@ -183,6 +183,9 @@ class LBFGSLoop(EpochLoop):
     def take(self, data: Data) -> None:
         self.data = data
 
+    def check_rates(self) -> None:
+        """There are none."""
+
     def _train(self) -> None:
         net, settings = self.trainer.net, self.settings
         self.objective = DataObjective(net, self.data, settings.l2, settings.decay_biases)

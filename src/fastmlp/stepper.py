@@ -89,8 +89,8 @@ class Stepper:
 
     @property
     def moving(self) -> list[NDArray[Any]]:
-        """Everything beside the parameters that a step changes."""
-        return self.states if self._average is None else [*self.states, self._average.flat]
+        """Everything beside the parameters that a step changes; the average, if there is one, first."""
+        return self.states if self._average is None else [self._average.flat, *self.states]
 
     @property
     def average(self) -> NDArray[Any] | None:
@@ -98,11 +98,9 @@ class Stepper:
         return None if self._average is None else self._average.flat
 
     def forget(self) -> None:
-        """Lose all memory of former steps, but for their number: the optimizer's state, sums and averages."""
+        """Lose the optimizer's memory of former steps, but for their number, and what is summed up."""
         for array in self.states:
             array[:] = 0
-        if self._average:
-            self._average.begun = False
         if self._sum:
             self._sum.clear()
 
@@ -203,6 +201,7 @@ class Stepper:
         with WholeSteps():
             before = self._before = np.empty_like(self.net.parameters) if self._before is None else self._before
             before[:] = self.net.parameters
+            average = None if self._average is None else (self._average.flat.copy(), self._average.begun)
             runner = self._executor(roomy(len(data.X)), data)
             try:
                 loss = float(self._run(runner, None, np.array([0, len(data.X)]), lr, data)[0])
@@ -210,6 +209,8 @@ class Stepper:
                 runner.release()
             if not (isfinite(loss) and checks.all_finite(self.net.parameters)):
                 self.net.parameters[:] = before
+                if self._average and average:
+                    self._average.flat[:], self._average.begun = average
                 self._give_up(loss)
             return loss
 

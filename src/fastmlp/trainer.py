@@ -242,6 +242,8 @@ class Trainer(Stepper):
                     self.flush()
                 if not isinstance(loop, StreamLoop):
                     data = loop.data
+                    if self.net.needs_scaling():
+                        loop.check_rates()
                     self.net.learn_from(data.X, data.y, data.rows)
                     loop.take(replace(data, y=self.net.plan_targets(data.y)))
                 return loop.run()
