@@ -807,11 +807,13 @@ def test_class_weights_need_classes(rng):
 @pytest.mark.parametrize("validation", [False, True])
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_a_divergence_keeps_the_averaged_weights(data, accumulate, validation):
-    X, y = data
+    X, y = data[0], np.eye(3)[data[1]]
     held, batch = (X, y) if validation else None, 16 if accumulate == 1 else 11
     steps = math.ceil(math.ceil(N / batch) / accumulate)
     found, expected = (
-        Trainer(network(), SGD(lambda s: 0.05 if s < 3 * steps else 1e200), average=0.9, accumulate=accumulate)
+        Trainer(
+            network(loss="mse"), SGD(lambda s: 0.05 if s < 3 * steps else 1e200), average=0.9, accumulate=accumulate
+        )
         for _ in range(2)
     )
     expected.fit(X, y, epochs=3, batch_size=batch, validation=held)
@@ -823,13 +825,13 @@ def test_a_divergence_keeps_the_averaged_weights(data, accumulate, validation):
 
 
 def test_a_step_that_diverges_keeps_the_average(data):
-    trainer = Trainer(network(), SGD(lambda s: 0.05 if s < 5 else 1e200), average=0.9)
+    trainer = Trainer(network(loss="mse"), SGD(lambda s: 0.05 if s < 5 else 1e200), average=0.9)
     for _ in range(5):
-        trainer.step(*data)
+        trainer.step(data[0], np.eye(3)[data[1]])
     average = trainer.average.copy()
     with pytest.raises(fastmlp.DivergenceError):
         for _ in range(5):
-            trainer.step(*data)
+            trainer.step(data[0], np.eye(3)[data[1]])
     assert np.isfinite(trainer.average).all() and average.any()
 
 
