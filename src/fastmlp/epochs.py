@@ -128,15 +128,14 @@ class EpochLoop:
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
-    def run(self) -> History:
-        try:
-            return self._run()
-        finally:
-            with WholeSteps():  # in a destructor Ctrl-C would be lost
-                while self.snapshots:
-                    self.snapshots.pop().close()
+    def end(self) -> None:
+        """Let go of what only this training needs: in destructors, Ctrl-C would be lost."""
+        while self.snapshots:
+            self.snapshots.pop().close()
+        if self.evaluator:
+            self.evaluator.end()
 
-    def _run(self) -> History:
+    def run(self) -> History:
         with ExitStack() as ends:  # calls all of them, whichever raises
             for callback in reversed(self.callbacks):
                 if hasattr(callback, "on_train_end"):

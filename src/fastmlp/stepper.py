@@ -321,8 +321,10 @@ class Stepper:
 
     def flush(self) -> None:
         """Move the weights by the gradients that ``accumulate`` still holds back, if any."""
+        if not self._sum:
+            return
         with self._exclusively(), WholeSteps():
-            if self._sum and self._sum.count:
+            if self._sum.count:
                 if self._average:
                     self._average.hide()
                 runner = next(reversed(self._plans.values()), None) or self._updater()
@@ -370,6 +372,8 @@ class RawWeights:
 
     def __exit__(self, kind: type | None, *error: Any) -> None:
         trainer = self.trainer
+        if not (trainer._sum or trainer._average):
+            return
         with WholeSteps():
             if kind and trainer._sum:  # a batch may be missing in it
                 trainer._sum.clear()

@@ -238,8 +238,9 @@ class Trainer(Stepper):
         with self._net.exclusively():
             try:
                 self._show, self._fits_in = show_average, get_ident()
-                with self.raw_weights():
-                    self.flush()
+                if self._sum:
+                    with self.raw_weights():
+                        self.flush()
                 if not isinstance(loop, StreamLoop):
                     data = loop.data
                     if self.net.needs_scaling():
@@ -252,8 +253,7 @@ class Trainer(Stepper):
                     self._fits_in = None
                     self.end_raw()  # Ctrl-C may have come right before or after a block of raw weights
                     self.release()
-                    if loop.evaluator:
-                        loop.evaluator.end()
+                    loop.end()
 
     def _fit_batches(
         self,
