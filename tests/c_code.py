@@ -7,6 +7,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -32,6 +33,22 @@ def engine_flags():
     raise AssertionError("setup.py has no extra_compile_args")
 
 
+@cache
+def sanitizers(compiler):
+    """Flags by which a program ends at the first access beyond its memory, and at other undefined behaviour; or none.
+
+    Beside the compiler they need libraries, and a system that lets a process look at itself.
+    """
+    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    with TemporaryDirectory() as folder:
+        main, made = Path(folder, "main.c"), Path(folder, "main")
+        main.write_text("int main(void) { return 0; }\n")
+        for command in ([compiler, *flags, main, "-o", made], [made]):
+            if subprocess.run(command, capture_output=True).returncode:
+                return ()
+    return flags
+
+
 def run(*command, allowed=(0,)):
     """What a command leaves, its output as text."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -39,10 +56,10 @@ def run(*command, allowed=(0,)):
     return done
 
 
-def compile_all(folder, sources, *flags, compiler):
-    """The object of each source, by its stem; compiled side by side, as setup.py does."""
+def compile_all(folder, sources, *flags, compiler, more=lambda source: ()):
+    """The object of each source, by its stem; compiled side by side, as setup.py does. more: flags for a source."""
     objects = {source.stem: folder / f"{source.stem}.o" for source in sources}
-    commands = [[compiler, *flags, "-c", source, "-o", objects[source.stem]] for source in sources]
+    commands = [[compiler, *flags, *more(source), "-c", source, "-o", objects[source.stem]] for source in sources]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda command: run(*command), commands))
     return objects

@@ -41,17 +41,22 @@ static const struct recipe recipes[] = {
 
 /* ---- memory and numbers -------------------------------------------------------------------------------------- */
 
-static _Alignas(64) unsigned char arena[1 << 22];
-static size_t used;
+static void *taken[128]; /* each piece apart from the others: sanitizers see who leaves its own */
+static int n_taken;
 static uint64_t seed;
 static int64_t whole[SAMPLES][32]; /* the data: 0 .. 15 */
 
 static void *take(size_t bytes)
 {
-    void *p = arena + used;
-    used += (bytes + 63) / 64 * 64;
-    if (used > sizeof arena) abort();
+    void *p;
+    if (n_taken == sizeof taken / sizeof *taken || posix_memalign(&p, 64, bytes)) abort();
+    taken[n_taken++] = p;
     return memset(p, 0, bytes);
+}
+
+static void give_back(void)
+{
+    while (n_taken) free(taken[--n_taken]);
 }
 
 static size_t size_of(int dtype) { return dtype == FM_FLOAT32 ? sizeof(float) : sizeof(double); }
@@ -244,7 +249,7 @@ static void add_updates(struct network *net)
 
 static void build(struct network *net, const struct recipe *recipe, int dtype)
 {
-    used = 0, seed = 20260101;
+    seed = 20260101;
     *net = (struct network){.recipe = recipe, .dtype = dtype, .row_loss = take(BATCH * sizeof(double)), .parts = take(1024)};
     for (int i = 0; i < LAYERS; i++) {
         const int64_t n_in = sizes[i], n_out = sizes[i + 1];
@@ -311,6 +316,7 @@ int main(int argc, char **argv)
             static struct network net;
             build(&net, &recipes[i], dtype);
             train(&net, target, atoi(argv[2]));
+            give_back();
         }
     return 0;
 }

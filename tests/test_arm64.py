@@ -34,7 +34,8 @@ class Driver(NamedTuple):
 
 @pytest.fixture(scope="module")
 def host(host_objects, tmp_path_factory):
-    return Driver([c_code.link(tmp_path_factory.mktemp("host"), host_objects, compiler=c_code.compiler())])
+    folder, compiler = tmp_path_factory.mktemp("host"), c_code.compiler()
+    return Driver([c_code.link(folder, host_objects, *c_code.sanitizers(compiler), compiler=compiler)])
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def digest(host_objects, tmp_path_factory):
     # The CPU need not have the real instructions.
     flags = [*c_code.engine_flags(), "-O0", f"-I{csrc}", "-Dfm_cpu_has_avx512=fm_cpu_is_any"]
     objects = host_objects | c_code.compile_all(folder, emulated, *flags, compiler=compiler)
-    program = c_code.link(folder, objects, compiler=compiler)
+    program = c_code.link(folder, objects, *c_code.sanitizers(compiler), compiler=compiler)
     return lambda target, threads: c_code.run(program, target, str(threads)).stdout
 
 
