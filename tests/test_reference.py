@@ -90,7 +90,7 @@ def test_activation_has_its_formula(kind: str, formula: Any) -> None:
     np.testing.assert_allclose(ACTIVATIONS[kind][0](Z, PARAM.get(kind, 0.0)), expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("kind", ELEMENTWISE)
+@pytest.mark.parametrize("kind", [kind for kind in ELEMENTWISE if kind != "exp"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_activation_is_finite_and_keeps_its_dtype_far_out(kind: str, dtype: Any) -> None:
     forward, derivative = ACTIVATIONS[kind]
