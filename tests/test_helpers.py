@@ -10,6 +10,7 @@ import threading
 import c_code
 import numpy as np
 import pytest
+from conftest import needs_engine
 
 import fastmlp
 
@@ -300,10 +301,11 @@ def test_a_forked_process_trains_and_predicts_with_the_same_bits(rng):
     fastmlp.set_num_threads(None)
 
 
+@needs_engine  # NumPy's BLAS may wait for ever where another thread is in it while the process forks
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_of_a_process_in_training_trains_as_well(rng):
-    trainer = fastmlp.Trainer(fastmlp.MLP([200, 256, 256, 2]), fastmlp.SGD(1e-4))
+    trainer = fastmlp.Trainer(fastmlp.MLP([200, 256, 256, 2], backend="engine"), fastmlp.SGD(1e-4))
     X, y = rng.random((2048, 200), np.float32), rng.integers(0, 2, 2048)
     trainer.step(X, y)
     began, over = threading.Event(), threading.Event()
