@@ -719,6 +719,7 @@ def test_threads_that_predict_at_once_do_not_disturb_each_other(rng):
     assert not predicted_wrongly(MLP([30, 64, 5], seed=1), data, 30)
 
 
+@needs_engine  # the reference has no short way
 @pytest.mark.targets
 def test_single_rows_on_the_short_way_and_on_the_long_one_do_not_disturb_each_other(rng):
     rows = list(rng.standard_normal((4, 1, 784)))  # float64: to be converted
@@ -726,6 +727,7 @@ def test_single_rows_on_the_short_way_and_on_the_long_one_do_not_disturb_each_ot
     assert not predicted_wrongly(MLP([784, 512, 10], seed=1), rows, 500)
 
 
+@needs_engine  # the reference has no short way
 @pytest.mark.targets
 def test_a_few_rows_on_the_short_way_with_and_without_the_interpreter_do_not_disturb_each_other(rng):
     # 9 million operations and 0.2 to 0.4, 2 million being the limit from which on other threads run meanwhile.

@@ -7,6 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from conftest import needs_engine
 
 import fastmlp
 from fastmlp import MLP, SGD, Adam, AdamW, Trainer, losses, schedules
@@ -33,6 +34,7 @@ def flat(net):
     return net.parameters.copy()
 
 
+@needs_engine  # which the reference is compared with, and which makes so many steps in no time
 @pytest.mark.parametrize("decay", [0.9, 0.999, 0.9999])
 def test_an_average_of_float32_is_not_drawn_aside(rng, decay):
     y = 1 + rng.standard_normal((20_000, 1))
