@@ -286,6 +286,13 @@ def test_losses(loss):
     assert net.loss_ < net.loss_curve_[0]
 
 
+def test_a_loss_that_holds_an_array_goes_on():
+    y = np.column_stack([X[:, 0]] * 2)
+    quantiles = (fastmlp.losses.Quantile(np.array([0.1, 0.9])) for _ in range(2))
+    reg = MLPRegressor(**SMALL, loss=next(quantiles), warm_start=True).fit(X, y)
+    assert reg.set_params(loss=next(quantiles)).fit(X, y).n_iter_ > 0
+
+
 def test_poisson_refuses_negative_targets():
     with pytest.raises(ValueError, match="y must not be negative with loss='poisson', got -1"):
         MLPRegressor("poisson").fit(X, Y - 1)

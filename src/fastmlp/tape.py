@@ -308,8 +308,7 @@ class Tape:
     def plan(self, n_threads: int) -> Plan:
         self.share_columns(n_threads)
         block = DISTANT_BLOCK if any(_is_distant(op) for op in self.ops) else BLOCK
-        shape = {"row_block": block, "n_threads": n_threads, "first_update": self.middle}
-        return Plan(self.net.title(), self.net.dtype, self.rows, self.ops, **shape)
+        return Plan(self.net.title(), self.net.dtype, self.rows, self.ops, block, n_threads, self.middle)
 
 
 def _is_distant(op: Op) -> bool:

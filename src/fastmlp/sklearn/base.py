@@ -175,8 +175,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         net = self._current()
         if list(net.sizes) != sizes:
             raise ValueError(f"the layers have {list(net.sizes)} units from the call before, now {sizes}")
-        if net.loss != (loss := self._choose_loss()):
-            raise ValueError(f"the loss was {net.loss!r} in the call before, now it is {loss!r}")
+        before, now = repr(net.loss), repr(self._choose_loss())  # a loss may hold arrays, which == does not compare
+        if before != now:
+            raise ValueError(f"the loss was {before} in the call before, now it is {now}")
         if net is not self._net:
             self._adopt(net)
 

@@ -201,5 +201,4 @@ def mean_of(terms: NDArray[np.float64] | None, rows: Rows) -> float:
     """The weighted mean of the terms of the rows that are used."""
     if terms is None:
         return 0.0
-    chosen = slice(None) if rows.chosen is None else rows.chosen
-    return float(np.average(terms[chosen], weights=None if rows.weight is None else rows.weight[chosen]))
+    return float(np.average(terms if rows.chosen is None else terms[rows.chosen], weights=rows.chosen_weight))

@@ -27,8 +27,7 @@ class RowsObjective(Objective):
     """
 
     def __init__(self, net: MLP, rows: Rows, alpha: float) -> None:
-        weight = rows.weight if rows.weight is None or rows.chosen is None else rows.weight[rows.chosen]
-        super().__init__(net, len(rows), weight, slice_rows=self._slice_rows(rows))
+        super().__init__(net, len(rows), rows.chosen_weight, slice_rows=self._slice_rows(rows))
         self.rows, self.l2 = rows, alpha / float(self.weights.sum())
         self.scale = 1 if net.loss.name == "cross_entropy" else net.sizes[-1]
         self._prepare(int(self.offsets[1]))

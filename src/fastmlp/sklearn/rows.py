@@ -58,11 +58,15 @@ class Rows:
         return self.y.ndim == 1
 
     @property
+    def chosen_weight(self) -> NDArray[np.float64] | None:
+        """The weights of the rows that are used."""
+        return self.weight if self.weight is None or self.chosen is None else self.weight[self.chosen]
+
+    @property
     def mean_weight(self) -> float:
-        """The mean weight of the rows that are used."""
-        if self.weight is None:
-            return 1.0
-        return float((self.weight if self.chosen is None else self.weight[self.chosen]).mean())
+        """Their mean."""
+        weight = self.chosen_weight
+        return 1.0 if weight is None else float(weight.mean())
 
     def bind(self, runner: Runner) -> None:
         """Let a plan read these rows from now on."""
