@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastmlp import MLP
-from fastmlp.evaluation import KEPT_PLANS
+from fastmlp.plan_cache import KEPT_PLANS
 
 
 def evaluated(rows, seed=0):
@@ -25,16 +25,16 @@ def test_evaluations_of_any_length_in_any_order_agree():
     net = MLP([4, 6, 3], seed=1)
     for rows in (5, 150, 5, 7, 8, 9, 10, 5, 5000, 150, 150, 1):
         assert net.evaluate(*data_of(rows)) == evaluated(rows)
-        assert len(net._evaluations) <= KEPT_PLANS
-    assert {key[0] for key in net._evaluations} == {5, 2048, 150, 1}
+        assert len(net.idle_evaluations) <= KEPT_PLANS
+    assert {key[0] for key in net.idle_evaluations} == {5, 2048, 150, 1}
 
 
 def test_a_fit_hands_back_the_plan_of_its_validation():
     net, validation = MLP([4, 6, 3], seed=1), data_of(50)
     net.evaluate(*validation)
-    (kept,) = net._evaluations.values()
+    (kept,) = net.idle_evaluations.values()
     history = net.fit(*data_of(90), epochs=2, validation=validation)
-    assert list(net._evaluations.values()) == [kept]
+    assert list(net.idle_evaluations.values()) == [kept]
     assert history.val_loss[-1] == net.evaluate(*validation)["loss"]
 
 
@@ -51,7 +51,7 @@ def test_large_plans_are_not_kept():
     net = MLP([500, 500, 3], seed=1)
     for rows in (100, 1000):
         net.evaluate(np.zeros((rows, 500)), np.zeros(rows, int))
-    assert {key[0] for key in net._evaluations} == {100}
+    assert {key[0] for key in net.idle_evaluations} == {100}
 
 
 def test_an_evaluation_sees_the_weights_as_they_are():

@@ -156,7 +156,7 @@ def diagnose(
     chosen = optimizers.get("sgd" if optimizer is None else optimizer)
     if isinstance(chosen, optimizers.LBFGS):
         raise TypeError("optimizer must make steps, of which the first is tried: L-BFGS takes all data at once")
-    X, y, _ = net.check_data(X, y)
+    X, y = net.check_data(X, y)
     weight = net.row_weights(y, sample_weight)
     plain = {"loss": replace(net.loss, class_weight=None)} if isinstance(net.loss, CrossEntropy) else {}
     twin = net.twin(net.dtype, **plain)  # those weights are in the rows' now
@@ -180,12 +180,10 @@ def _backpropagated(
     net: MLP, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None
 ) -> tuple[list[float], list[NDArray[Any]], float]:
     """Of each layer the root mean square of the gradient by its pre-activations, and the gradient; and the loss."""
-    labels = net.loss.name == "cross_entropy" and y.ndim == 1
     gradients = net.layout.matrices(net.layout.zeros())
     n_threads = get_num_threads()
-    plan, tape = gradient_plan(net, len(X), labels, gradients, n_threads)
-    for i, data in zip(plan.gathers, (X, net.plan_targets(y)), strict=True):
-        plan.ops[i].data = data
+    plan, tape = gradient_plan(net, len(X), y.ndim == 1, gradients, n_threads)
+    plan.bind(X, net.plan_targets(y))
     loss = executor(plan, net.backend).run(None, np.array([0, len(X)]), weight=weight, n_threads=n_threads)[0]
     return [_norm(delta) / math.sqrt(delta.size) for delta in tape.deltas], gradients, float(loss)
 

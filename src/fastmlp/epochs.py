@@ -7,12 +7,9 @@ whole step.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +17,10 @@ from numpy.typing import NDArray
 
 from . import checks
 from .callbacks import TrainingState, wants_to_stop
+from .data import Data
 from .evaluation import Evaluator, batch_weights, batches
 from .history import DivergenceError, History
-from .interrupts import WholeSteps
+from .interrupts import WholeSteps, check_cancelled
 from .schedules import ReduceOnPlateau
 from .snapshot import Snapshot
 
@@ -33,27 +31,6 @@ if TYPE_CHECKING:
 Before = tuple[list[NDArray[Any]], int, Any, bool]
 
 GROUP_ROWS = 1 << 17  # epochs of a tiny data set run together up to so many rows
-
-# Ctrl-C reaches the main thread only: one that trains networks in other threads sets this event to stop them.
-CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
-
-
-def heed_cancel() -> None:
-    """KeyboardInterrupt if whoever started this thread wants it to stop."""
-    cancel = CANCEL.get()
-    if cancel and cancel.is_set():
-        raise KeyboardInterrupt("the training was cancelled")
-
-
-@dataclass
-class Data:
-    """The training data as the plan reads them; `rows` are the numbers of the rows to train on, None for all."""
-
-    X: NDArray[Any]
-    y: NDArray[Any]
-    labels: bool
-    weight: NDArray[np.float64] | None
-    rows: NDArray[np.int64] | None = None
 
 
 class EpochLoop:
@@ -76,7 +53,7 @@ class EpochLoop:
     ) -> None:
         self._begin(trainer, epochs, evaluator, callbacks)
         self.data = data
-        self.n = len(data.X if data.rows is None else data.rows)
+        self.n = len(data)
         self.batch = min(batch_size or self.n, self.n)
         self.shuffle = shuffle and self.batch < self.n
         self.offsets = batches(self.n, self.batch)
@@ -294,15 +271,11 @@ class EpochLoop:
         lr = self.trainer.rates(epochs, steps, self.total_steps)  # first: it may refuse what a schedule gives
         order, offsets = self._order(epochs)
         parts: list[NDArray[np.float64]] = []
-        done = 0
-        while done < epochs * steps:
-            heed_cancel()
-            stop, start = min(done + self.pace.steps, epochs * steps), time.perf_counter()
+        for begin, end in self.pace.slices(0, epochs * steps):
+            check_cancelled()
             with WholeSteps():
-                part, rates = offsets[done : stop + 1], lr[done:stop]
+                part, rates = offsets[begin : end + 1], lr[begin:end]
                 parts.append(self.trainer._run(self.runner, order, part, rates, self.data, epoch_rows=self.n))
-            self.pace.took(stop - done, time.perf_counter() - start)
-            done = stop
         losses = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return losses.reshape(epochs, steps), lr.reshape(epochs, steps)
 
@@ -318,7 +291,7 @@ class EpochLoop:
     def _lay_out(self, epochs: int) -> None:
         """Memory for the orders of so many epochs, kept while it is as many."""
         self.orders, self.laid_out, self.order = None, epochs, (None, self.offsets)
-        if epochs == 1 and not self.shuffle and self.data.rows is None:
+        if epochs == 1 and not self.shuffle and self.data.chosen is None:
             return
         self.orders = np.tile(self._rows(), (epochs, 1))
         starts = self.offsets[:-1] + np.arange(epochs)[:, None] * self.n
@@ -326,4 +299,4 @@ class EpochLoop:
 
     def _rows(self) -> NDArray[np.int64]:
         """The rows to train on."""
-        return np.arange(self.n) if self.data.rows is None else self.data.rows
+        return np.arange(self.n) if self.data.chosen is None else self.data.chosen

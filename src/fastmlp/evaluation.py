@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .data import Data
 from .metrics import Metric, choose
 from .pace import Pace
-from .runtime import Executor, executor, get_num_threads
+from .runtime import executor, get_num_threads
 from .tape import evaluation_plan
 
 if TYPE_CHECKING:
     from .mlp import MLP
 
 ROWS = 2048  # of a batch, whatever the number of threads: the mean loss has the same bits for any
-KEPT_PLANS, KEPT_BYTES = 4, 1 << 20  # a larger one takes less time to build than to run
+KEPT_BYTES = 1 << 20  # a larger plan takes less time to build than to run
 
 
 def batch_weights(weight: NDArray[np.float64] | None, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -51,28 +51,26 @@ class Evaluator:
     def __init__(
         self,
         net: MLP,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        labels: bool,
-        weight: NDArray[np.float64] | None,
+        data: Data,
         metrics: Iterable[Any] | None = None,
     ) -> None:
-        self.net, self.y, self.weight = net, y, weight
+        X, y = data.X, data.y
+        self.net, self.y, self.weight = net, y, data.weight
         self.metrics: list[Metric] = choose(metrics, net)
         for metric in self.metrics:
             metric.check(net, y)
         self.n_threads = get_num_threads()
         rows = min(len(X), ROWS)
         self.out = np.empty((len(X), net.sizes[-1]), net.dtype)
-        self.key = rows, labels, self.n_threads
-        kept: Executor | None = net._evaluations.pop(self.key, None)
+        self.key = rows, data.labels, self.n_threads
+        kept = net.idle_evaluations.pop(self.key, None)
         self.executor = kept or executor(evaluation_plan(net, *self.key), net.backend)
         plan = self.executor.plan
         self.executor.bind(plan.gathers[0], X)
         self.executor.bind(len(plan.ops) - 1, self.out)
         self.bound = False
         self.offsets = batches(len(X), rows)
-        self.share = batch_weights(weight, self.offsets)
+        self.share = batch_weights(self.weight, self.offsets)
         self.all = self.share.sum()
         self.pace = Pace(plan.work)
 
@@ -81,10 +79,7 @@ class Evaluator:
         self.executor.release()
         if self.key[0] * sum(self.net.sizes) * self.net.dtype.itemsize > KEPT_BYTES:
             return
-        kept = self.net._evaluations
-        kept[self.key] = self.executor
-        for key in list(kept)[:-KEPT_PLANS]:  # a list: other threads may be changing it
-            kept.pop(key, None)
+        self.net.idle_evaluations.put(self.key, self.executor)
 
     def __call__(self) -> dict[str, float]:
         """``loss`` and the metrics, with the weights as they are now."""
@@ -99,13 +94,9 @@ class Evaluator:
             self.executor.bind(self.executor.plan.gathers[1], self.net.plan_targets(self.y))
             self.bound = True
         losses = np.empty(len(self.offsets) - 1)
-        done = 0
-        while done < len(losses):
-            stop, start = min(done + self.pace.steps, len(losses)), time.perf_counter()
-            offsets = self.offsets[done : stop + 1]
-            losses[done:stop] = self.executor.run(None, offsets, weight=self.weight, n_threads=self.n_threads)
-            self.pace.took(stop - done, time.perf_counter() - start)
-            done = stop
+        for begin, end in self.pace.slices(0, len(losses)):
+            offsets = self.offsets[begin : end + 1]
+            losses[begin:end] = self.executor.run(None, offsets, weight=self.weight, n_threads=self.n_threads)
         return losses
 
 

@@ -8,9 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import checks
+from . import checks, class_weights
 from .network import Network
-from .options import Options, weighted
 from .runtime import executor, get_num_threads
 from .tape import PREDICTION_ROWS, evaluation_plan, gradient_plan, output_gradient_plan
 
@@ -46,10 +45,10 @@ class Gradients(Network):
         >>> net.loss_and_gradients([[2.0]], [5.0])     # (3 * 2 - 5)^2, 2 (6 - 5) * 2, 2 (6 - 5)
         (1.0, [(array([[4.]]), array([2.]))])
         """
-        X, y, labels = self.check_data(X, y)
+        X, y = self.check_data(X, y)
         weight = self.row_weights(y, sample_weight)
         gradients = self.layout.matrices(self.layout.zeros())
-        plan, _ = gradient_plan(self, len(X), labels, gradients)
+        plan, _ = gradient_plan(self, len(X), y.ndim == 1, gradients)
         plan.bind(X, self.plan_targets(y))
         loss = executor(plan, self.backend).run(None, np.array([0, len(X)]), weight=weight, n_threads=get_num_threads())
         return float(loss[0]), [(g[:-1], g[-1]) for g in gradients]
@@ -246,14 +245,14 @@ class Gradients(Network):
     def row_weights(self, y: NDArray[Any], sample_weight: ArrayLike | None) -> NDArray[np.float64] | None:
         """What each row weighs in the loss that training lowers: its own weight times that of its class."""
         weight = checks.sample_weight(sample_weight, len(y))
-        return weighted(self, Options().weight_of_classes(self), y, weight)
+        return class_weights.weighted(self, class_weights.chosen(self), y, weight)
 
     def _loss_of(self: Self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Any:
         """A function that gives the loss of these rows with the parameters as they are then."""
-        X, y, labels = self.check_data(X, y)
+        X, y = self.check_data(X, y)
         weight = self.row_weights(y, sample_weight)
         n_threads = get_num_threads()
-        plan = evaluation_plan(self, len(X), labels, n_threads)
+        plan = evaluation_plan(self, len(X), y.ndim == 1, n_threads)
         plan.bind(X, self.plan_targets(y))
         plan.ops[-1].data = np.empty((len(X), self.sizes[-1]), self.dtype)
         runner = executor(plan, self.backend)

@@ -1,4 +1,4 @@
-"""Ctrl-C while steps run: it is heard when the last of them is finished and counted.
+"""Ctrl-C while steps run: handled after the last of them is finished and counted; and in other threads.
 
 Python runs a signal's handler between two of its own instructions, such as right after the engine has returned and
 before anybody has noted how many steps it made. And the reference would be stopped in the middle of a step.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -72,3 +73,14 @@ class WholeSteps:
         _handle(signal.SIGINT, self.handler)
         if self.heard is not None:
             self.handler(*self.heard)
+
+
+# Python runs signal handlers in the main thread only: a thread that trains networks in other threads sets this event.
+CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
+
+
+def check_cancelled() -> None:
+    """KeyboardInterrupt if the thread that started this one has cancelled the training."""
+    cancel = CANCEL.get()
+    if cancel and cancel.is_set():
+        raise KeyboardInterrupt("the training was cancelled")

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .accumulation import GradientSum
-from .epochs import Data, EpochLoop, heed_cancel
+from .data import Data
+from .epochs import EpochLoop
 from .evaluation import Evaluator, batch_weights, batches
 from .history import DivergenceError
+from .interrupts import check_cancelled
 from .options import Options
 from .runtime import executor, get_num_threads
 from .tape import gradient_plan
@@ -154,18 +156,16 @@ class DataObjective(Objective):
     """That of a trainer's data."""
 
     def __init__(self, net: Network, data: Data, l2: float, decay_biases: bool) -> None:
-        n = len(data.X if data.rows is None else data.rows)
-        weight = data.weight if data.weight is None or data.rows is None else data.weight[data.rows]
-        super().__init__(net, n, weight, decay_biases)
+        super().__init__(net, len(data), data.chosen_weight, decay_biases)
         self.data, self.l2 = data, l2
         plan = self._gradients(int(self.offsets[1]), data.labels)
         plan.bind(data.X, data.y)
         self.runner = executor(plan, self.net.backend)
 
     def _run(self, s: int) -> float:
-        heed_cancel()
-        rows, weight, offsets = self.data.rows, self.data.weight, self.offsets[s : s + 2]
-        return float(self.runner.run(rows, offsets, weight=weight, n_threads=self.n_threads)[0])
+        check_cancelled()
+        data, offsets = self.data, self.offsets[s : s + 2]
+        return float(self.runner.run(data.chosen, offsets, weight=data.weight, n_threads=self.n_threads)[0])
 
 
 class LBFGSLoop(EpochLoop):
@@ -178,7 +178,7 @@ class LBFGSLoop(EpochLoop):
         self._begin(trainer, settings.max_iter or epochs, evaluator, callbacks)
         minimizer()  # is there, or nothing is changed
         self.settings, self.data = settings, data
-        self.n = len(data.X if data.rows is None else data.rows)
+        self.n = len(data)
 
     def take(self, data: Data) -> None:
         self.data = data

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from numpy.typing import ArrayLike
 
 from . import checks
+from .data import Data
 from .evaluation import Evaluator
 from .gradients import Gradients
 from .keywords import explained
@@ -115,8 +116,8 @@ class MLP(Prediction, Gradients):
         dict
             ``"loss"``, and each metric by its name.
         """
-        X, y, labels = self.check_data(X, y)
-        evaluator = Evaluator(self, X, y, labels, checks.sample_weight(sample_weight, len(X)), metrics)
+        X, y = self.check_data(X, y)
+        evaluator = Evaluator(self, Data(X, y, checks.sample_weight(sample_weight, len(X))), metrics)
         try:
             return evaluator()
         finally:

@@ -19,6 +19,7 @@ from . import activations as named
 from . import checks, initializers, losses, scaling
 from .keywords import explained
 from .layout import Layout
+from .plan_cache import PlanCache
 from .runtime import Executor, check_backend
 from .views import Views
 
@@ -33,7 +34,7 @@ FIXED = frozenset(
 )
 # With what else a network makes for itself: all other attributes are the user's.
 OWN = FIXED | {
-    *("_parameters", "_predictors", "_row_predictor", "_evaluations", "_gives_probabilities"),
+    *("_parameters", "_predictors", "_row_predictor", "idle_evaluations", "_gives_probabilities"),
     *("shuffle_rng", "training", "_forks", "_users", "_made"),
 }
 forks = 0  # how many this process has behind it
@@ -121,7 +122,7 @@ class Network:
         self.training, self._forks = threading.Lock(), forks  # held while it is trained, in this process
         self._predictors: dict[tuple[int, int], tuple[Executor, threading.Lock]] = {}
         self._row_predictor: Callable[[object], NDArray[Any] | None] | None = None
-        self._evaluations: dict[tuple[int, bool, int], Executor] = {}  # small plans that nobody is using
+        self.idle_evaluations: PlanCache[Executor] = PlanCache()  # small plans that no Evaluator is using
         # Asked for with every prediction, of a row at a time too.
         self._gives_probabilities = self.functions[-1].name in ("softmax", "sigmoid")
 
@@ -289,19 +290,19 @@ class Network:
 
     # ---- data --------------------------------------------------------------------------------------------------------
 
-    def check_data(self, X: ArrayLike, y: ArrayLike, prefix: str = "") -> tuple[NDArray[Any], NDArray[Any], bool]:
-        """X and y as arrays, and whether y holds class numbers; raises for bad input. Nothing is standardised yet."""
+    def check_data(self, X: ArrayLike, y: ArrayLike, prefix: str = "") -> tuple[NDArray[Any], NDArray[Any]]:
+        """X and y as checked arrays, not standardised; y has one dimension if it holds class numbers, else two."""
         name_x, name_y = f"{prefix}X", f"{prefix}y"
         X = checks.inputs(X, self.sizes[0], self.dtype, name_x)
         y = checks.numeric(name_y, y)
         if (len(y) if y.ndim else 1) != len(X):
             raise ValueError(f"{name_y} must have as many rows as {name_x}, {len(X)}, got shape {y.shape}")
         if self.loss.name == "cross_entropy" and y.ndim == 1:
-            return X, checks.labels(y, len(X), self.sizes[-1], name_y), True
+            return X, checks.labels(y, len(X), self.sizes[-1], name_y)
         y = checks.dense_targets(y, len(X), self.sizes[-1], self.dtype, name_y, self._hint(y))
         if self.loss.target_range != (-inf, inf):
             checks.within(y, *self.loss.target_range, f"for loss {self.loss.name!r}", name_y)
-        return X, y, False
+        return X, y
 
     def _hint(self, y: NDArray[Any]) -> str:
         """What to write instead, where a single column stands for several outputs."""
@@ -351,7 +352,7 @@ class Network:
         if y is None:
             self.learn_from(checks.inputs(X, self.sizes[0], self.dtype), None)
         else:
-            self.learn_from(*self.check_data(X, y)[:2])
+            self.learn_from(*self.check_data(X, y))
 
     def learn_from(self, X: NDArray[Any], y: NDArray[Any] | None, rows: NDArray[np.int64] | None = None) -> None:
         """`learn_scaling` from checked data, or from those of its rows."""

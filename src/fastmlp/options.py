@@ -1,7 +1,4 @@
-"""Options: what a Trainer does beside its optimizer, checked against the network; class weights as sample weights.
-
-And the keywords of `fit`, for those who hand them on.
-"""
+"""The options of a Trainer, checked against the network, and the types of the keywords that `fit` passes on to it."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import checks
-from .losses import CrossEntropy
+from . import checks, class_weights
 
 if TYPE_CHECKING:
     from .network import Network
@@ -75,10 +71,7 @@ class Options:
         if self.average is not None:
             checks.number("average", self.average, "[0, 1)")
         checks.whole("accumulate", self.accumulate)
-        weights = self.weight_of_classes(net)
-        if weights is not None:
-            CrossEntropy(class_weight=weights).check()
-            CrossEntropy(class_weight=weights).class_weights(range(n_classes(net)), np.ones(n_classes(net)))
+        class_weights.check(net, class_weights.chosen(net, self.class_weight))
 
     def dropout_rates(self, net: Network) -> tuple[float, ...]:
         """A rate for the inputs of each layer; nothing if all are 0."""
@@ -100,64 +93,3 @@ class Options:
             raise TypeError(f"lr_factors must be a list of numbers, one for each layer, got {self.lr_factors!r}")
         each = checks.same_length("lr_factors", self.lr_factors, layers, "one factor for each layer")
         return [checks.number(f"lr_factors[{i}]", f, "[0, inf)") for i, f in enumerate(each)]
-
-    def weight_of_classes(self, net: Network) -> Mapping[Any, float] | str | None:
-        """The class weights asked for here or in the loss."""
-        own = net.loss.class_weight if isinstance(net.loss, CrossEntropy) else None
-        if self.class_weight is None:
-            return own
-        if own is not None:
-            raise ValueError(f"class_weight must be given once: the loss has {own!r}, got {self.class_weight!r}")
-        if not net.loss.is_classifier or (net.loss.name != "cross_entropy" and net.sizes[-1] > 1):
-            raise ValueError(
-                "class_weight must be None but for cross-entropy over classes or a single label, got"
-                f" {self.class_weight!r} with loss {net.loss.name!r} and {checks.counted(net.sizes[-1], 'output')}"
-            )
-        return self.class_weight
-
-
-def n_classes(net: Network) -> int:
-    """How many classes there are: one an output, or two for a single label."""
-    return net.sizes[-1] if net.loss.name == "cross_entropy" else 2
-
-
-def weighted(
-    net: Network,
-    class_weight: Any,
-    y: NDArray[Any],
-    weight: NDArray[np.float64] | None,
-    rows: NDArray[np.int64] | None = None,
-) -> NDArray[np.float64] | None:
-    """The sample weights times those of the classes; None: all equal. ValueError if nothing is left of them."""
-    if class_weight is None:
-        return weight
-    found = class_sample_weights(net, class_weight, y, rows) * (1 if weight is None else weight)
-    if not (found if rows is None else found[rows]).max() > 0:
-        raise ValueError(f"class_weight must leave some rows a weight above 0, got {class_weight!r}")
-    checks.weighable("class_weight times sample_weight", found)
-    return np.ascontiguousarray(found, dtype=np.float64)
-
-
-def class_sample_weights(
-    net: Network, class_weight: Any, y: NDArray[Any], rows: NDArray[np.int64] | None = None
-) -> NDArray[np.float64]:
-    """The weight of each row of y: that of its class, and for soft targets the mean over classes, weighted by them.
-
-    ``"balanced"`` counts the classes of the given `rows` (all by default); sample weights play no part in the count.
-    """
-    spec, n = CrossEntropy(class_weight=class_weight), n_classes(net)
-    counted = y if rows is None else y[rows]
-    if y.ndim == 1:
-        counts = np.bincount(counted.astype(np.int64), minlength=n)
-        return np.asarray(spec.class_weights(range(n), counts)[y.astype(np.int64)])
-    if net.loss.name == "cross_entropy":
-        counts = counted.sum(axis=0, dtype=np.float64)
-        found = np.zeros(len(y))
-        for column, factor in zip(y.T, spec.class_weights(range(n), counts), strict=True):
-            found += column * factor  # one by one: how a matrix product rounds hangs on the machine
-    else:
-        positive = float(counted.sum(dtype=np.float64))
-        no, yes = spec.class_weights(range(n), [len(counted) - positive, positive])
-        t: NDArray[np.float64] = y[:, 0].astype(np.float64)
-        found = np.asarray((1 - t) * no + t * yes)
-    return np.where(found < checks.LEAST_WEIGHT, 0.0, found)  # a target may give a class next to nothing

@@ -1,6 +1,9 @@
-"""How many steps one call into the engine covers: learnt from the calls before."""
+"""Pace: how many steps one call into the engine covers, learnt from the calls before."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Iterator
 
 SLICE_SECONDS = 0.05
 FIRST_STEPS = 64  # before anything has been measured
@@ -8,7 +11,9 @@ SLOW = 1e9  # floating-point operations a second that any executor on any machin
 
 
 class Pace:
-    """Learns from the steps that were run how many may be run next: at most twice as many as the last time.
+    """Calls of about 50 ms each, so that Python regains control often enough for Ctrl-C.
+
+    The duration of a call sets the length of the next one, which is at most twice as long.
 
     Parameters
     ----------
@@ -23,12 +28,22 @@ class Pace:
     >>> pace.took(steps=1, seconds=0.001)
     >>> pace.steps
     2
+    >>> [(begin, end) for begin, end in pace.slices(10, 13)][0]
+    (10, 12)
     """
 
     def __init__(self, work: float) -> None:
         self.steps = max(1, min(FIRST_STEPS, int(SLICE_SECONDS * SLOW / max(work, 1.0))))
 
     def took(self, steps: int, seconds: float) -> None:
-        """So many steps took so long."""
+        """Learn from a call of that many steps, which took that long."""
         fitting = int(SLICE_SECONDS * steps / max(seconds, 1e-9))
         self.steps = max(1, min(2 * self.steps, fitting))
+
+    def slices(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Begin and end of each call that runs steps ``first <= step < last``; the caller runs it before the next."""
+        while first < last:
+            end, start = min(first + self.steps, last), time.perf_counter()
+            yield first, end
+            self.took(end - first, time.perf_counter() - start)
+            first = end

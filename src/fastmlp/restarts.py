@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import checks, metrics
-from .epochs import CANCEL, Data
+from .data import Data
 from .history import DivergenceError, History
+from .interrupts import CANCEL
 from .keywords import explained
 from .mlp import MLP
 from .options import RestartSettings
@@ -133,7 +134,7 @@ def fit_restarts(
     if validation_fraction is not None:
         if validation is not None:
             raise ValueError(f"validation_fraction must be None where validation is given, got {validation_fraction!r}")
-        validation = held_out_rows(nets[0], Data(*nets[0].check_data(X, y), None), validation_fraction)
+        validation = held_out_rows(nets[0], Data(*nets[0].check_data(X, y)), validation_fraction)
     job = _Job(X, y, validation, metric, {**settings}, callbacks)
     results = _side_by_side(lambda i: job.train(nets[i], seeds[i]), restarts, jobs)
     return _best(nets, seeds, results, metric)

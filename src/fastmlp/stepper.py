@@ -14,21 +14,20 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import checks, optimizers
+from . import checks, class_weights, optimizers
 from .accumulation import GradientSum
 from .averaging import Average
-from .epochs import Data
+from .data import Data, bind_data
 from .history import DivergenceError, History
 from .interrupts import WholeSteps
 from .mlp import MLP
-from .options import Options, weighted
+from .options import Options
 from .pace import Pace
 from .plan import Plan
+from .plan_cache import PlanCache
 from .runtime import Executor, executor, get_num_threads, quick_step
 from .schedules import Schedule
 from .tape import Learning, training_plan
-
-KEPT_PLANS = 4  # for batches of different lengths
 
 
 def _fixed(name: str) -> Any:
@@ -60,14 +59,16 @@ class Stepper:
         self._sum = GradientSum(net.layout) if options.accumulate > 1 else None
         self._average = None if options.average is None else Average(net, float(options.average))
         self._show = True  # whether the network has the averaged weights between epochs
-        self._plain = not (self._sum or self._average or net.target_scaling or options.weight_of_classes(net))
+        self._plain = not (
+            self._sum or self._average or net.target_scaling or class_weights.chosen(net, options.class_weight)
+        )
         self._key: int | None = None  # of dropout's masks
         self._begin_plans()
 
     def _begin_plans(self) -> None:
         """What is made on the way, and is no part of a copy."""
         self._before: NDArray[Any] | None = None  # the parameters before a step, in memory that is kept for it
-        self._plans: dict[tuple[int, bool, int], Executor] = {}
+        self._plans: PlanCache[Executor] = PlanCache()
         self._pace: tuple[Plan, Pace] | None = None  # of the last plan that was trained
         self._fits_in: int | None = None  # the thread
 
@@ -143,11 +144,8 @@ class Stepper:
     def _executor(self, rows: int, data: Data) -> Executor:
         key = (rows, data.labels, get_num_threads())
         found = self._plans.pop(key, None) or executor(self.plan_for(rows, data.labels), self.net.backend)
-        self._plans[key] = found  # the last one used comes last
-        if len(self._plans) > KEPT_PLANS:
-            del self._plans[next(iter(self._plans))]
-        for i, array in zip(found.plan.gathers, (data.X, data.y), strict=True):
-            found.bind(i, array)
+        self._plans.put(key, found)
+        bind_data(found, data.X, data.y)
         return found
 
     def keeps(self, runner: Executor) -> bool:
@@ -221,15 +219,15 @@ class Stepper:
 
     def training_data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Data:
         """One batch, checked, as the plan reads it: with class weights, and standardised targets."""
-        X, y, labels = self.net.check_data(X, y)
-        data = self._weighted(Data(X, y, labels, checks.sample_weight(sample_weight, len(X))))
+        X, y = self.net.check_data(X, y)
+        data = self._weighted(Data(X, y, checks.sample_weight(sample_weight, len(X))))
         data.y = self.net.plan_targets(y)
         return data
 
     def _weighted(self, data: Data) -> Data:
         """The data with the class weights as factors on the sample weights."""
-        spec = self.options.weight_of_classes(self.net)
-        return replace(data, weight=weighted(self.net, spec, data.y, data.weight, data.rows))
+        wanted = class_weights.chosen(self.net, self.options.class_weight)
+        return replace(data, weight=class_weights.weighted(self.net, wanted, data.y, data.weight, data.chosen))
 
     def _refuse(self, what: str, instead: str) -> None:
         if isinstance(self._optimizer, optimizers.LBFGS):

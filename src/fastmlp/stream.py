@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import counted
-from .epochs import Data, EpochLoop, heed_cancel
+from .data import Data
+from .epochs import EpochLoop
 from .evaluation import Evaluator
 from .history import DivergenceError
+from .interrupts import check_cancelled
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -79,7 +81,7 @@ class StreamLoop(EpochLoop):
         losses: list[float] = []
         weights: list[float] = []
         for i, (X, y, weight) in enumerate(self._batches()):
-            heed_cancel()
+            check_cancelled()
             rate = self._rate()
             loss, importance, length = self._step(i, X, y, weight, rate)
             losses.append(loss)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import checks, lbfgs, optimizers
-from .epochs import Data, EpochLoop
+from . import checks, class_weights, lbfgs, optimizers
+from .data import Data
+from .epochs import EpochLoop
 from .history import History
 from .interrupts import WholeSteps
 from .keywords import explained
@@ -225,8 +226,8 @@ class Trainer(Stepper):
         if y is None:
             given = {"validation_fraction": validation_fraction, "sample_weight": sample_weight}
             return self._fit_batches(X, epochs, given, validation, metrics, watchers, show)
-        X, y, labels = self.net.check_data(X, y)  # type: ignore[arg-type]
-        data = Data(X, y, labels, checks.sample_weight(sample_weight, len(X)))
+        X, y = self.net.check_data(X, y)  # type: ignore[arg-type]
+        data = Data(X, y, checks.sample_weight(sample_weight, len(X)))
         data, evaluator = prepare(self.net, data, validation, validation_fraction, metrics, watchers)
         data = self._weighted(data)
         if isinstance(self.optimizer, optimizers.LBFGS):
@@ -245,7 +246,7 @@ class Trainer(Stepper):
                     data = loop.data
                     if self.net.needs_scaling():
                         loop.check_rates()
-                    self.net.learn_from(data.X, data.y, data.rows)
+                    self.net.learn_from(data.X, data.y, data.chosen)
                     loop.take(replace(data, y=self.net.plan_targets(data.y)))
                 return loop.run()
             finally:
@@ -282,5 +283,5 @@ class Trainer(Stepper):
         """ValueError if something has to see all rows before the first step."""
         if self._net.needs_scaling():
             raise ValueError("this network has not learned how to standardise: call net.learn_scaling(X, y) first")
-        if self._options.weight_of_classes(self._net) == "balanced":
+        if class_weights.chosen(self._net, self._options.class_weight) == "balanced":
             raise ValueError("class_weight='balanced' needs all data at once, as fit(X, y) has: give a dict of weights")

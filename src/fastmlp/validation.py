@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from . import callbacks as listeners
 from . import checks, metrics, stopping
+from .data import Data
 from .evaluation import Evaluator, held_out
 
 if TYPE_CHECKING:
-    from .epochs import Data
     from .mlp import MLP
 
 
@@ -48,8 +48,8 @@ def prepare(
     if validation is None:
         _check_unwatched(wanted, stops)
         return data, None
-    rest, parts = _divide(net, data, validation)
-    evaluator = Evaluator(net, *parts, metrics=_reported(net, wanted, stops))
+    rest, held = _divide(net, data, validation)
+    evaluator = Evaluator(net, held, _reported(net, wanted, stops))
     for stop in stops:
         stop.watch(evaluator.metrics)
     return rest, evaluator
@@ -86,7 +86,7 @@ def _reported(net: MLP, wanted: Any, stops: list[stopping.EarlyStopping]) -> lis
     return chosen
 
 
-def _divide(net: MLP, data: Data, validation: Any) -> tuple[Data, tuple[Any, Any, bool, Any]]:
+def _divide(net: MLP, data: Data, validation: Any) -> tuple[Data, Data]:
     if isinstance(validation, np.ndarray) and validation.ndim == 1:
         return _divide_rows(data, validation)
     if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
@@ -94,12 +94,12 @@ def _divide(net: MLP, data: Data, validation: Any) -> tuple[Data, tuple[Any, Any
             "validation must be (X, y), (X, y, sample_weight) or an array of row numbers, "
             f"got {type(validation).__name__}"
         )
-    X, y, labels = net.check_data(validation[0], validation[1], "validation ")
+    X, y = net.check_data(validation[0], validation[1], "validation ")
     weight = validation[2] if len(validation) == 3 else None
-    return data, (X, y, labels, checks.sample_weight(weight, len(X), "validation sample_weight"))
+    return data, Data(X, y, checks.sample_weight(weight, len(X), "validation sample_weight"))
 
 
-def _divide_rows(data: Data, rows: NDArray[Any]) -> tuple[Data, tuple[Any, Any, bool, Any]]:
+def _divide_rows(data: Data, rows: NDArray[Any]) -> tuple[Data, Data]:
     n = len(data.X)
     checks.unmasked("validation", rows)
     if rows.dtype.kind not in "iu":
@@ -116,5 +116,5 @@ def _divide_rows(data: Data, rows: NDArray[Any]) -> tuple[Data, tuple[Any, Any, 
     for name, part in (("train on", rest), ("validate on", rows)):
         if weight is not None and not weight[part].max() > 0:
             raise ValueError(f"sample_weight must not be all zero on the {part.size} rows to {name}")
-    held_weight = None if weight is None else weight[rows]
-    return replace(data, rows=rest), (data.X[rows], data.y[rows], data.labels, held_weight)
+    held = Data(data.X[rows], data.y[rows], None if weight is None else weight[rows])
+    return replace(data, chosen=rest), held

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ..data import bind_data
 from ..history import History
 from ..lbfgs import SLICE_ROWS, Objective, Vector, minimized
 from ..mlp import MLP
@@ -63,8 +64,7 @@ class WideObjective(RowsObjective):
 
     def _add_up(self) -> float:
         self.z = wide.sums(self.net, self.X)  # a slice is replaced by the gradient by it once that is known
-        for i, array in zip(self.runner.plan.gathers, (self.z, self.rows.y), strict=True):
-            self.runner.bind(i, array)
+        bind_data(self.runner, self.z, self.rows.y)
         return super()._add_up()
 
     def _run(self, s: int) -> float:

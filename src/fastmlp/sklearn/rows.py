@@ -5,13 +5,13 @@ Wide sparse rows are not densified, where that can be helped: see :mod:`fastmlp.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data import Data, bind_data
 from ..evaluation import batches
 from ..mlp import MLP
 from ..runtime import Executor
@@ -26,41 +26,12 @@ def is_sparse(X: Any) -> bool:
     return hasattr(X, "tocsr")
 
 
-@dataclass
-class Rows:
-    """Inputs, targets and weights, checked, row by row.
-
-    Attributes
-    ----------
-    X : array (rows, n_in) or scipy.sparse CSR
-    y : array
-        Class numbers (rows,), or targets (rows, n_out).
-    weight : float64 array or None
-    chosen : int64 array or None
-        The numbers of the rows to use; None for all.
-    """
-
-    X: Any
-    y: NDArray[Any]
-    weight: NDArray[np.float64] | None = None
-    chosen: NDArray[np.int64] | None = None
+class Rows(Data):
+    """Data whose X may also be a CSR matrix of scipy's."""
 
     def __post_init__(self) -> None:
         if is_sparse(self.X):
             self.X = self.X.tocsr()
-
-    def __len__(self) -> int:
-        return int(self.X.shape[0]) if self.chosen is None else len(self.chosen)
-
-    @property
-    def labels(self) -> bool:
-        """Whether targets are class numbers."""
-        return self.y.ndim == 1
-
-    @property
-    def chosen_weight(self) -> NDArray[np.float64] | None:
-        """The weights of the rows that are used."""
-        return self.weight if self.weight is None or self.chosen is None else self.weight[self.chosen]
 
     @property
     def mean_weight(self) -> float:
@@ -71,8 +42,7 @@ class Rows:
     def bind(self, runner: Runner) -> None:
         """Let a plan read these rows from now on."""
         if not (is_sparse(self.X) or isinstance(runner, wide.WideStep)):
-            for i, array in zip(runner.plan.gathers, (self.X, self.y), strict=True):
-                runner.bind(i, array)
+            bind_data(runner, self.X, self.y)
 
     def run(
         self, runner: Runner, order: NDArray[np.int64] | None, offsets: NDArray[np.int64], **settings: Any
@@ -90,8 +60,7 @@ class Rows:
             if isinstance(runner, wide.WideStep):
                 losses[s : s + 1] = runner.run(X, y, rate, **one)
                 continue
-            for i, array in zip(runner.plan.gathers, (X.toarray(), y), strict=True):
-                runner.bind(i, array)
+            bind_data(runner, X.toarray(), y)
             losses[s : s + 1] = runner.run(None, np.array([0, end - begin]), rate, **one)
         return losses
 

@@ -7,7 +7,6 @@ that meets a gradient is divided by k here, and the rate of gradient descent mul
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,13 @@ from ..evaluation import batches
 from ..mlp import MLP
 from ..pace import Pace
 from ..plan import Rule
+from ..plan_cache import PlanCache
 from ..runtime import executor, get_num_threads
 from ..schedules import Schedule
 from ..tape import Learning, training_plan
 from .rows import Rows, Runner
 from .wide import WideStep, is_wide
 
-KEPT_PLANS = 4
 LATE = 1 << 40  # steps after which Adam's bias correction is 1 to the last bit
 
 
@@ -70,7 +69,7 @@ class Solver:
     def attach(self, net: MLP) -> None:
         """Train this network from now on."""
         self.net, self.outputs = net, 1 if net.loss.name == "cross_entropy" else net.sizes[-1]
-        self._runners: dict[tuple[int, float, bool, int, bool], tuple[Runner, Pace]] = {}
+        self._runners: PlanCache[tuple[Runner, Pace]] = PlanCache()
         self._rates = np.empty(0)
         self.last_rate = self.rate
 
@@ -146,9 +145,7 @@ class Solver:
             states = [layout.matrices(s) for s in self.states]
             learning = Learning(self.optimizer.kind, rules, states, self.dropout, self.key)
             found = self._new_runner(rows, labels, learning, wide)
-        self._runners[key] = found
-        if len(self._runners) > KEPT_PLANS:
-            del self._runners[next(iter(self._runners))]
+        self._runners.put(key, found)
         return found
 
     def _new_runner(self, rows: int, labels: bool, learning: Learning, wide: bool) -> tuple[Runner, Pace]:
@@ -187,19 +184,15 @@ class Solver:
         losses = np.empty(len(self.offsets) - 1)
         rates, first_number = self._next_rates(len(losses)), self.steps + LATE * self.corrects
         for first, stop, runner, pace in self._parts:
-            done = first
-            while done < stop:  # slices of about 50 ms, so that Ctrl-C is heard
-                until, start = min(done + pace.steps, stop), time.perf_counter()
-                losses[done:until] = self.rows.run(
+            for begin, end in pace.slices(first, stop):
+                losses[begin:end] = self.rows.run(
                     runner,
                     order,
-                    self.offsets[done : until + 1],
-                    lr=rates[done:until],
-                    first_number=first_number + done,
+                    self.offsets[begin : end + 1],
+                    lr=rates[begin:end],
+                    first_number=first_number + begin,
                 )
-                pace.took(until - done, time.perf_counter() - start)
-                self.steps += until - done
-                done = until
+                self.steps += end - begin
         return float(losses @ self.shares) * self.unit + self._penalty(squares, len(losses))
 
     @property

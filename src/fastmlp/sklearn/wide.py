@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data import bind_data
 from ..evaluation import batches
 from ..mlp import MLP
 from ..network import Network
@@ -77,8 +78,7 @@ class WideStep:
     def run(self, X: Any, y: NDArray[Any], lr: Any, **settings: Any) -> NDArray[np.float64]:
         """The step on these rows, X of which are CSR; returns its loss, as a vector of one."""
         runner, offsets = self.runner, np.array([0, X.shape[0]])
-        for i, array in zip(self.plan.gathers, (sums(self.net, X), y), strict=True):
-            runner.bind(i, array)
+        bind_data(runner, sums(self.net, X), y)
         loss = runner.run(None, offsets, lr, last_op=self.middle, **settings)
         products(X, self.deltas[: X.shape[0]], self.gradient)
         runner.run(None, offsets, lr, first_op=self.middle, **settings)

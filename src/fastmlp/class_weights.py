@@ -1,0 +1,93 @@
+"""Class weights, as a factor on the sample weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import checks
+from .losses import CrossEntropy
+
+if TYPE_CHECKING:
+    from .network import Network
+
+ClassWeight = Mapping[Any, float] | str | None  # the weight of each class; "balanced"; or None, all equal
+
+
+def chosen(net: Network, given: ClassWeight = None) -> ClassWeight:
+    """The class weights `given` to a trainer, or those of the network's loss.
+
+    Raises
+    ------
+    ValueError
+        If both are given, or the loss knows no classes.
+    """
+    own = net.loss.class_weight if isinstance(net.loss, CrossEntropy) else None
+    if given is None:
+        return own
+    if own is not None:
+        raise ValueError(f"class_weight must be given once: the loss has {own!r}, got {given!r}")
+    if not net.loss.is_classifier or (net.loss.name != "cross_entropy" and net.sizes[-1] > 1):
+        raise ValueError(
+            "class_weight must be None but for cross-entropy over classes or a single label, got"
+            f" {given!r} with loss {net.loss.name!r} and {checks.counted(net.sizes[-1], 'output')}"
+        )
+    return given
+
+
+def check(net: Network, class_weight: ClassWeight) -> None:
+    """TypeError or ValueError unless these are weights of the network's classes."""
+    if class_weight is not None:
+        spec, n = CrossEntropy(class_weight=class_weight), n_classes(net)
+        spec.check()
+        spec.class_weights(range(n), np.ones(n))
+
+
+def n_classes(net: Network) -> int:
+    """The number of classes: that of the outputs, or two for a single label."""
+    return net.sizes[-1] if net.loss.name == "cross_entropy" else 2
+
+
+def weighted(
+    net: Network,
+    class_weight: ClassWeight,
+    y: NDArray[Any],
+    weight: NDArray[np.float64] | None,
+    rows: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64] | None:
+    """The sample weights times the class weights; None: all equal. ValueError unless some row keeps a weight."""
+    if class_weight is None:
+        return weight
+    found = of_rows(net, class_weight, y, rows) * (1 if weight is None else weight)
+    if not (found if rows is None else found[rows]).max() > 0:
+        raise ValueError(f"class_weight must leave some rows a weight above 0, got {class_weight!r}")
+    checks.weighable("class_weight times sample_weight", found)
+    return np.ascontiguousarray(found, dtype=np.float64)
+
+
+def of_rows(
+    net: Network, class_weight: ClassWeight, y: NDArray[Any], rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """The class weight of each row of y; for soft targets the mean over classes, weighted by the targets.
+
+    ``"balanced"`` counts the classes in `rows` (by default in all); sample weights play no part in the count.
+    """
+    spec, n = CrossEntropy(class_weight=class_weight), n_classes(net)
+    counted = y if rows is None else y[rows]
+    if y.ndim == 1:
+        counts = np.bincount(counted.astype(np.int64), minlength=n)
+        return np.asarray(spec.class_weights(range(n), counts)[y.astype(np.int64)])
+    if net.loss.name == "cross_entropy":
+        counts = counted.sum(axis=0, dtype=np.float64)
+        found = np.zeros(len(y))
+        for column, factor in zip(y.T, spec.class_weights(range(n), counts), strict=True):
+            found += column * factor  # column by column: the rounding of a matrix product depends on the machine
+    else:
+        positive = float(counted.sum(dtype=np.float64))
+        no, yes = spec.class_weights(range(n), [len(counted) - positive, positive])
+        t: NDArray[np.float64] = y[:, 0].astype(np.float64)
+        found = np.asarray((1 - t) * no + t * yes)
+    return np.where(found < checks.LEAST_WEIGHT, 0.0, found)  # a target may give a class next to nothing

@@ -1,0 +1,30 @@
+"""PlanCache: the plans, with what runs them, that were used last."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, TypeVar
+
+V = TypeVar("V")
+
+KEPT_PLANS = 4  # for batches of different lengths
+
+
+class PlanCache(dict[Hashable, V]):
+    """A dict that keeps the items which were put last.
+
+    Examples
+    --------
+    >>> cache = PlanCache({"rows": 1})
+    >>> for rows in (2, 3, 4, 5):
+    ...     cache.put(rows, f"plan for {rows}")
+    >>> list(cache)
+    [2, 3, 4, 5]
+    """
+
+    def put(self, key: Any, value: V) -> None:
+        """Store an item as the newest one, and drop the oldest."""
+        self.pop(key, None)
+        self[key] = value
+        for old in list(self)[:-KEPT_PLANS]:  # a list: another thread may be changing the dict
+            self.pop(old, None)
