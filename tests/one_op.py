@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastmlp import layout
+from fastmlp import memory
 from fastmlp.lockstep import LockStepExecutor
 from fastmlp.plan import Plan
 from fastmlp.runtime import _engine
@@ -13,8 +13,8 @@ MARGIN = 64  # elements before and after
 
 def guarded(rows, columns, dtype, values=None):
     """A padded matrix between canaries; its padding holds zeros, as a plan's does."""
-    ld = layout.padded(columns, dtype)
-    flat = layout.aligned(rows * ld + 2 * MARGIN, dtype)
+    ld = memory.padded(columns, dtype)
+    flat = memory.aligned(rows * ld + 2 * MARGIN, dtype)
     flat[:] = CANARY
     body = flat[MARGIN : MARGIN + rows * ld].reshape(rows, ld)
     body[:] = 0
@@ -26,7 +26,7 @@ def guarded(rows, columns, dtype, values=None):
 
 def canaries(matrix):
     """The canaries before and after a guarded matrix."""
-    raw = matrix.base  # the bytes that `layout.aligned` took
+    raw = matrix.base  # the bytes that `memory.aligned` took
     start = matrix.__array_interface__["data"][0] - raw.__array_interface__["data"][0]
     margin, size = MARGIN * matrix.itemsize, len(matrix) * matrix.strides[0]
     before, after = raw[start - margin : start], raw[start + size : start + size + margin]

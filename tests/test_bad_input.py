@@ -13,8 +13,8 @@ from fastmlp import MLP, SGD, AdaGrad, Adam, AdamW, DivergenceError, RMSprop, Tr
 from fastmlp.activations import ELU, LeakyReLU
 from fastmlp.epochs import EpochLoop
 from fastmlp.lockstep import LockStepExecutor
+from fastmlp.plans import prediction_plan
 from fastmlp.runtime import executor
-from fastmlp.tape import prediction_plan
 
 ROWS = 24
 X = np.random.default_rng(0).standard_normal((ROWS, 4))
@@ -512,7 +512,7 @@ def test_the_variable_says_nothing_else(monkeypatch, text):
 
 @pytest.mark.parametrize("text", ["many", "9" * 5000])
 def test_a_bad_number_of_threads_in_the_environment_is_refused(monkeypatch, text):
-    monkeypatch.setattr("fastmlp.runtime._num_threads", None)  # what another test may have set comes first
+    monkeypatch.setattr("fastmlp.threads._num_threads", None)  # what another test may have set comes first
     monkeypatch.setenv("FASTMLP_NUM_THREADS", text)
     with pytest.raises(ValueError, match=rf"FASTMLP_NUM_THREADS must be .* at least 1, got '{text[:200]}'"):
         fastmlp.get_num_threads()
@@ -520,7 +520,7 @@ def test_a_bad_number_of_threads_in_the_environment_is_refused(monkeypatch, text
 
 @pytest.mark.parametrize("asked", ["1000000000000", str(10**400)])
 def test_memory_is_not_made_for_more_workers_than_there_may_be(monkeypatch, asked):
-    monkeypatch.setattr("fastmlp.runtime._num_threads", None)
+    monkeypatch.setattr("fastmlp.threads._num_threads", None)
     monkeypatch.setenv("FASTMLP_NUM_THREADS", asked)
     assert fastmlp.get_num_threads() == 256
     assert networks().labels.predict(X).shape == LABELS.shape

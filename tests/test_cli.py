@@ -164,7 +164,7 @@ def test_the_flag_comes_before_a_bad_number_of_threads(run, monkeypatch):
 
 
 def test_a_network_larger_than_the_memory_gets_one_line(run, monkeypatch):
-    monkeypatch.setattr("fastmlp.layout.physical_memory", lambda: 1000)
+    monkeypatch.setattr("fastmlp.memory.physical_memory", lambda: 1000)
     status, out, err = run("train")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "argument --hidden: sizes=[64, 256, 128, 10] would take" in err

@@ -16,10 +16,10 @@ from fastmlp import (
     History,
     LockStepError,
     Trainer,
-    layout,
     metrics,
     schedules,
 )
+from fastmlp.memory import ALIGNMENT
 
 WAYS = {"deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle.dumps(thing))}
 
@@ -224,7 +224,7 @@ def test_a_copied_trainer_shares_no_memory(copied, data):
 
 def test_a_copied_vector_is_aligned(copied, data):
     twin = copied(trainer_of("average"))
-    assert all(array.ctypes.data % layout.ALIGNMENT == 0 for array in twin.moving)
+    assert all(array.ctypes.data % ALIGNMENT == 0 for array in twin.moving)
 
 
 def test_a_shallow_copy_of_a_trainer_has_its_own_network(data):

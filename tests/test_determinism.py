@@ -9,8 +9,9 @@ from layouts import LAYOUTS
 
 import fastmlp
 from fastmlp import MLP, SGD, Adam, RMSprop, Trainer, losses
+from fastmlp.plans import prediction_plan, training_plan
 from fastmlp.runtime import executor
-from fastmlp.tape import FUSED_ROWS, SERIAL_STEP, Learning, prediction_plan, training_plan
+from fastmlp.tape import FUSED_ROWS, SERIAL_STEP, Learning
 
 pytestmark = [pytest.mark.targets, needs_engine]
 

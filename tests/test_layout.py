@@ -7,7 +7,7 @@ import pytest
 from conftest import needs_engine
 from numpy.lib.stride_tricks import sliding_window_view
 
-from fastmlp import MLP, checks, layout
+from fastmlp import MLP, checks, memory
 from fastmlp.runtime import _engine
 
 
@@ -15,18 +15,18 @@ def address(array):
     return array.__array_interface__["data"][0]
 
 
-@pytest.mark.parametrize("size", [1, 1000, layout.HUGE_PAGE // 4 - 1, layout.HUGE_PAGE // 4, 3_000_001])
+@pytest.mark.parametrize("size", [1, 1000, memory.HUGE_PAGE // 4 - 1, memory.HUGE_PAGE // 4, 3_000_001])
 def test_vectors_are_aligned_zero_and_writable(dtype, size):
-    vector = layout.aligned(size, dtype)
+    vector = memory.aligned(size, dtype)
     assert (vector.size, vector.dtype) == (size, dtype)
-    assert address(vector) % layout.ALIGNMENT == 0
+    assert address(vector) % memory.ALIGNMENT == 0
     assert not vector.any()
     vector[:] = 1
     assert vector.sum() == size
 
 
 def test_memory_is_asked_for_while_it_is_being_found(monkeypatch):
-    slab, fresh, inner = layout._Slab(), layout._fresh, []
+    slab, fresh, inner = memory._Slab(), memory._fresh, []
 
     def interrupted(size):  # by a signal, whose handler makes a network
         if not inner:
@@ -34,20 +34,20 @@ def test_memory_is_asked_for_while_it_is_being_found(monkeypatch):
             inner[0] = slab.take(100)
         return fresh(size)
 
-    monkeypatch.setattr(layout, "_fresh", interrupted)
+    monkeypatch.setattr(memory, "_fresh", interrupted)
     outer = slab.take(100)
     assert not np.shares_memory(outer[0], inner[0][0])
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="this system knows no huge pages")
 def test_large_vectors_begin_on_a_huge_page():
-    assert address(layout.aligned(layout.HUGE_PAGE, np.uint8)) % layout.HUGE_PAGE == 0
+    assert address(memory.aligned(memory.HUGE_PAGE, np.uint8)) % memory.HUGE_PAGE == 0
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="this system knows no huge pages")
 def test_memory_that_the_system_has_not_is_a_memory_error():
     with pytest.raises(MemoryError, match=r"^1,152,921,504,606,846,976 bytes could not be allocated: "):
-        layout.aligned(1 << 60, np.uint8)
+        memory.aligned(1 << 60, np.uint8)
 
 
 @pytest.mark.parametrize("what", ["no such call", "refused"])
@@ -56,9 +56,9 @@ def test_without_huge_pages_there_is_memory_all_the_same(monkeypatch, what):
         monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
     else:
         monkeypatch.setattr(mmap, "MADV_HUGEPAGE", -1, raising=False)  # the system answers EINVAL
-    vector = layout.aligned(layout.HUGE_PAGE, np.float32)
+    vector = memory.aligned(memory.HUGE_PAGE, np.float32)
     vector[:] = 2
-    assert vector.sum() == 2 * layout.HUGE_PAGE
+    assert vector.sum() == 2 * memory.HUGE_PAGE
 
 
 def test_a_network_on_huge_pages_survives_its_copies():

@@ -12,8 +12,8 @@ from conftest import needs_engine
 import fastmlp
 from fastmlp import MLP, SGD, Trainer, losses, network
 from fastmlp.activations import KNOWN as ACTIVATIONS
+from fastmlp.plans import evaluation_plan
 from fastmlp.runtime import executor
-from fastmlp.tape import evaluation_plan
 
 CLASSES = 3
 

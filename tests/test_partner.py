@@ -14,8 +14,8 @@ import pytest
 
 import fastmlp
 from fastmlp import MLP
+from fastmlp.plans import prediction_plan, shared_row_plan
 from fastmlp.runtime import _engine, row_predictor
-from fastmlp.tape import prediction_plan, shared_row_plan
 
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 pytestmark = [

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import MLP, SGD, EarlyStopping, fit_restarts, runtime
+from fastmlp import MLP, SGD, EarlyStopping, fit_restarts, threads
 from fastmlp.evaluation import held_out
 
 X, Y = fastmlp.datasets.spirals(120, seed=0)
@@ -49,7 +49,7 @@ def test_candidates_train_side_by_side_with_one_worker_each():
         make, X, Y, 3, n_jobs=3, epochs=2, callbacks=lambda seed: [fastmlp.callbacks.LambdaCallback(on_epoch_end=meet)]
     )
     assert workers == [1] * 6 and len(found.scores) == 3
-    assert fastmlp.get_num_threads() == runtime.default_num_threads()
+    assert fastmlp.get_num_threads() == threads.default_num_threads()
 
 
 @pytest.mark.parametrize("startable", [0, 1])

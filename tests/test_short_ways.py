@@ -11,9 +11,9 @@ from conftest import needs_engine
 
 import fastmlp
 from fastmlp import MLP, SGD, Adam, Trainer, checks, runtime
+from fastmlp.plans import prediction_plan
 from fastmlp.prediction import QUICK_ROWS, QUICK_WORK
 from fastmlp.stepper import Stepper
-from fastmlp.tape import prediction_plan
 
 # Name: sizes, loss, targets of so many rows, options of the network.
 PROBLEMS = {

@@ -60,7 +60,7 @@ def test_one_thread_each_in_the_threading_backend():
     seen = joblib.Parallel(2, backend="threading")(joblib.delayed(inside)() for _ in range(4))
     assert set(seen) == {1}
     with threads(None):
-        assert fastmlp.get_num_threads() == fastmlp.runtime.get_num_threads()
+        assert fastmlp.get_num_threads() == fastmlp.threads.get_num_threads()
     with threads(3):
         assert fastmlp.get_num_threads() == 3
 

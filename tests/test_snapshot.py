@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import epochs, layout, runtime
+from fastmlp import epochs, memory, threads
 from fastmlp import snapshot as module
 from fastmlp.snapshot import Snapshot
 
@@ -21,7 +21,7 @@ def no_spare_files():
 
 @pytest.mark.parametrize("in_memory", [0, 1 << 20])
 def test_what_was_taken_last_comes_back(rng, in_memory):
-    vector = layout.aligned(1000, "float32")
+    vector = memory.aligned(1000, "float32")
     snapshot = Snapshot(vector, in_memory)
     for _ in range(2):
         vector[:] = rng.standard_normal(1000)
@@ -36,7 +36,7 @@ def test_what_was_taken_last_comes_back(rng, in_memory):
 def test_large_vectors_are_copied_by_several_threads(rng, monkeypatch, no_spare_files, size):
     monkeypatch.setattr(module, "SHARE", 1000)
     vector = rng.standard_normal(size)
-    with runtime.limited_threads(3):
+    with threads.limited_threads(3):
         snapshot = Snapshot(vector, 0)
     assert len(snapshot._files) == 3
     for _ in range(2):
@@ -78,7 +78,7 @@ def test_without_a_place_for_every_file_memory_serves(rng, no_spare_files, monke
     closed, close = [], os.close
     monkeypatch.setattr(os, "close", lambda file: (closed.append(file), close(file)))
     vector = rng.standard_normal(1000)
-    with runtime.limited_threads(2):
+    with threads.limited_threads(2):
         snapshot = Snapshot(vector, 0)
     assert not snapshot._files and len(closed) == places
     snapshot.take(vector)
@@ -188,7 +188,7 @@ def test_where_no_thread_starts_one_copies_all(rng, monkeypatch, no_spare_files)
 
     monkeypatch.setattr(module, "SHARE", 1000)
     vector = rng.standard_normal(1000)
-    with runtime.limited_threads(3):
+    with threads.limited_threads(3):
         snapshot = Snapshot(vector, 0)
     monkeypatch.setattr("threading.Thread.start", start)
     snapshot.take(vector)

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from .mlp import MLP
     from .optimizers import LBFGS, SGD, AdaGrad, Adam, AdamW, RMSprop
     from .restarts import fit_restarts
-    from .runtime import get_num_threads, set_num_threads, show_config, targets
+    from .runtime import show_config, targets
     from .sklearn import MLPClassifier as MLPClassifier
     from .sklearn import MLPRegressor as MLPRegressor
     from .stopping import EarlyStopping
+    from .threads import get_num_threads, set_num_threads
     from .trainer import Trainer
 
 __version__ = "0.1.0"
@@ -32,7 +33,8 @@ _MODULES = {
 }
 _HOMES = {
     **dict.fromkeys(("LBFGS", "SGD", "AdaGrad", "Adam", "AdamW", "RMSprop"), "optimizers"),
-    **dict.fromkeys(("get_num_threads", "set_num_threads", "show_config", "targets"), "runtime"),
+    **dict.fromkeys(("show_config", "targets"), "runtime"),
+    **dict.fromkeys(("get_num_threads", "set_num_threads"), "threads"),
     **dict.fromkeys(("DivergenceError", "History"), "history"),
     **dict.fromkeys(("MLPClassifier", "MLPRegressor"), "sklearn"),
     "EarlyStopping": "stopping",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .runtime import surely_finite, surely_within
+from .scans import surely_finite, surely_within
 
 NATIVE = frozenset(  # what a gather reads in place, by dtype.str
     np.dtype(name).str

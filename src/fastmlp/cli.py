@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 import fastmlp
 from fastmlp import activations
 from fastmlp.datasets import load_digits
-from fastmlp.runtime import MAX_WORKERS, check_backend, target
+from fastmlp.runtime import check_backend, target
+from fastmlp.threads import MAX_WORKERS
 
 Indices = NDArray[np.int64]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checks
-from .layout import check_size
+from .memory import check_size
 
 __all__ = ["load_digits", "spirals", "xor"]
 

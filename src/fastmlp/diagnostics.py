@@ -14,8 +14,9 @@ from . import optimizers
 from .history import DivergenceError
 from .losses import CrossEntropy
 from .mlp import MLP
-from .runtime import executor, get_num_threads
-from .tape import gradient_plan
+from .plans import gradient_plan
+from .runtime import executor
+from .threads import get_num_threads
 from .trainer import Trainer
 
 VANISHING = 1e-3  # signal at the first layer, as a share of that at the last one: below is vanishing

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from .data import Data
 from .metrics import Metric, choose
 from .pace import Pace
-from .runtime import executor, get_num_threads
-from .tape import evaluation_plan
+from .plans import evaluation_plan
+from .runtime import executor
+from .threads import get_num_threads
 
 if TYPE_CHECKING:
     from .mlp import MLP

@@ -10,8 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import checks, class_weights
 from .network import Network
-from .runtime import executor, get_num_threads
-from .tape import PREDICTION_ROWS, evaluation_plan, gradient_plan, output_gradient_plan
+from .plans import evaluation_plan, gradient_plan, output_gradient_plan
+from .runtime import executor
+from .tape import PREDICTION_ROWS
+from .threads import get_num_threads
 
 Gradient = list[tuple[NDArray[Any], NDArray[Any]]]
 DIFFERENCE = 1e-6  # for central differences in float64: truncation and rounding are then both near 1e-11

@@ -1,128 +1,13 @@
-"""Where numbers lie: aligned memory, padded rows, and all parameters of a network in one flat vector.
-
-Every row starts on a 64-byte boundary, so that kernels work on whole vectors, and no row stride is a multiple of 1 KiB:
-power-of-two strides map every row onto the same few cache sets, which costs a quarter of the speed.
-"""
+"""Layout: all parameters of a network in one flat vector, a matrix on padded rows for each layer."""
 
 from __future__ import annotations
 
-import mmap
-import os
-import threading
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-ALIGNMENT = 64
-ALIASING_STRIDE = 1024
-HUGE_PAGE = 1 << 21
-SMALL, SLAB = 1 << 10, 1 << 14  # bytes
-
-
-def padded(columns: int, dtype: DTypeLike) -> int:
-    """Elements from one row to the next in a matrix of that many columns.
-
-    >>> padded(10, "float32"), padded(256, "float32"), padded(10, "float64")
-    (16, 272, 16)
-    """
-    itemsize = np.dtype(dtype).itemsize
-    size = -(-columns * itemsize // ALIGNMENT) * ALIGNMENT
-    if size % ALIASING_STRIDE == 0:
-        size += ALIGNMENT
-    return size // itemsize
-
-
-def physical_memory() -> int:
-    """Bytes of memory this machine has, or a very large number where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 1 << 46
-
-
-def check_size(elements: int, dtype: DTypeLike, what: str) -> None:
-    """Raise ValueError if `elements` numbers cannot fit this machine's memory.
-
-    Checked with Python's integers, before any product could overflow and before lazily committed memory could promise
-    what the machine does not have.
-    """
-    size = elements * np.dtype(dtype).itemsize
-    if size > physical_memory():
-        raise ValueError(f"{what} would take {size:,} bytes; this machine has {physical_memory():,}")
-
-
-def aligned(elements: int, dtype: DTypeLike) -> NDArray[Any]:
-    """A zeroed vector that starts on a 64-byte boundary, and on huge pages where it fills some."""
-    dtype = np.dtype(dtype)
-    size = elements * dtype.itemsize
-    if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        return _on_huge_pages(size).view(dtype)
-    raw, start = _slab.take(size) if size <= SMALL else _fresh(size)
-    return raw[start : start + size].view(dtype)
-
-
-def _fresh(size: int) -> tuple[NDArray[np.uint8], int]:
-    """Zeroed memory, and where in it so many bytes begin on a boundary."""
-    raw = np.zeros(size + ALIGNMENT, dtype=np.uint8)
-    return raw, -raw.__array_interface__["data"][0] % ALIGNMENT
-
-
-class _Slab:
-    """Memory for small vectors, one behind the other.
-
-    A tiny network with its buffers fills less than a page. The processor takes addresses whose last twelve bits agree
-    for the same until it has looked closer, which takes up to a tenth of such a network's step. Here none agree.
-    """
-
-    def __init__(self) -> None:
-        self.renew_lock()
-        self.raw, self.at = _fresh(0)
-
-    def renew_lock(self) -> None:
-        self.lock = threading.Lock()
-
-    def take(self, size: int) -> tuple[NDArray[np.uint8], int]:
-        """Memory, and where in it so many bytes that nobody has had begin on a boundary."""
-        if not self.lock.acquire(blocking=False):  # by another thread, or by what a signal's handler has interrupted
-            return _fresh(size)
-        try:
-            if self.at + size > len(self.raw):
-                self.raw, self.at = _fresh(SLAB)
-            start, self.at = self.at, self.at + -(-size // ALIGNMENT) * ALIGNMENT
-            return self.raw, start
-        finally:
-            self.lock.release()
-
-
-_slab = _Slab()
-if hasattr(os, "register_at_fork"):  # in a child, a thread that held it is not there to release it
-    os.register_at_fork(after_in_child=_slab.renew_lock)
-
-
-def _on_huge_pages(size: int) -> NDArray[np.uint8]:
-    """Zeroed memory of which all whole huge pages are asked for as such.
-
-    A kernel walks down columns, a row stride from line to line: on small pages nearly every step wants another address
-    translation, which costs a twentieth of the speed. What is left over stays small: nothing is wasted.
-    """
-    try:
-        memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:  # what NumPy calls a MemoryError
-        raise MemoryError(f"{size:,} bytes could not be allocated: {error.strerror}") from error
-    raw = np.frombuffer(memory, dtype=np.uint8)
-    start = -raw.__array_interface__["data"][0] % HUGE_PAGE
-    with suppress(OSError):  # a kernel without them
-        memory.madvise(mmap.MADV_HUGEPAGE, start, size // HUGE_PAGE * HUGE_PAGE)
-    return raw[start : start + size]
-
-
-def matrix(rows: int, columns: int, dtype: DTypeLike) -> NDArray[Any]:
-    """A zeroed matrix ``(rows, columns)`` on padded rows."""
-    ld = padded(columns, dtype)
-    check_size(rows * ld, dtype, f"a buffer of {rows} rows and {columns} columns")
-    return aligned(rows * ld, dtype).reshape(rows, ld)[:, :columns]
+from .memory import aligned, check_size, padded
 
 
 class Layout:

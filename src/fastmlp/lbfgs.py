@@ -20,8 +20,9 @@ from .evaluation import Evaluator, batch_weights, batches
 from .history import DivergenceError
 from .interrupts import check_cancelled
 from .options import Options
-from .runtime import executor, get_num_threads
-from .tape import gradient_plan
+from .plans import gradient_plan
+from .runtime import executor
+from .threads import get_num_threads
 
 if TYPE_CHECKING:
     from .network import Network

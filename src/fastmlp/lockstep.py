@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .plan import WRITES, Op, Plan
+from .opcodes import WRITES
+from .plan import Op, Plan
 from .reference import ReferenceExecutor, weight_gradient
 
 

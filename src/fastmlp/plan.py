@@ -14,60 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from . import listing
+from .opcodes import SPLITS
+
 Array = NDArray[Any]
-
-# What each op splits over the workers: rows of the batch, or rows of the parameters.
-SPLITS = {
-    "gather": "rows",
-    "linear": "rows",
-    "activate": "rows",
-    "activate_back": "rows",
-    "loss": "rows",
-    "linear_back": "rows",
-    "dropout": "rows",
-    "scatter": "rows",
-    "linear_grad": "params",
-    "update": "params",
-    "linear_update": "params",
-    "square_sum": "params",
-    "average": "params",
-    "max_norm": "params",
-}
-
-# Which buffers an op reads and writes, for the listing and for the lock-step check.
-READS = {
-    "gather": ("data", "w"),
-    "linear": ("x", "w"),
-    "activate": ("x",),
-    "activate_back": ("dy", "y", "z"),
-    "loss": ("y", "t"),
-    "linear_back": ("dy", "w", "y", "z"),
-    "dropout": ("x",),
-    "scatter": ("y",),
-    "linear_grad": ("x", "dy"),
-    "update": ("g", "part"),
-    "linear_update": ("x", "dy"),
-    "square_sum": ("g",),
-    "average": ("w",),
-    "max_norm": (),
-}
-WRITES = {
-    "gather": ("x", "t"),
-    "linear": ("z", "y"),
-    "activate": ("y",),
-    "activate_back": ("dx",),
-    "loss": ("dy", "row_loss"),
-    "linear_back": ("dx",),
-    "dropout": ("y",),
-    "scatter": ("data",),
-    "linear_grad": ("g",),
-    "update": ("w", "s1", "s2"),
-    "linear_update": ("w", "s1", "s2"),
-    "square_sum": ("part",),
-    "average": ("aux",),
-    "max_norm": ("w",),
-}
-
 
 COLUMN_BLOCK = 128  # bytes: two cache lines, which processors like to fetch together
 
@@ -294,7 +244,7 @@ class Plan:
         return not ((op.own and op.opcode == "gather") or op.split == before.split == "params")
 
     def buffers(self, i: int, fields: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, Array]]:
-        """The bound buffers of op `i` among the given fields (`READS` or `WRITES`)."""
+        """The bound buffers of op `i` among the given fields (`opcodes.READS` or `opcodes.WRITES`)."""
         for name in fields[self.ops[i].opcode]:
             array = getattr(self.ops[i], name)
             if array is not None:
@@ -315,48 +265,4 @@ class Plan:
             self.ops[i].data = data
 
     def __str__(self) -> str:
-        workers = f"{self.n_threads} worker" + "s" * (self.n_threads != 1)
-        syncs = self.team_syncs if any(self.own) else self.syncs
-        lines = [(f"plan of {self.title}, {self.dtype.name}, batch {self.capacity}, {workers}", "split")]
-        for i, op in enumerate(self.ops):
-            if syncs[i] and i:
-                lines.append(("-", ""))
-            lines.append((self._line(i), op.share))
-        width = max(len(text) for text, _ in lines) + 4
-        return "\n".join(
-            "-" * (width - 1) + " barrier" if text == "-" else f"{text:<{width}}{split}" for text, split in lines
-        )
-
-    def _line(self, i: int) -> str:
-        op = self.ops[i]
-        reads = " ".join(self._operand(op, name, a) for name, a in self.buffers(i, READS))
-        writes = " ".join(self._operand(op, name, a) for name, a in self.buffers(i, WRITES))
-        if op.opcode == "gather":
-            if any(op.x is other.t for other in self.ops if other.opcode == "loss"):
-                writes = f"t{writes.removeprefix('x')}"  # targets that are no labels are gathered as inputs are
-            reads = f"{'labels' if op.labels else 'data'}[{len(op.data) if op.data is not None else 'n'}" + (
-                f", {op.n_in}]" if not op.labels else "]"
-            )
-        if op.opcode == "scatter":
-            writes = f"out[{len(op.data) if op.data is not None else 'n'}, {op.n_out}]"
-        kind = self._kind(op)
-        opcode = op.kind if op.opcode == "loss" else op.opcode
-        width = max(len(o.kind if o.opcode == "loss" else o.opcode) for o in self.ops)
-        return f"{opcode:<{width}}  {reads} -> {writes}" + (f"  {kind}" if kind and op.opcode != "loss" else "")
-
-    @staticmethod
-    def _kind(op: Op) -> str:
-        if op.opcode == "gather":
-            return "" if op.w is None else "standardize"
-        if op.kind == "adam" and op.rule.decay:
-            return "adamw"
-        return f"{op.kind}'" if op.opcode in ("linear_back", "activate_back") else op.kind
-
-    @staticmethod
-    def _operand(op: Op, name: str, array: Array) -> str:
-        if name == "w" and op.opcode != "gather":
-            bias = f" b[{op.n_out}]" if op.bias else ""
-            return f"w[{op.n_in}, {op.n_out}]" + bias
-        if name == "row_loss":
-            return "loss"
-        return f"{name}[{', '.join(map(str, array.shape))}]"
+        return listing.of(self)

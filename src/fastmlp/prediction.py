@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import checks
 from .network import Network
-from .runtime import Executor, executor, get_num_threads, has_short_way, row_predictor
-from .tape import FEW_ROWS, NEAR, PREDICTION_ROWS, forward_plan, prediction_plan, shared_row_plan
+from .plans import forward_plan, prediction_plan, shared_row_plan
+from .runtime import Executor, executor, has_short_way, row_predictor
+from .tape import FEW_ROWS, NEAR, PREDICTION_ROWS
+from .threads import get_num_threads
 
 ROW_PARAMETERS = 1 << 20  # a larger network's row takes so long that other threads should run meanwhile
 QUICK_WORK = 32 << 20  # rows times parameters: with more, what the long way adds is a small part

@@ -21,8 +21,8 @@ from .interrupts import CANCEL
 from .keywords import explained
 from .mlp import MLP
 from .options import RestartSettings
-from .runtime import get_num_threads, limited_threads
 from .stopping import EarlyStopping
+from .threads import get_num_threads, limited_threads
 from .validation import held_out_rows
 
 

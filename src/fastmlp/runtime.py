@@ -1,9 +1,8 @@
-"""Which executor runs a plan, on which target, with how many threads.
+"""Which executor runs a plan, and on which target.
 
 The environment decides where the caller does not: ``FASTMLP_BACKEND`` (``engine`` or ``reference``), ``FASTMLP_TARGET``
-(a name of `targets`), ``FASTMLP_NUM_THREADS`` (else ``OMP_NUM_THREADS``, else the CPUs this process may use), and
-``FASTMLP_CHECK`` (``1``, ``true``, ``yes`` or ``on``; ``0``, ``false``, ``no``, ``off`` or nothing: it does not), which
-runs both executors in lock step.
+(a name of `targets`), and ``FASTMLP_CHECK`` (``1``, ``true``, ``yes`` or ``on``; ``0``, ``false``, ``no``, ``off`` or
+nothing: it does not), which runs both executors in lock step.
 """
 
 from __future__ import annotations
@@ -12,21 +11,15 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import cache
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .native import _engine
 from .plan import Plan
-
-try:
-    from . import _engine
-except ImportError:
-    _engine = None  # type: ignore[assignment]
+from .threads import get_num_threads
 
 BACKENDS = ("engine", "reference")
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")  # what FASTMLP_CHECK may be, in any case
@@ -36,12 +29,6 @@ HOW_TO_BUILD = (
     "pip install --force-reinstall --no-cache-dir fastmlp"
 )
 
-UNHEARD = 1 << 28  # bytes to look through, ~50 ms, for which Ctrl-C may have to wait
-FOR_ONE = 8 << 20  # bytes that one thread looks through: as in csrc/checks.c
-MAX_WORKERS = 256  # as in csrc/threads.h; memory is made for as many as there may be
-
-_num_threads: int | None = None
-_limit: ContextVar[int | None] = ContextVar("_limit", default=None)  # in one thread, on top of that
 _warned = False
 
 
@@ -130,29 +117,6 @@ def quick_step(
     return _engine.quick_step(runner, X, y, lr, number, *kept, *target_range, runner.plan.n_threads)
 
 
-def surely_finite(array: NDArray[Any]) -> bool:
-    """Whether the engine can tell in one pass that an array of floats is finite; without it, False."""
-    readable = array.ndim and array.dtype.char in "fd" and array.dtype.isnative and array.flags.c_contiguous
-    return bool(_engine and readable and all(_engine.all_finite(part, _lookers(part)) for part in _parts(array)))
-
-
-def surely_within(array: NDArray[Any], low: float, high: float) -> bool:
-    """Whether the engine can tell in one pass that all numbers are finite and lie in low..high; without it, False."""
-    readable = 1 <= array.ndim <= 2 and array.dtype.kind in "fiu"
-    return bool(_engine and readable and all(_engine.all_within(p, low, high, _lookers(p)) for p in _parts(array)))
-
-
-def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Its rows, so many at a time that Ctrl-C need not wait for all."""
-    rows = max(1, UNHEARD // max(1, array.nbytes // max(1, len(array))))
-    return (array[i : i + rows] for i in range(0, len(array), rows))
-
-
-def _lookers(array: NDArray[Any]) -> int:
-    """How many threads look through an array."""
-    return 1 if array.nbytes < FOR_ONE else get_num_threads()
-
-
 def check_backend(backend: str | None) -> str:
     """The backend to use; ValueError for an unknown name, one RuntimeWarning where the engine is missing."""
     global _warned
@@ -198,97 +162,6 @@ def target() -> str | None:
             f"FASTMLP_TARGET={name!r} {why}; supported here: {', '.join(targets())}; compiled: {', '.join(known)}"
         )
     return name
-
-
-# ---- threads ---------------------------------------------------------------------------------------------------------
-
-
-def get_num_threads() -> int:
-    """How many workers a training run or a large prediction may use, up to 256. The results do not depend on it."""
-    return min(_limit.get() or _num_threads or default_num_threads(), MAX_WORKERS)
-
-
-@contextmanager
-def limited_threads(n: int) -> Iterator[None]:
-    """Use `n` workers within this block, in this thread: for who trains several networks side by side."""
-    before, token = get_num_threads(), _limit.set(n)
-    changed = get_num_threads() != before
-    try:
-        if changed:
-            _tell_engine()
-        yield
-    finally:
-        _limit.reset(token)
-        if changed:
-            _tell_engine()
-
-
-def set_num_threads(n: int | None) -> None:
-    """Use at most `n` workers from now on, in this process; None returns to the default.
-
-    The CPUs this process may use are counted once. None counts them anew: for who changes its affinity.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `n` is not a whole number of at least 1.
-
-    Examples
-    --------
-    >>> import fastmlp
-    >>> fastmlp.set_num_threads(1)
-    >>> fastmlp.get_num_threads()
-    1
-    >>> fastmlp.set_num_threads(None)
-    """
-    global _num_threads
-    if n is not None:
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-            raise TypeError(f"n must be a whole number of threads, got {n!r}")
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
-        n = int(n)
-    else:
-        _usable_cpus.cache_clear()
-    _num_threads = n
-    _tell_engine()
-
-
-def _tell_engine() -> None:
-    """That whoever computes rows together with another thread is to ask again whether it may."""
-    if _engine:
-        _engine.reconsider_partners()
-
-
-def default_num_threads() -> int:
-    """FASTMLP_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs this process may use."""
-    for name in ("FASTMLP_NUM_THREADS", "OMP_NUM_THREADS"):
-        text = os.environ.get(name, "").split(",")[0].strip()
-        if not text:
-            continue
-        try:
-            number = int(text) if text.isdecimal() else 0
-        except ValueError:  # Python reads no whole number of more than 4300 digits
-            number = 0
-        if number >= 1:
-            return number
-        if name == "FASTMLP_NUM_THREADS":
-            raise ValueError(f"FASTMLP_NUM_THREADS must be a whole number of at least 1, got {text[:200]!r}")
-    return _usable_cpus()
-
-
-@cache  # to count them takes longer than to predict a row
-def _usable_cpus() -> int:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:  # a container's share of the CPUs: "max 100000" or "150000 100000" (microseconds)
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        return cpus if quota == "max" else max(1, min(cpus, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        return cpus
-
-
-# ---- what is here ----------------------------------------------------------------------------------------------------
 
 
 def show_config() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks, layout
+from . import checks, memory
 from .runtime import level_of_caller
 
 METHODS = ("mean", "robust")
@@ -78,7 +78,7 @@ class InputScaling:
 
     def __init__(self, method: str, columns: int, dtype: np.dtype[Any]) -> None:
         self.method, self.dtype, self.learned = method, dtype, False
-        self.matrix = layout.matrix(2, columns, dtype)
+        self.matrix = memory.matrix(2, columns, dtype)
         self.shift, self.scale = np.zeros(columns), np.ones(columns)
         self.matrix[1] = 1
 

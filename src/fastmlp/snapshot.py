@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .runtime import get_num_threads
+from .threads import get_num_threads
 
 IN_MEMORY = 1 << 18  # bytes; larger ones go to temporary files, which takes hardly longer than a copy in memory
 SHARE = 1 << 24  # bytes from which a thread is worth its start

@@ -25,9 +25,11 @@ from .options import Options
 from .pace import Pace
 from .plan import Plan
 from .plan_cache import PlanCache
-from .runtime import Executor, executor, get_num_threads, quick_step
+from .plans import training_plan
+from .runtime import Executor, executor, quick_step
 from .schedules import Schedule
-from .tape import Learning, training_plan
+from .tape import Learning
+from .threads import get_num_threads
 
 
 def _fixed(name: str) -> Any:

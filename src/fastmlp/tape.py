@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import layout
+from . import memory
 from .plan import Array, Op, Plan, Rule, column_share
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
 DISTANT = 8 << 20  # bytes of weights that come from memory each time: as in csrc/kernels/far.inc.c
 FEW_ROWS = 32  # of a batch for each worker, up to which reading the weights takes longer than multiplying by them
 SOME_ROWS = 128  # the same of weights that come from memory
-SHARED_LAYER = 1 << 17  # bytes of weights, to read half of which takes longer for one row than to meet another worker
 BLOCK, DISTANT_BLOCK = 128, 256  # rows a worker carries at once; the same where each block reads weights from memory
 
 
@@ -91,7 +90,7 @@ class Tape:
     middle: int = 0  # where the ops begin that follow these
 
     def matrix(self, columns: int) -> Array:
-        return layout.matrix(self.rows, columns, self.net.dtype)
+        return memory.matrix(self.rows, columns, self.net.dtype)
 
     def gather(self) -> None:
         """The batch's rows of X into the first buffer, standardised if the network has learned how."""
@@ -150,7 +149,7 @@ class Tape:
     def loss(self, labels: bool, *, fused_output: bool, gradient: bool) -> None:
         """Targets of the batch, loss of each row, and the gradient by the last pre-activation."""
         net, n_out = self.net, self.net.sizes[-1]
-        t = layout.aligned(self.rows, np.int32) if labels else self.matrix(n_out)
+        t = memory.aligned(self.rows, np.int32) if labels else self.matrix(n_out)
         y, dy = self.outputs[-1], self.matrix(n_out) if gradient else None
         self.ops.append(
             Op("gather", n_in=1, labels=True, t=t) if labels else Op("gather", n_in=n_out, x=t)  # t is what it gathers
@@ -313,86 +312,3 @@ class Tape:
 
 def _is_distant(op: Op) -> bool:
     return op.w is not None and op.w.nbytes > DISTANT
-
-
-def gradient_plan(
-    net: Network, rows: int, labels: bool, gradients: list[Array], n_threads: int = 1, *, accumulate: bool = False
-) -> tuple[Plan, Tape]:
-    """Loss and gradients of one batch, without moving a weight."""
-    tape = Tape(net, rows)
-    tape.propagate(labels)
-    tape.gradient(gradients, accumulate=accumulate)
-    tape.read_in_place()
-    return tape.plan(n_threads), tape
-
-
-def output_gradient_plan(net: Network, rows: int, n_threads: int = 1) -> tuple[Plan, Tape, int]:
-    """Gradients by the inputs, of whatever is put between its two halves; and where the second half begins.
-
-    The first half leaves the outputs in ``tape.outputs[-1]``; the second goes from the gradient by the outputs, put
-    into ``tape.deltas[-1]``, to that by the (standardised) inputs in ``tape.deltas[0]``.
-    """
-    tape = Tape(net, rows)
-    tape.gather()
-    tape.forward(fused_output=False, keep_pre=True)
-    middle = len(tape.ops)
-    tape.through_output(tape.matrix(net.sizes[-1]), fused_output=False)
-    tape.backward(to_inputs=True)
-    return tape.plan(n_threads), tape, middle
-
-
-def forward_plan(net: Network, rows: int, n_threads: int = 1) -> tuple[Plan, Tape]:
-    """The outputs of every layer, left in the tape's buffers."""
-    tape = Tape(net, rows)
-    tape.gather()
-    tape.forward(fused_output=False, keep_pre=False)
-    return tape.plan(n_threads), tape
-
-
-def evaluation_plan(net: Network, rows: int, labels: bool, n_threads: int = 1) -> Plan:
-    """Loss and outputs of rows, without gradients; where the loss contains the output activation, from before it."""
-    tape = Tape(net, rows)
-    fused = net.fuses_output()
-    tape.gather()
-    tape.forward(fused_output=fused, keep_pre=False)
-    tape.loss(labels, fused_output=fused, gradient=False)
-    tape.scatter()
-    tape.read_in_place()
-    return tape.plan(n_threads)
-
-
-def _prediction_tape(net: Network, rows: int) -> Tape:
-    tape = Tape(net, rows)
-    tape.gather()
-    tape.ops[0].nonfinite = np.zeros(1, np.uint8)
-    tape.forward(fused_output=False, keep_pre=False)
-    tape.scatter()
-    return tape
-
-
-def prediction_plan(net: Network, rows: int, n_threads: int = 1) -> Plan:
-    """Outputs of rows; `Plan.found_nonfinite` tells whether a value of them was not finite."""
-    tape = _prediction_tape(net, rows)
-    tape.read_in_place()
-    return tape.plan(n_threads)
-
-
-def shared_row_plan(net: Network) -> Plan | None:
-    """Outputs of one row by two workers, each with columns of the large products; None where no product is large."""
-    tape = _prediction_tape(net, 1)
-    for op in tape.ops:
-        if op.w is not None and op.opcode == "linear" and op.w.nbytes > SHARED_LAYER:
-            op.columns = tape._has_columns_for(2, op.n_out)
-    return tape.plan(2) if any(op.columns for op in tape.ops) else None
-
-
-def training_plan(
-    net: Network, rows: int, labels: bool, learning: Learning, *, unfused: bool = False, n_threads: int = 1
-) -> Plan:
-    """One training step: forward, loss, backward, and an update of every weight."""
-    tape = Tape(net, rows, learning.dropout, learning.key)
-    tape.propagate(labels)
-    tape.update(learning, unfused)
-    tape.part_workers(n_threads)
-    tape.read_in_place()
-    return tape.plan(n_threads)

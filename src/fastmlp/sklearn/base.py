@@ -16,11 +16,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from .. import checks, losses, runtime
+from .. import checks, losses
 from .. import optimizers as named_optimizers
-from ..layout import check_size
+from ..memory import check_size
 from ..mlp import MLP
 from ..scaling import warn_if_all_constant
+from ..threads import limited_threads
 from . import parameters, state
 from .epochs import Training
 from .lbfgs import Minimisation
@@ -44,7 +45,7 @@ def threads(n_threads: int | None) -> Iterator[None]:
     if n_threads is None:
         yield
         return
-    with runtime.limited_threads(int(n_threads)):
+    with limited_threads(int(n_threads)):
         yield
 
 

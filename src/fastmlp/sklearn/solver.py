@@ -18,9 +18,11 @@ from ..mlp import MLP
 from ..pace import Pace
 from ..plan import Rule
 from ..plan_cache import PlanCache
-from ..runtime import executor, get_num_threads
+from ..plans import training_plan
+from ..runtime import executor
 from ..schedules import Schedule
-from ..tape import Learning, training_plan
+from ..tape import Learning
+from ..threads import get_num_threads
 from .rows import Rows, Runner
 from .wide import WideStep, is_wide
 

@@ -16,8 +16,9 @@ from ..data import bind_data
 from ..evaluation import batches
 from ..mlp import MLP
 from ..network import Network
-from ..runtime import executor, get_num_threads
+from ..runtime import executor
 from ..tape import PREDICTION_ROWS, Learning, Tape
+from ..threads import get_num_threads
 
 WIDE = 1024  # columns, up to which a slice of densified rows is short
 SLICE_BYTES = 1 << 24  # of sums, or of densified rows, in memory at once
