@@ -51,6 +51,12 @@ class Data:
         """The weights of the rows that are used."""
         return self.weight if self.weight is None or self.chosen is None else self.weight[self.chosen]
 
+    @property
+    def total_weight(self) -> float:
+        """The sum of the weights of the rows that are used, or their number."""
+        weight = self.chosen_weight
+        return float(len(self)) if weight is None else float(weight.sum())
+
 
 def bind_data(runner: Executor, X: NDArray[Any], y: NDArray[Any]) -> None:
     """Let the gathers of a plan read these inputs and targets."""

@@ -220,42 +220,53 @@ def _layer(net: MLP, i: int, signal: float, gradient: NDArray[Any], moved: float
 
 
 def _verdicts(layers: list[LayerReport], loss: float, loss_after: float, large_inputs: bool) -> list[str]:
-    found = []
-    first, last = layers[0].signal, layers[-1].signal
-    cut_off = any(layer.dead == 1 for layer in layers)  # no signal comes through, whatever the weights below are
-    if not math.isfinite(loss) or not all(math.isfinite(layer.gradient_norm) for layer in layers):
-        found.append(
-            "exploding: the loss or a gradient is not a finite number; scale the inputs, or take smaller weights"
-        )
-    elif last > 0 and first < VANISHING * last and not cut_off:
-        found.append(
-            f"vanishing: the first layer gets {first / last:.1e} of the last layer's gradient signal, and hardly "
-            "learns; take relu with He's weights, or fewer layers"
-        )
-    elif last > 0 and first > EXPLODING * last:
-        found.append(
-            f"exploding: the first layer gets {first / last:.1e} times the last layer's gradient signal; take smaller "
-            "initial weights, or clip_norm"
-        )
+    found = _signal_verdicts(layers, loss)
     for layer in layers:
-        if layer.saturated > BAD_UNITS:
-            found.append(
-                f"saturated: {layer.saturated:.0%} of the {layer.activation} units of layer {layer.layer} stay at "
-                "their limits, where the derivative is nearly 0; scale the inputs, or take smaller weights"
-            )
-        if layer.dead > BAD_UNITS:
-            found.append(
-                f"dead: {layer.dead:.0%} of the relu units of layer {layer.layer} are 0 for all rows and cannot learn; "
-                "take a smaller learning rate, leaky_relu, or new weights"
-            )
-        if OVERWRITTEN < layer.update_ratio < math.inf:  # infinite where all weights begin at 0, as some are meant to
-            found.append(
-                f"overwriting: one step moves the weights of layer {layer.layer} by {layer.update_ratio:.2g} times "
-                "their own size, so that little of what they were is left; take a smaller learning rate"
-            )
+        found += _layer_verdicts(layer)
     if math.isfinite(loss) and not loss_after - loss <= OVERSHOOT * abs(loss):  # NaN is no improvement either
         found.append(
             f"overshooting: one step raises the loss from {loss:.4g} to {loss_after:.4g}; take a smaller learning rate"
             + (", or standardize='mean': the inputs are large" if large_inputs else "")
+        )
+    return found
+
+
+def _signal_verdicts(layers: list[LayerReport], loss: float) -> list[str]:
+    """How the gradient signal of the last layer reaches the first one."""
+    if not math.isfinite(loss) or not all(math.isfinite(layer.gradient_norm) for layer in layers):
+        return ["exploding: the loss or a gradient is not a finite number; scale the inputs, or take smaller weights"]
+    first, last = layers[0].signal, layers[-1].signal
+    if last <= 0:
+        return []
+    cut_off = any(layer.dead == 1 for layer in layers)  # no signal comes through, whatever the weights below are
+    if first < VANISHING * last and not cut_off:
+        return [
+            f"vanishing: the first layer gets {first / last:.1e} of the last layer's gradient signal, and hardly "
+            "learns; take relu with He's weights, or fewer layers"
+        ]
+    if first > EXPLODING * last:
+        return [
+            f"exploding: the first layer gets {first / last:.1e} times the last layer's gradient signal; take smaller "
+            "initial weights, or clip_norm"
+        ]
+    return []
+
+
+def _layer_verdicts(layer: LayerReport) -> list[str]:
+    found = []
+    if layer.saturated > BAD_UNITS:
+        found.append(
+            f"saturated: {layer.saturated:.0%} of the {layer.activation} units of layer {layer.layer} stay at "
+            "their limits, where the derivative is nearly 0; scale the inputs, or take smaller weights"
+        )
+    if layer.dead > BAD_UNITS:
+        found.append(
+            f"dead: {layer.dead:.0%} of the relu units of layer {layer.layer} are 0 for all rows and cannot learn; "
+            "take a smaller learning rate, leaky_relu, or new weights"
+        )
+    if OVERWRITTEN < layer.update_ratio < math.inf:  # infinite where all weights begin at 0, as some are meant to
+        found.append(
+            f"overwriting: one step moves the weights of layer {layer.layer} by {layer.update_ratio:.2g} times "
+            "their own size, so that little of what they were is left; take a smaller learning rate"
         )
     return found

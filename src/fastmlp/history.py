@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
+
+from . import forks
 
 Numbers = NDArray[Any] | float  # of some epochs: a value for each, or one for all
 
@@ -132,12 +133,9 @@ for _name in (
     setattr(History, _name, _reading_first(getattr(dict, _name)))
 
 
+@forks.in_child
 def _renew_lock() -> None:
     History._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # in a child, whoever held it is not there to let it go
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class DivergenceError(ArithmeticError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,11 +38,10 @@ Vector = NDArray[np.float64]
 
 def check_options(options: Options) -> None:
     """ValueError for an option of the trainer that goes with steps only."""
-    plain = Options(class_weight=options.class_weight)
-    for name in ("dropout", "input_dropout", "max_norm", "average", "accumulate", "lr_factors"):
-        value, default = getattr(options, name), getattr(plain, name)
-        if np.ndim(value) or value != default:
-            raise ValueError(f"{name} must be {default!r} with L-BFGS, which makes no steps, got {value!r}")
+    for option in fields(options):
+        value, default = getattr(options, option.name), option.default
+        if option.name != "class_weight" and (np.ndim(value) or value != default):
+            raise ValueError(f"{option.name} must be {default!r} with L-BFGS, which makes no steps, got {value!r}")
 
 
 def minimizer() -> Any:
@@ -82,14 +82,15 @@ class Objective:
     ----------
     net : Network
         Whose float64 copy is evaluated.
-    n : int
-        Rows.
-    weight : array (n,) or None
-        Their sample weights.
+    data : Data
+    l2 : float
+        The penalty is l2 / 2 |w|^2.
+    scale : float
+        Factor on the loss.
     decay_biases : bool
-        Whether the penalty goes for biases as well.
+        Whether biases are penalised as well.
     slice_rows : int
-        At most so many rows at once.
+        Most rows at once.
 
     Attributes
     ----------
@@ -97,30 +98,31 @@ class Objective:
         The copy.
     places : int64 array
         Where the parameters are in its flat vector.
-    l2 : float
-        The penalty is l2 / 2 |w|^2.
-    scale : float
-        What the loss is multiplied by.
     loss : float
         The last one found, without penalty.
     """
 
-    l2 = 0.0
-    scale = 1.0
-
     def __init__(
-        self, net: Network, n: int, weight: Any, decay_biases: bool = False, slice_rows: int = SLICE_ROWS
+        self,
+        net: Network,
+        data: Data,
+        l2: float,
+        *,
+        scale: float = 1.0,
+        decay_biases: bool = False,
+        slice_rows: int = SLICE_ROWS,
     ) -> None:
-        self.net, self.loss = net.twin("float64"), np.nan
+        self.net, self.data, self.l2, self.scale = net.twin("float64"), data, l2, scale
         self.places = self.net.layout.places(net.bias)
         self.penalised = np.isin(self.places, self.net.layout.places(bias=net.bias and decay_biases))
-        self.offsets = batches(n, min(n, slice_rows))
-        self.weights = batch_weights(weight, self.offsets)
-        self.sum, self.n_threads = GradientSum(self.net.layout), get_num_threads()
+        self.offsets = batches(len(data), min(len(data), slice_rows))
+        self.weights = batch_weights(data.chosen_weight, self.offsets)
+        self.sum, self.n_threads, self.loss = GradientSum(self.net.layout), get_num_threads(), np.nan
 
-    def _gradients(self, rows: int, labels: bool) -> Plan:
-        """The plan that adds gradients to the sum."""
-        return gradient_plan(self.net, rows, labels, self.sum.matrices, self.n_threads, accumulate=True)[0]
+    def _gradients(self) -> Plan:
+        """The plan that adds the gradients of a slice to the sum."""
+        rows, n_threads = int(self.offsets[1]), self.n_threads
+        return gradient_plan(self.net, rows, self.data.labels, self.sum.matrices, n_threads, accumulate=True)[0]
 
     def __call__(self, x: Vector) -> tuple[float, Vector]:
         self.net.parameters[self.places] = x
@@ -157,9 +159,8 @@ class DataObjective(Objective):
     """That of a trainer's data."""
 
     def __init__(self, net: Network, data: Data, l2: float, decay_biases: bool) -> None:
-        super().__init__(net, len(data), data.chosen_weight, decay_biases)
-        self.data, self.l2 = data, l2
-        plan = self._gradients(int(self.offsets[1]), data.labels)
+        super().__init__(net, data, l2, decay_biases=decay_biases)
+        plan = self._gradients()
         plan.bind(data.X, data.y)
         self.runner = executor(plan, self.net.backend)
 

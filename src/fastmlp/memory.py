@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from . import forks
+
 ALIGNMENT = 64
 ALIASING_STRIDE = 1024
 HUGE_PAGE = 1 << 21
@@ -97,8 +99,7 @@ class _Slab:
 
 
 _slab = _Slab()
-if hasattr(os, "register_at_fork"):  # in a child, a thread that held it is not there to release it
-    os.register_at_fork(after_in_child=_slab.renew_lock)
+forks.in_child(_slab.renew_lock)
 
 
 def _on_huge_pages(size: int) -> NDArray[np.uint8]:

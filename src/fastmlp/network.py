@@ -6,7 +6,6 @@ what is assigned is copied into it.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import activations as named
-from . import checks, initializers, losses, scaling
+from . import checks, forks, initializers, losses, scaling
 from .keywords import explained
 from .layout import Layout
 from .plan_cache import PlanCache
@@ -37,17 +36,7 @@ OWN = FIXED | {
     *("_parameters", "_predictors", "_row_predictor", "idle_evaluations", "_gives_probabilities"),
     *("shuffle_rng", "training", "_forks", "_users", "_made"),
 }
-forks = 0  # how many this process has behind it
 INSTEAD = "{0} cannot be assigned as a whole: use net.set_weights([(W, b), ...]), net.{0}[i] = ... or net.{0}[:] = ..."
-
-
-def _forked() -> None:
-    global forks
-    forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
 
 
 class Network:
@@ -90,18 +79,22 @@ class Network:
         self.standardize_targets = self._check_targets_flag(standardize_targets)
         self.layout = Layout(self.sizes, self.dtype)  # refuses what does not fit into memory
         self.loss_aux()
+        self._begin(weights, initializer)
+        self.shuffle_rng = np.random.default_rng([self.seed, 1])
+        self._made = True
+
+    def _begin(self, weights: Pairs | None, initializer: Any) -> None:
+        """Allocate the parameters, and give them their first values: the given ones, or random ones."""
         pairs = None if weights is None else self._check_pairs(weights)
         chosen = [a.default_initializer if initializer is None else initializer for a in self.functions]
         initial = [initializers.get(choice) for choice in chosen]
         self._allocate()
-        if pairs is None:
-            rng = np.random.default_rng([self.seed, 0])
-            for init, matrix in zip(initial, self.matrices, strict=True):
-                initializers.fill(init, rng, matrix[:-1])
-        else:
+        if pairs is not None:
             self._set_pairs(pairs)
-        self.shuffle_rng = np.random.default_rng([self.seed, 1])
-        self._made = True
+            return
+        rng = np.random.default_rng([self.seed, 0])
+        for init, matrix in zip(initial, self.matrices, strict=True):
+            initializers.fill(init, rng, matrix[:-1])
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Without __dict__: once Python has made that, it takes a row's prediction a tenth longer to read attributes.
@@ -119,7 +112,7 @@ class Network:
         method, n_in, n_out = self.standardize, self.sizes[0], self.sizes[-1]
         self.scaling = scaling.InputScaling(method, n_in, self.dtype) if method else None
         self.target_scaling = scaling.TargetScaling(n_out, self.dtype) if self.standardize_targets else None
-        self.training, self._forks = threading.Lock(), forks  # held while it is trained, in this process
+        self.training, self._forks = threading.Lock(), forks.count  # held while it is trained, in this process
         self._predictors: dict[tuple[int, int], tuple[Executor, threading.Lock]] = {}
         self._row_predictor: Callable[[object], NDArray[Any] | None] | None = None
         self.idle_evaluations: PlanCache[Executor] = PlanCache()  # small plans that no Evaluator is using
@@ -174,8 +167,8 @@ class Network:
 
         A `with` statement takes and releases it with no line of Python in between, where Ctrl-C would leave it locked.
         """
-        if self._forks != forks:  # the thread that held it is not here to release it
-            self.training, self._forks = threading.Lock(), forks
+        if self._forks != forks.count:  # the thread that held it is not here to release it
+            self.training, self._forks = threading.Lock(), forks.count
         if self.training.locked():
             raise RuntimeError("this network is being trained already, by another thread or from inside a callback")
         return self.training

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import forks
 from .threads import get_num_threads
 
 IN_MEMORY = 1 << 18  # bytes; larger ones go to temporary files, which takes hardly longer than a copy in memory
@@ -56,6 +57,7 @@ class File:
 _spare: list[File] = []  # that fits have left for the next one
 
 
+@forks.in_child
 def close_spare_files() -> None:
     """At the end of the process, and in a forked one: there they are the parent's."""
     while _spare:
@@ -63,8 +65,6 @@ def close_spare_files() -> None:
 
 
 atexit.register(close_spare_files)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=close_spare_files)
 
 
 class Snapshot:

@@ -131,15 +131,15 @@ class Stepper:
         if dropout and self._key is None:  # not before there is something to train: another trainer gets other masks
             self._key = int(self.net.shuffle_rng.integers(1 << 48))
         learning = Learning(
-            self.optimizer.kind,
-            [self.optimizer.rule(factor) for factor in options.factors(self.net)],
-            [layout.matrices(s) for s in self.states],
-            dropout,
-            self._key or 0,
-            float(options.max_norm or 0.0),
-            self._average.matrices if self._average else None,
-            self._average.decay if self._average else 0.0,
-            self._sum.matrices if self._sum else None,
+            kind=self.optimizer.kind,
+            rules=[self.optimizer.rule(factor) for factor in options.factors(self.net)],
+            states=[layout.matrices(s) for s in self.states],
+            dropout=dropout,
+            key=self._key or 0,
+            max_norm=float(options.max_norm or 0.0),
+            averages=self._average.matrices if self._average else None,
+            decay=self._average.decay if self._average else 0.0,
+            gradients=self._sum.matrices if self._sum else None,
         )
         return training_plan(self.net, rows, labels, learning, unfused=unfused, n_threads=get_num_threads())
 

@@ -1,6 +1,6 @@
 """From a network to its plan: forward ops in order, backward ops in reverse, then the updates.
 
-This is backpropagation in twenty lines: `Tape.forward`, `Tape.loss`, `Tape.backward`. All ``linear_back`` ops come
+This is backpropagation: `Tape.forward`, `Tape.loss`, `Tape.backward`. All ``linear_back`` ops come
 before the first update, so a layer's old weights are always the ones the gradient went through.
 """
 
@@ -287,22 +287,28 @@ class Tape:
     def read_in_place(self) -> None:
         """Let the first layer read the caller's rows where they lie, should they be of the network's type.
 
-        Not where a copy is needed anyway (standardised inputs, dropout) or costs little (short rows; but for tiny
-        layers, where nothing is little). Nor where a gradient is taken and a worker has many columns of it, since each
-        block of them reads all inputs again: then a copy pays, whose rows lie close together; or so few that it goes
-        along vectors of inputs.
+        Where they need no copy anyway (standardised inputs, dropout), and where it pays: for tiny layers, and for long
+        rows unless their gradient has many columns or few.
         """
         gather, linear = self.ops[:2]
         readers = [op for op in self.ops if op.x is self.inputs[0] and op.opcode.startswith("linear")]
         if gather.w is not None or linear not in readers or self.rows > DIRECT_ROWS:
             return
-        columns = linear.n_out // len(linear.copies) if linear.columns and linear.copies else linear.n_out
-        most = 2 * DIRECT_COLUMNS if linear.parts else DIRECT_COLUMNS
         size = self.net.dtype.itemsize
         tiny = self.rows <= SMALL_ROWS and max(linear.n_in, linear.n_out) * size <= SMALL_BYTES
-        if tiny or (linear.n_in * size >= LONG_ROW and (len(readers) == 1 or FEW < columns <= most)):
+        long_rows = linear.n_in * size >= LONG_ROW
+        if tiny or (long_rows and (len(readers) == 1 or self._gradient_reads_in_place(linear))):
             for op in (gather, *readers):
                 op.direct = True
+
+    def _gradient_reads_in_place(self, linear: Op) -> bool:
+        """Whether the gradient of the first layer is as fast on the caller's rows as on a copy of them.
+
+        Each block of its columns reads all inputs again: for many columns a copy pays, whose rows lie close together.
+        One of few columns goes along vectors of inputs, which only a copy has.
+        """
+        columns = linear.n_out // len(linear.copies) if linear.columns and linear.copies else linear.n_out
+        return FEW < columns <= (2 * DIRECT_COLUMNS if linear.parts else DIRECT_COLUMNS)
 
     def plan(self, n_threads: int) -> Plan:
         self.share_columns(n_threads)

@@ -28,17 +28,17 @@ class RowsObjective(Objective):
     """
 
     def __init__(self, net: MLP, rows: Rows, alpha: float) -> None:
-        super().__init__(net, len(rows), rows.chosen_weight, slice_rows=self._slice_rows(rows))
-        self.rows, self.l2 = rows, alpha / float(self.weights.sum())
-        self.scale = 1 if net.loss.name == "cross_entropy" else net.sizes[-1]
-        self._prepare(int(self.offsets[1]))
+        scale = 1 if net.loss.name == "cross_entropy" else net.sizes[-1]
+        super().__init__(net, rows, alpha / rows.total_weight, scale=scale, slice_rows=self._slice_rows(rows))
+        self.rows = rows
+        self._prepare()
 
     def _slice_rows(self, rows: Rows) -> int:
         return min(SLICE_ROWS, short(rows.X)) if is_sparse(rows.X) else SLICE_ROWS
 
-    def _prepare(self, rows: int) -> None:
-        """A plan of so many rows."""
-        self.runner = executor(self._gradients(rows, self.rows.labels), self.net.backend)
+    def _prepare(self) -> None:
+        """The plan of a slice."""
+        self.runner = executor(self._gradients(), self.net.backend)
         self.rows.bind(self.runner)
 
     def _run(self, s: int) -> float:
@@ -54,8 +54,8 @@ class WideObjective(RowsObjective):
     def _slice_rows(self, rows: Rows) -> int:
         return SLICE_ROWS
 
-    def _prepare(self, rows: int) -> None:
-        tape = Tape(self.net, rows, from_sums=True)
+    def _prepare(self) -> None:
+        tape = Tape(self.net, int(self.offsets[1]), from_sums=True)
         tape.propagate(self.rows.labels)
         tape.gradient(self.sum.matrices, accumulate=True)
         self.deltas = tape.deltas[0]

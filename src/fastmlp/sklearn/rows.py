@@ -36,8 +36,7 @@ class Rows(Data):
     @property
     def mean_weight(self) -> float:
         """Their mean."""
-        weight = self.chosen_weight
-        return 1.0 if weight is None else float(weight.mean())
+        return self.total_weight / len(self)
 
     def bind(self, runner: Runner) -> None:
         """Let a plan read these rows from now on."""
