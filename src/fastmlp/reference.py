@@ -259,8 +259,8 @@ def adam(G: Array, s1: Any, s2: Any, rule: Rule, t: int) -> Array:
     return 1 / (1 - whole_power(rule.beta1, t)) * s1 / (np.sqrt(s2) / root + rule.eps)
 
 
-FADED_STEPS = 16
-SUMMED_ROWS = 1024  # of a batch, in one sum: as in csrc/kernels/linear_grad.inc.c
+FADED_STEPS = 16  # from one clearing of subnormal states to the next: as in csrc/kernels/update.inc.c
+SUMMED_ROWS = 1024  # rows of a batch in one partial sum: as in csrc/kernels/linear_grad.inc.c
 OPTIMIZERS: dict[str, Callable[[Array, Any, Any, Rule, int], Array]] = {
     "sgd": sgd,
     "rmsprop": rmsprop,
@@ -385,11 +385,7 @@ def linear_grad(op: Op, step: Step, rows: slice) -> None:
 
 
 def move(op: Op, step: Step, g: Array) -> None:
-    """w = rule(w, g) for the weights and, where there is one, the bias. Every penalty sees w as it was.
-
-    Every `FADED_STEPS` steps, subnormal states become zero: else those of a unit that has died would stay so. But
-    Adam's mean square, by whose root its mean is divided, not before that mean.
-    """
+    """w = rule(w, g) for the weights and, where there is one, the bias. Every penalty sees w as it was."""
     rule, scale = op.rule, 1.0
     if rule.clip_norm > 0:
         norm = math.sqrt(op.part.sum())
@@ -406,12 +402,21 @@ def move(op: Op, step: Step, g: Array) -> None:
             w *= 1 - lr * rule.decay
         w -= lr * OPTIMIZERS[op.kind](G, s1, s2, rule, step.number + 1)
     if (step.number + 1) % FADED_STEPS == 0:
-        for s in (op.s1, op.s2):
-            if s is not None:
-                faded = np.abs(s) < np.finfo(s.dtype).tiny
-                if s is op.s2 and op.kind == "adam":
-                    faded &= op.s1 == 0
-                s[faded] = 0
+        clear_faded(op)
+
+
+def clear_faded(op: Op) -> None:
+    """Set subnormal states to zero: those of a dead unit would stay subnormal, and slow down the kernels.
+
+    Adam's mean square is cleared only where its mean is zero, because the mean is divided by its root.
+    """
+    for s in (op.s1, op.s2):
+        if s is None:
+            continue
+        faded = np.abs(s) < np.finfo(s.dtype).tiny
+        if s is op.s2 and op.kind == "adam":
+            faded &= op.s1 == 0
+        s[faded] = 0
 
 
 def update(op: Op, step: Step, rows: slice) -> None:
