@@ -72,7 +72,7 @@ def test_a_metric_that_gives_no_number_is_named(rng, wrong):
         return wrong
 
     X, y = two_classes(rng)
-    with pytest.raises(TypeError, match="metric 'strange' must give a number, got"):
+    with pytest.raises(TypeError, match="metric 'strange' must return a number, got"):
         MLP([3, 2]).evaluate(X, y, metrics=[strange])
 
 
@@ -185,7 +185,7 @@ def test_validation_is_the_same_for_any_number_of_threads(rng):
         (5, TypeError, "metrics must be a list of names or functions, got 5"),
         (["f1"], ValueError, "unknown metric 'f1'; known: loss, accuracy, balanced_accuracy, mae, r2"),
         ([3], TypeError, "metrics must be the name of a metric or a function (y, prediction) -> number, got 3"),
-        (["r2"], ValueError, "'r2' is for values; the loss is 'cross_entropy': use accuracy, balanced_accuracy"),
+        (["r2"], ValueError, "'r2' is for regression; the loss is 'cross_entropy': use accuracy, balanced_accuracy"),
         (["accuracy", "accuracy"], ValueError, "metrics must have different names, got 'accuracy' twice"),
         (["roc_auc"], ValueError, "'roc_auc' needs two classes; the network has 3 outputs"),
     ],
@@ -203,9 +203,9 @@ def test_bad_metrics_are_refused_before_training(rng, wanted, error, message):
 
 def test_metrics_that_cannot_be_had(rng):
     X, y = two_classes(rng)
-    with pytest.raises(ValueError, match="'accuracy' is for classes; the loss is 'mse': use r2, mae, rmse"):
+    with pytest.raises(ValueError, match="'accuracy' is for classification; the loss is 'mse': use r2, mae, rmse"):
         MLP([3, 1], loss="mse").evaluate(X, y, metrics=["accuracy"])
     with pytest.raises(ValueError, match="'roc_auc' needs samples of both classes in y, got only class 0"):
         MLP([3, 2]).evaluate(X, y * 0, metrics=["roc_auc"])
-    with pytest.raises(ValueError, match="metrics are those of validation rows"):
+    with pytest.raises(ValueError, match="metrics need validation rows"):
         MLP([3, 2]).fit(X, y, metrics=["accuracy"])

@@ -233,7 +233,7 @@ def test_rates_from_schedules_and_functions() -> None:
     rates = SGD(lambda s: 1 / (1 + s)).rates(1, 3, 9)
     assert rates.dtype == np.float64 and rates.tolist() == [1 / 2, 1 / 3, 1 / 4]
     for wrong in (-1.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match=r"SGD: learning_rate must give rates in \[0, inf\), got .* at step 5"):
+        with pytest.raises(ValueError, match=r"SGD: learning_rate must return rates in \[0, inf\), got .* at step 5"):
             SGD(lambda s, wrong=wrong: wrong if s == 5 else 0.0).rates(3, 4, 9)
 
 
@@ -307,7 +307,7 @@ def test_small_numpy_numbers_count_like_pythons(schedule: Any, plain: Any) -> No
 
 
 def test_a_function_must_give_rates_that_are_numbers() -> None:
-    with pytest.raises(TypeError, match="SGD: learning_rate must give numbers, got None at step 2"):
+    with pytest.raises(TypeError, match="SGD: learning_rate must return numbers, got None at step 2"):
         SGD(lambda step: None if step == 2 else 0.1).rates(0, 4, 4)
 
 

@@ -190,7 +190,7 @@ def test_an_interrupt_stops_all():
         ({"n_jobs": 0}, ValueError, "n_jobs must be at least 1, got 0"),
         ({"seed": -1}, ValueError, "seed must be between 0 and"),
         ({"score": "acuracy"}, ValueError, "unknown metric 'acuracy'"),
-        ({"score": "r2"}, ValueError, "'r2' is for values"),
+        ({"score": "r2"}, ValueError, "'r2' is for regression"),
         ({"make_net": lambda seed: 3}, TypeError, "make_net must return an MLP, got 3 for seed 0"),
         ({"callbacks": []}, TypeError, r"callbacks must be a function seed -> list"),
         ({"validation_fraction": 2.0}, ValueError, r"validation_fraction must be a number in \(0, 1\), got 2.0"),

@@ -189,7 +189,7 @@ def test_inputs_that_are_all_constant_are_told(data, method):
     X, y = data
     for learn in (lambda net: net.fit(X[:1], y[:1], epochs=1), lambda net: net.learn_scaling(X[[0, 0]])):
         net = MLP([7, 1], loss="mse", standardize=method)
-        with pytest.warns(UserWarning, match="will read all inputs as 0 for good: make a new one") as caught:
+        with pytest.warns(UserWarning, match="will always read all inputs as 0: create a new one") as caught:
             learn(net)
         assert [warning.filename for warning in caught] == [__file__]
         copy.deepcopy(net).fit(X, y, epochs=1)  # without another one

@@ -444,7 +444,7 @@ def test_warm_start_counts_the_iterations_of_each_call(name, solver):
 
 def test_warm_start_needs_the_same_layers():
     got = ours.MLPClassifier(5, warm_start=True, max_iter=2).fit(X_DIGITS, Y_DIGITS)
-    with pytest.raises(ValueError, match=re.escape("the layers have [64, 5, 3] units from the call before")):
+    with pytest.raises(ValueError, match=re.escape("the layers had [64, 5, 3] units in the previous call")):
         got.set_params(hidden_layer_sizes=6).fit(X_DIGITS, Y_DIGITS)
 
 

@@ -315,7 +315,7 @@ def test_an_activation_that_is_changed_after_the_fit_counts():
         assert_allclose(pickle.loads(pickle.dumps(found)).predict(X), expected.predict(X))
         found.partial_fit(X, X[:, 0])
         expected.partial_fit(X, X[:, 0])
-    with pytest.raises(ValueError, match=r"the loss was .* in the call before, now it is Poisson"):
+    with pytest.raises(ValueError, match=r"the loss was .* in the previous call, now it is Poisson"):
         found.set_params(loss="poisson").partial_fit(X, X[:, 0])
 
 

@@ -839,6 +839,6 @@ def test_a_step_that_diverges_keeps_the_average(data):
 
 def test_a_rate_that_is_refused_leaves_no_scaling_behind(data):
     net = MLP([data[0].shape[1], 5, 3], standardize="mean")
-    with pytest.raises(ValueError, match="learning_rate must give rates"):
+    with pytest.raises(ValueError, match="learning_rate must return rates"):
         net.fit(*data, optimizer=SGD(lambda s: -1.0))
     assert net.needs_scaling()

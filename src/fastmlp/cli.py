@@ -60,11 +60,11 @@ def _fail(message: str) -> int:
 
 
 def _drop_output() -> None:
-    """Let what could not be written go nowhere: Python tries once more when it ends, and would report that."""
+    """Redirect stdout to the null device: Python flushes it again at exit, and would report the error once more."""
     with suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _check_environment(options: argparse.Namespace) -> None:
@@ -174,10 +174,10 @@ def _parser() -> _Parser:
     add("--hidden", metavar="SIZES", type=_sizes, default="256,128", help="sizes of the hidden layers")
     add("--activation", metavar="NAME", choices=names, default="relu", help="activation of the hidden layers")
     add("--epochs", metavar="N", type=_whole(1, 1_000_000), default=30, help="passes over the training part")
-    add("--batch-size", metavar="N", type=_whole(1, 1_000_000), default=32, help="samples a step")
+    add("--batch-size", metavar="N", type=_whole(1, 1_000_000), default=32, help="samples per step")
     add("--lr", metavar="RATE", type=_real(0, 1000, open_low=True), default=0.05, help="learning rate")
     add("--momentum", metavar="M", type=_real(0, 1, open_high=True), default=0.9, help="momentum")
-    add("--seed", metavar="N", type=_whole(0, 2**32 - 1), default=0, help="of the first weights and the shuffling")
+    add("--seed", metavar="N", type=_whole(0, 2**32 - 1), default=0, help="seed of initial weights and shuffling")
     add("--threads", metavar="N", type=_whole(1, MAX_WORKERS), default=_default_threads(), help="worker threads")
 
     command = commands.add_parser("info", help="describe this installation", allow_abbrev=False)
@@ -232,5 +232,5 @@ def _sizes(text: str) -> list[int]:
         return [parse(part) for part in text.split(",")]
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(
-            f"must be whole numbers from 1 to 65536 with commas between them, got {text!r}"
+            f"must be comma-separated whole numbers from 1 to 65536, got {text!r}"
         ) from None

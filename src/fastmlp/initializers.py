@@ -149,10 +149,10 @@ def fill(initializer: Initializer, rng: np.random.Generator, weights: NDArray[An
     if initializer in SCALED:
         initializer(rng, *weights.shape, out=weights)  # type: ignore[call-arg]
         return
-    drawn = checks.numeric("what initializer returned", initializer(rng, *weights.shape))
+    drawn = checks.numeric("the array returned by initializer", initializer(rng, *weights.shape))
     if drawn.ndim and drawn.shape != weights.shape:
         raise ValueError(f"initializer must return a number or weights of shape {weights.shape}, got {drawn.shape}")
-    checks.finite("what initializer returned", np.atleast_1d(drawn), weights.dtype)
+    checks.finite("the array returned by initializer", np.atleast_1d(drawn), weights.dtype)
     weights[...] = drawn
 
 

@@ -116,9 +116,9 @@ class CrossEntropy(Loss):
             weights = count.sum() / (len(classes) * np.where(count > 0, count, 1.0))
             return np.where(count > 0, weights, 0.0)
         known = [c.item() if isinstance(c, np.generic) else c for c in classes]
-        strange = [c for c in self.class_weight if c not in known]
-        if strange:
-            raise ValueError(f"CrossEntropy: class_weight names {strange}, not among the classes {known}")
+        unknown = [c for c in self.class_weight if c not in known]
+        if unknown:
+            raise ValueError(f"CrossEntropy: class_weight names {unknown}, not among the classes {known}")
         return np.array([self.class_weight.get(c, 1.0) for c in known], dtype=np.float64)
 
     def check(self) -> None:

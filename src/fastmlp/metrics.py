@@ -169,11 +169,11 @@ class Metric:
         """ValueError unless this metric makes sense for this network and these targets."""
         if self.needs == "values" and net.loss.is_classifier:
             raise ValueError(
-                f"metric {self.name!r} is for values; the loss is {net.loss.name!r}: use {_names('classes')}"
+                f"metric {self.name!r} is for regression; the loss is {net.loss.name!r}: use {_names('classes')}"
             )
         if self.needs in ("classes", "score") and not net.loss.is_classifier:
             raise ValueError(
-                f"metric {self.name!r} is for classes; the loss is {net.loss.name!r}: use {_names('values')}"
+                f"metric {self.name!r} is for classification; the loss is {net.loss.name!r}: use {_names('values')}"
             )
         if self.needs != "score":
             return
@@ -193,7 +193,7 @@ class Metric:
         try:
             return float(found)
         except (TypeError, ValueError):
-            raise TypeError(f"metric {self.name!r} must give a number, got {checks.shown(found)}") from None
+            raise TypeError(f"metric {self.name!r} must return a number, got {checks.shown(found)}") from None
 
 
 def _names(needs: str) -> str:

@@ -111,7 +111,7 @@ class Optimizer:
         wrong = np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))
         if wrong.size:
             where = f"got {rates[wrong[0]]} at step {first_step + wrong[0]}"
-            raise ValueError(f"{type(self).__name__}: learning_rate must give rates in [0, inf), {where}")
+            raise ValueError(f"{type(self).__name__}: learning_rate must return rates in [0, inf), {where}")
         return rates
 
     def _called(self, lr: Callable[[int], float], step: int) -> float:
@@ -119,7 +119,7 @@ class Optimizer:
         try:
             return float(rate)
         except (TypeError, ValueError):
-            what = f"learning_rate must give numbers, got {rate!r} at step {step}"
+            what = f"learning_rate must return numbers, got {rate!r} at step {step}"
             raise TypeError(f"{type(self).__name__}: {what}") from None
 
     def check(self) -> None:

@@ -36,8 +36,7 @@ def warn_if_all_constant(scale: Vector, rows: int) -> None:
     if not scale.any():
         warnings.warn(
             f"every column of X is constant over the {checks.counted(rows, 'row')} that standardisation is learned"
-            " from, so the network will read all inputs as 0 for good: make a new one, and let it learn from rows that"
-            " differ",
+            " from, so the network will always read all inputs as 0: create a new one, and fit it to rows that differ",
             stacklevel=level_of_caller(),
         )
 

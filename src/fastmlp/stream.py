@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def check_batches(batches: Any, epochs: int) -> None:
-    """TypeError or ValueError unless `batches` can be gone through that often."""
+    """Raise TypeError or ValueError unless `batches` can be iterated over `epochs` times."""
     if not isinstance(batches, Iterable) or isinstance(batches, (str, bytes)) or hasattr(batches, "__array__"):
         kind = type(batches).__name__
-        raise TypeError(f"y must be given unless X is an iterable of (X, y) batches, got a {kind} alone")
+        raise TypeError(f"y must be given unless X is an iterable of (X, y) batches, got an object of type {kind}")
     if iter(batches) is batches and epochs > 1:
         raise ValueError(
-            f"epochs must be 1 for a {type(batches).__name__}, which can be gone through only once, got {epochs}: give"
-            " a list, or an object whose __iter__ begins anew"
+            f"epochs must be 1 for a {type(batches).__name__}, which can be iterated over only once, got {epochs}: give"
+            " a list, or an object whose __iter__ returns a new iterator"
         )
 
 
@@ -58,7 +58,7 @@ class StreamLoop(EpochLoop):
         for i, batch in enumerate(self.stream):
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 several = isinstance(batch, (tuple, list))
-                got = counted(len(batch), "item") if several else f"a {type(batch).__name__}"
+                got = counted(len(batch), "item") if several else f"an object of type {type(batch).__name__}"
                 raise TypeError(f"batch {i} must be (X, y) or (X, y, sample_weight), got {got}")
             yield (*batch, None)[:3]
 
@@ -88,7 +88,7 @@ class StreamLoop(EpochLoop):
             weights.append(importance)
             rows += length
         if not losses:
-            raise ValueError(f"the batches must be at least one, got none in epoch {self.state.epoch + 1}")
+            raise ValueError(f"X must yield at least one batch per epoch, got none in epoch {self.state.epoch + 1}")
         trainer.flush()
         seconds = time.perf_counter() - start
         self.history.add(

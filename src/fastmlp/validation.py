@@ -70,7 +70,7 @@ def _check_unwatched(wanted: Any, stops: list[stopping.EarlyStopping]) -> None:
             raise ValueError(f"EarlyStopping with monitor={stop.monitor!r} needs validation rows: {how}")
         stop.watch([])
     if wanted is not None:
-        raise ValueError(f"metrics are those of validation rows: {how}")
+        raise ValueError(f"metrics need validation rows: {how}")
 
 
 def _reported(net: MLP, wanted: Any, stops: list[stopping.EarlyStopping]) -> list[metrics.Metric]:

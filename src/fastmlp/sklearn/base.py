@@ -175,10 +175,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             return
         net = self._current()
         if list(net.sizes) != sizes:
-            raise ValueError(f"the layers have {list(net.sizes)} units from the call before, now {sizes}")
+            raise ValueError(f"the layers had {list(net.sizes)} units in the previous call, now they have {sizes}")
         before, now = repr(net.loss), repr(self._choose_loss())  # a loss may hold arrays, which == does not compare
         if before != now:
-            raise ValueError(f"the loss was {before} in the call before, now it is {now}")
+            raise ValueError(f"the loss was {before} in the previous call, now it is {now}")
         if net is not self._net:
             self._adopt(net)
 

@@ -285,7 +285,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if self.class_weight is None:
             return weight
         if incremental and isinstance(self.class_weight, str):
-            raise ValueError("class_weight='balanced' needs all data at once, not partial_fit: give a dict")
+            raise ValueError("class_weight='balanced' needs all data at once, which partial_fit lacks: give a dict")
         if isinstance(self.class_weight, list) and (y.ndim == 1 or y.shape[1] == 1):
             what = "class_weight must be a dict, 'balanced' or None where y has one column"
             raise ValueError(f"{what}, got {checks.shown(self.class_weight)}")
@@ -294,7 +294,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             raise ValueError(f"class_weight must have numbers in [0, inf), got {checks.shown(self.class_weight)}")
         factors = factors if weight is None else factors * weight
         if not factors.any():
-            raise ValueError(f"class_weight={self.class_weight!r} leaves all rows a weight of zero")
+            raise ValueError(f"class_weight={self.class_weight!r} gives all rows a weight of zero")
         checks.weighable("class_weight" if weight is None else "class_weight times sample_weight", factors)
         return factors
 
@@ -303,9 +303,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if not isinstance(self.class_weight, dict) or not (y.ndim == 1 or y.shape[1] == 1):
             return np.asarray(compute_sample_weight(self.class_weight, y), dtype=np.float64)
         known = self.classes_.tolist()
-        strange = [name for name in self.class_weight if name not in known]
-        if strange:
-            raise ValueError(f"class_weight must be for {checks.shown(known)}, got weights for {checks.shown(strange)}")
+        unknown = [name for name in self.class_weight if name not in known]
+        if unknown:
+            raise ValueError(f"class_weight must be for {checks.shown(known)}, got weights for {checks.shown(unknown)}")
         weights = np.array([self.class_weight.get(name, 1.0) for name in known], dtype=np.float64)
         return np.asarray(weights[np.searchsorted(self.classes_, np.ravel(y))])
 

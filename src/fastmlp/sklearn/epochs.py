@@ -58,7 +58,7 @@ class Training:
         if not isinstance(schedule, ReduceOnPlateau):
             return None
         if schedule.mode == "max" and not self.validation:
-            raise ValueError("ReduceOnPlateau: mode 'max' needs a validation score; the loss is to fall")
+            raise ValueError("ReduceOnPlateau: mode 'max' needs a validation score; else only the loss is monitored")
         return schedule
 
     def _batch_size(self) -> int:
@@ -174,13 +174,13 @@ class Training:
         adaptive = estimator.learning_rate == "adaptive" and self._rate_may_change()
         if adaptive and solver.rate > 1e-6:
             solver.set_rate(solver.rate / 5)
-            self._say(f"{text} Setting learning rate to {solver.rate:f}")
+            self._print(f"{text} Setting learning rate to {solver.rate:f}")
             estimator._no_improvement_count = 0
             return False
-        self._say(f"{text} Learning rate too small. Stopping." if adaptive else f"{text} Stopping.")
+        self._print(f"{text} Learning rate too small. Stopping." if adaptive else f"{text} Stopping.")
         return True
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self.estimator.verbose:
             print(text)
 

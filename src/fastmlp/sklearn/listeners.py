@@ -37,7 +37,7 @@ class Listeners:
         for callback in reversed(self.all):
             if hasattr(callback, "on_train_end"):
                 self.ends.callback(callback.on_train_end, self.state)
-        self._tell("on_train_begin")
+        self._call("on_train_begin")
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -52,8 +52,8 @@ class Listeners:
     def epoch_ended(self) -> bool:
         """Tell everybody; whether anybody wants to stop."""
         self.state.epoch += 1
-        stop = listening.wants_to_stop(self._tell("on_epoch_end")) if self.all else False
+        stop = listening.wants_to_stop(self._call("on_epoch_end")) if self.all else False
         return (self.tasks.end() or stop) if self.tasks else stop
 
-    def _tell(self, event: str) -> list[Any]:
+    def _call(self, event: str) -> list[Any]:
         return [getattr(callback, event)(self.state) for callback in self.all if hasattr(callback, event)]

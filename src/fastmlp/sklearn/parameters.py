@@ -93,11 +93,11 @@ def check_numbers(estimator: Any) -> None:
         if not isinstance(value, Real) or not any(isinstance(a, Interval) and a.type is Real for a in allowed):
             continue
         if not isinstance(value, (int, float, np.number)):
-            raise TypeError(f"{name} must be a number of Python's or NumPy's, got {checks.shown(value)}")
+            raise TypeError(f"{name} must be a Python or NumPy number, got {checks.shown(value)}")
         try:
             float(value)
         except OverflowError:
-            raise ValueError(f"{name} must be a number that a float can be, got {checks.shown(value)}") from None
+            raise ValueError(f"{name} must be representable as a float, got {checks.shown(value)}") from None
 
 
 def check_use(estimator: Any, X_val: Any, y_val: Any) -> None:

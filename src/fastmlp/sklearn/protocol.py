@@ -47,7 +47,7 @@ class Tasks:
         self.best: NDArray[Any] | None = None
         self.root = estimator._init_callback_context(task_name=name, max_subtasks=epochs)
         self.current: Any = None
-        self.root.call_on_fit_task_begin(estimator=estimator, **self._told())
+        self.root.call_on_fit_task_begin(estimator=estimator, **self._fit_data())
 
     @classmethod
     def of(cls, estimator: Any, *arguments: Any) -> Tasks | None:
@@ -66,7 +66,7 @@ class Tasks:
         if self.current is None:
             self.current = self.root.subcontext(task_name="epoch")
             self.current.call_on_fit_task_begin(
-                estimator=self.estimator, **self._told_of_epoch(), reconstruction_attributes=self._snapshot
+                estimator=self.estimator, **self._epoch_data(), reconstruction_attributes=self._snapshot
             )
 
     def end(self) -> bool:
@@ -74,7 +74,7 @@ class Tasks:
         task, self.current = self.current, None
         return bool(
             task.call_on_fit_task_end(
-                estimator=self.estimator, **self._told_of_epoch(), reconstruction_attributes=self._snapshot
+                estimator=self.estimator, **self._epoch_data(), reconstruction_attributes=self._snapshot
             )
         )
 
@@ -84,16 +84,16 @@ class Tasks:
             self.current.call_on_fit_task_end(estimator=self.estimator)
         self.best = None
         self.root.call_on_fit_task_end(
-            estimator=self.estimator, **self._told(), reconstruction_attributes=self._snapshot
+            estimator=self.estimator, **self._fit_data(), reconstruction_attributes=self._snapshot
         )
 
     # ---- what is told, as far as anybody asks ------------------------------------------------------------------------
 
-    def _told(self) -> dict[str, Any]:
+    def _fit_data(self) -> dict[str, Any]:
         X, y = self.data
         return {"X": lambda: X, "y": lambda: y, "metadata": weights(self.weight)}
 
-    def _told_of_epoch(self) -> dict[str, Callable[[], Any]]:
+    def _epoch_data(self) -> dict[str, Callable[[], Any]]:
         return {
             "X": lambda: self._part()[0],
             "y": lambda: self._part()[1],
