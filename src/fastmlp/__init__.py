@@ -1,7 +1,7 @@
-"""fastmlp trains and runs multilayer perceptrons on the CPU: C kernels, composed by Python, the same bits every time.
+"""fastmlp trains and runs multilayer perceptrons on the CPU: C kernels composed by Python, bitwise reproducible.
 
-The public names are here; everything else is reached through them. A name's module is imported when the name is first
-used, so that ``import fastmlp`` costs next to nothing over NumPy and never imports what a script does not use.
+The public names are here. A name's module is imported when the name is first used, so that ``import fastmlp`` takes
+little longer than ``import numpy`` and never imports what a script does not use.
 """
 
 import sys
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Where a public name lives: a module of its own, or a module that has it.
+# Public names: those of modules, and those defined in a module.
 _MODULES = {
     *("activations", "callbacks", "datasets", "initializers", "losses", "metrics", "optimizers", "schedules"),
     "sklearn",
@@ -95,16 +95,16 @@ def __dir__() -> list[str]:
 
 
 def _has_sklearn() -> bool:
-    """Whether scikit-learn can be found; it is not imported for that."""
+    """Whether scikit-learn is installed; does not import it."""
     from importlib.util import find_spec
 
     return find_spec("sklearn") is not None
 
 
 def _missing(name: str) -> AttributeError | ImportError:
-    """Why there is no such estimator: an AttributeError, for `hasattr` and all who ask what is here.
+    """Return the error for an estimator without scikit-learn: an AttributeError, which `hasattr` requires.
 
-    But ``from fastmlp import name`` would replace that by an error of its own, without the reason: it gets another.
+    ``from fastmlp import name`` would replace that by an ImportError without the reason, so it gets one with it.
     """
     why = "fastmlp's estimators need scikit-learn >= 1.6: pip install 'fastmlp[sklearn]'"
     importing = sys._getframe(2).f_code.co_name == "_handle_fromlist"

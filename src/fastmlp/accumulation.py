@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 from .layout import Layout, Vector
 
-FAR = 1e15  # from one batch's weight to the next: float32 would soon overflow
+FAR = 1e15  # ratio of successive batch weights above which the sum is set aside: float32 would soon overflow
 
 
 class GradientSum(Vector):
-    """The gradient of the mean loss over all rows of several batches, added up batch by batch.
+    """The gradient of the mean loss over all rows of several batches, accumulated batch by batch.
 
-    The loss of batches b together is sum_b W_b loss_b / sum_b W_b, where W_b is the sum of the sample weights of batch
-    b, or its number of rows: that of one batch of all the rows. `flat` holds sum_b W_b g_b / unit, with the weight of
-    the last batch as the unit: while batches weigh the same, the kernels do nothing but add.
+    The joint loss of batches b is sum_b W_b loss_b / sum_b W_b, where W_b is the sum of the sample weights of batch b,
+    or its number of rows: the loss of a single batch of all the rows. `flat` holds sum_b W_b g_b / unit, with the
+    weight of the last batch as the unit: while batch weights are equal, the kernels only add.
 
     Attributes
     ----------
@@ -31,13 +31,13 @@ class GradientSum(Vector):
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Reset to zero."""
         self.flat[:] = 0
         self.count, self.unit, self.total = 0, 0.0, 0.0
         self.aside: tuple[NDArray[Any], float] | None = None  # a part of the sum, and its unit
 
     def expect(self, weight: float) -> None:
-        """A batch of that weight will be added next: one without weight adds zeros."""
+        """Prepare for adding a batch of that weight; a batch of weight 0 adds zeros."""
         if weight > 0:
             if self.unit > FAR * weight:
                 self._set_aside()
@@ -48,7 +48,7 @@ class GradientSum(Vector):
         self.count += 1
 
     def finish(self) -> None:
-        """From the sum to the mean."""
+        """Convert the sum to the mean."""
         if self.unit not in (0.0, self.total):
             self.flat *= self.unit / self.total
         if self.aside:
@@ -56,7 +56,7 @@ class GradientSum(Vector):
             self.flat += flat * (unit / self.total)
 
     def _set_aside(self) -> None:
-        """Keep the sum so far in a unit of its own: in that of the next batch it could overflow."""
+        """Move the sum so far to `aside`, with its unit: in that of the next batch it could overflow."""
         kept, unit = self.flat.copy(), self.unit
         if self.aside:
             flat, unit = self.aside[0], max(self.aside[1], self.unit)

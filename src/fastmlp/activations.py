@@ -1,10 +1,10 @@
-"""Activation functions: what a layer makes of its pre-activation z.
+"""Activation functions: the output y of a layer, given its pre-activation z.
 
-Name one by a string (``"relu"``) or, where it has a parameter, by an object (``LeakyReLU(0.2)``). The kernels take
-the derivative from the output y where it can be had from there; ``needs_z`` tells which functions need z kept as well.
-A network refuses a parameter that its type rounds to 0 or to infinity, unless it is 0.
+Specify one by name (``"relu"``) or, to set its parameter, as an object (``LeakyReLU(0.2)``). The kernels compute the
+derivative from the output y where possible; ``needs_z`` marks the functions whose derivative also needs z. A network
+rejects a nonzero parameter that its dtype rounds to 0 or to infinity.
 
-``lookup`` and ``check_number`` at the end also serve the other modules of named things.
+``lookup`` and ``check_number`` at the end are shared with losses, optimizers and schedules.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ __all__ = [
 
 @hyperparameters
 class Activation:
-    """What all activations have in common.
+    """Base class of activations.
 
     Attributes
     ----------
     name : str
-        The name that stands for the function with its default parameter.
+        Name of the function with its default parameter.
     kind : str
-        The name of the kernel's case, in ``fm_activation``.
+        Name of the kernel's case, in ``fm_activation``.
     param : float
-        Slope or alpha; 0 where there is none.
+        Slope or alpha; 0 if there is none.
     needs_z : bool
         Whether the derivative needs the pre-activation as well as the output.
     for_outputs : bool
-        Whether it is for the output layer only, where it is an operation of its own.
+        Whether it is allowed in the output layer only, where it is a separate op.
     default_initializer : str
-        How the weights into a layer with this activation begin, unless told otherwise.
+        Default initializer of the weights into a layer with this activation.
     """
 
     name: ClassVar[str]
@@ -68,7 +68,7 @@ class Activation:
         return 0.0
 
     def check(self) -> None:
-        """Raise TypeError or ValueError, with the range, for a parameter out of it."""
+        """Raise TypeError or ValueError for an invalid parameter; the message gives the allowed range."""
 
 
 @hyperparameters
@@ -107,7 +107,7 @@ class LeakyReLU(Activation):
     Parameters
     ----------
     slope : float, default 0.01
-        In [0, inf): with a negative slope the output would not tell the sign of z.
+        In [0, inf): with a negative slope the sign of z could not be inferred from the output.
 
     Examples
     --------
@@ -158,7 +158,7 @@ class ELU(Activation):
 class SELU(Activation):
     """f(z) = s z where z > 0, else s a (e^z - 1), with s = 1.0507009873554805 and a = 1.6732632423543772.
 
-    Layers of it, with LeCun's normal weights, keep mean 0 and variance 1. Klambauer et al., NIPS 2017.
+    With LeCun's normal weights, layers preserve mean 0 and variance 1. Klambauer et al., NIPS 2017.
     """
 
     name = "selu"
@@ -172,8 +172,8 @@ class GELU(Activation):
     Parameters
     ----------
     approximate : bool, default False
-        z / 2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) instead: within 5e-4 of it, and what some published
-        weights were trained with. Its name is ``"gelu_tanh"``.
+        Whether to use z / 2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))), which is within 5e-4 of it and which some
+        published weights were trained with. Its name is ``"gelu_tanh"``.
 
     Examples
     --------
@@ -236,7 +236,7 @@ class Softmax(Activation):
 
 @hyperparameters
 class Exp(Activation):
-    """f(z) = e^z; f' = y. The output of a network with the poisson loss, which cannot be asked for elsewhere."""
+    """f(z) = e^z; f' = y. The output of networks with the poisson loss; not available elsewhere."""
 
     name = "exp"
     for_outputs = True
@@ -250,7 +250,7 @@ KNOWN |= {"gelu_tanh": lambda: GELU(approximate=True), "swish": SiLU, "logistic"
 
 
 def get(activation: str | Activation) -> Activation:
-    """The activation of that name, or the object itself, checked.
+    """Return the activation with this name, or the given object, checked.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ def get(activation: str | Activation) -> Activation:
     Raises
     ------
     ValueError
-        For an unknown name, with the known ones, or a parameter out of range.
+        For an unknown name (the message lists the known ones) or a parameter out of range.
     TypeError
         For anything else.
 
@@ -282,7 +282,7 @@ Named = TypeVar("Named", bound=Checked)
 
 
 def lookup(spec: object, known: Mapping[str, Callable[[], Named]], base: type[Named]) -> Named:
-    """The thing a name stands for, or the thing itself; checked, because it is about to be used."""
+    """Return a new object of that name, or the given object, after calling its ``check``."""
     noun = base.__name__.lower()
     article = "an" if noun[0] in "aeiou" else "a"
     if isinstance(spec, str):
@@ -296,7 +296,7 @@ def lookup(spec: object, known: Mapping[str, Callable[[], Named]], base: type[Na
 
 
 def check_number(owner: object, argument: str, interval: str, value: object = ..., *, whole: bool = False) -> None:
-    """Raise unless the argument (or ``value``, for a part of one) is a number in the interval, as in ``"[0, 1)"``."""
+    """Raise unless the argument (or ``value``, an element of it) is a number in the interval, as in ``"[0, 1)"``."""
     value = getattr(owner, argument) if value is ... else value
     checks.number(f"{type(owner).__name__}: {argument}", value, interval, whole=whole)
 

@@ -1,4 +1,4 @@
-"""Average: the moving average of a network's parameters, and which of the two the network shows."""
+"""Average: the moving average of a network's parameters, which can be swapped into the network."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from .network import Network
 
 
 class Average(Vector):
-    """a = decay a + (1 - decay) w after every update, from the weights before the first one.
+    """a = decay a + (1 - decay) w after every update, starting from the weights before the first one.
 
     Attributes
     ----------
     flat : array
-        The averaged parameters, which the plan's last ops keep up.
+        The averaged parameters, updated by the plan's last ops.
     decay : float
     begun : bool
-        Whether there is an average yet.
+        Whether `flat` has been initialised.
     """
 
     def __init__(self, net: Network, decay: float) -> None:
         super().__init__(net.layout)
         self.net, self.decay, self.begun = net, decay, False
-        self.raw: NDArray[Any] | None = None  # the weights to train, while the network shows the average
+        self.raw: NDArray[Any] | None = None  # the trained weights, while the network holds the average
 
     def begin(self) -> None:
-        """Start from the weights as they are, unless there is an average already."""
+        """Start from the current weights, unless there is an average already."""
         if not self.begun:
             self.flat[:] = self.net.parameters
             self.begun = True
 
     def show(self) -> None:
-        """Put the average into the network, until `hide`."""
+        """Copy the average into the network, until `hide`."""
         if not self.begun or self.raw is not None:
             return
         with WholeSteps():
@@ -44,7 +44,7 @@ class Average(Vector):
             self.net.parameters[:] = self.flat
 
     def hide(self) -> None:
-        """Put the raw weights back; but if the network was given others meanwhile, start anew from those."""
+        """Restore the raw weights; if the network was given others meanwhile, restart the average from those."""
         raw = self.raw
         if raw is None:
             return

@@ -1,11 +1,11 @@
-"""Callbacks: what `fit` tells others between epochs, and those who listen: loggers and a progress bar.
+"""Callbacks: functions that `fit` calls between epochs, among them loggers and a progress bar.
 
-Early stopping, which listens too, is :class:`fastmlp.EarlyStopping`.
+Early stopping is a callback, too: :class:`fastmlp.EarlyStopping`.
 
-Any object with some of the three methods of :class:`Callback` will do. They are called in the order of the list, in the
-thread that called `fit`. What one of them raises ends the training and reaches the caller, with the network as the last
-finished epoch left it. ``on_train_end`` is called exactly once whatever happened, an error or Ctrl-C included
-(``state.error`` then holds it), so files can be closed there.
+A callback is any object with at least one of the methods of :class:`Callback`. Callbacks are called in list order, in
+the thread that called `fit`. An exception raised by one ends the training and propagates to the caller; the network is
+left as after the last finished epoch. ``on_train_end`` is called exactly once in any case, also after an error or
+Ctrl-C (``state.error`` then holds it), so that it can close files.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ METHODS = ("on_train_begin", "on_epoch_end", "on_train_end")
 
 @dataclass
 class TrainingState:
-    """What a callback sees.
+    """State of the training, as passed to callbacks.
 
     Attributes
     ----------
     epoch : int
-        Epochs done in this call, from 1 (0 before the first).
+        Number of epochs finished in this call (0 before the first).
     epochs : int
-        Epochs asked for.
+        Number of epochs requested.
     net : MLP
     history : History
     trainer : Trainer
     error : BaseException or None
-        What ended the training before its time, in ``on_train_end``.
+        In ``on_train_end``, the exception that ended the training early.
     """
 
     epoch: int
@@ -66,7 +66,7 @@ class TrainingState:
 
 
 class Callback:
-    """The protocol; deriving from it is optional.
+    """The callback protocol; deriving from this class is optional.
 
     Examples
     --------
@@ -82,17 +82,17 @@ class Callback:
     """
 
     def on_train_begin(self, state: TrainingState) -> None:
-        """Before the first epoch; ``state.epoch`` is 0."""
+        """Called before the first epoch; ``state.epoch`` is 0."""
 
     def on_epoch_end(self, state: TrainingState) -> bool | None:
-        """After each epoch, its numbers being in ``state.history``; True ends the training."""
+        """Called after each epoch, whose numbers are in ``state.history``; returning True ends the training."""
 
     def on_train_end(self, state: TrainingState) -> None:
-        """After the last epoch, or after the error in ``state.error``."""
+        """Called after the last epoch, or after the error in ``state.error``."""
 
 
 def check(callbacks: Iterable[Any]) -> list[Any]:
-    """The callbacks as a list; TypeError for what has none of the methods, or is a class instead of an object."""
+    """Return the callbacks as a list; TypeError for a class, or for an object that has none of the methods."""
     if not checks.iterable(callbacks):
         raise TypeError(f"callbacks must be a list of objects, got {callbacks!r}")
     found = list(callbacks)
@@ -103,17 +103,17 @@ def check(callbacks: Iterable[Any]) -> list[Any]:
 
 
 def wants_to_stop(answers: Iterable[Any]) -> bool:
-    """Whether one of what callbacks answered is True, Python's or NumPy's; other objects mean nothing."""
+    """Whether any callback returned True (Python's or NumPy's); other values are ignored."""
     return any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers)
 
 
 def last_of(state: TrainingState) -> dict[str, Any]:
-    """The numbers of the last epoch, and its own number first."""
+    """The number of the last epoch, followed by its values from the history."""
     return {"epoch": state.epoch, **{name: values[-1] for name, values in state.history.items() if values}}
 
 
 class LambdaCallback(Callback):
-    """A callback made of functions.
+    """A callback built from functions.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class LambdaCallback(Callback):
 
 
 class LearningRateLogger(Callback):
-    """Writes a line whenever the learning rate has changed, and keeps the rate of every epoch in `rates`.
+    """Writes a line when the learning rate has changed, and keeps the rate of every epoch in `rates`.
 
     Parameters
     ----------
@@ -178,14 +178,14 @@ class LearningRateLogger(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar that fills with the epochs and shows the latest losses and metrics, drawn by tqdm.
+    """Shows the progress over the epochs and the latest losses and metrics in a tqdm bar.
 
-    A copy or a pickle made while a network trains has no bar yet.
+    Copies and pickles made during training have no bar.
 
     Parameters
     ----------
     **settings
-        Handed to ``tqdm.auto.tqdm``: ``leave=False``, ``file=...``
+        Passed to ``tqdm.auto.tqdm``: ``leave=False``, ``file=...``
 
     Raises
     ------
@@ -220,9 +220,9 @@ class ProgressBar(Callback):
 
 
 class FileLogger(Callback):
-    """What the two loggers have in common: a file that is open while a network trains, written epoch by epoch.
+    """Base class of the file loggers: the file is open during training and written after each epoch.
 
-    A copy or a pickle made meanwhile has no open file: only the one that opened it writes there.
+    Copies and pickles made during training have no open file: only the original writes to it.
     """
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
@@ -253,13 +253,13 @@ class FileLogger(Callback):
 
 
 class CSVLogger(FileLogger):
-    """Writes a line of comma-separated numbers per epoch, under a line of names.
+    """Writes a header line with names, then a line of comma-separated numbers per epoch.
 
     Parameters
     ----------
     path : str or path
     append : bool, default False
-        Whether to add to a file that exists, without the names.
+        Whether to append to an existing file, without a second header.
     """
 
     def write(self, file: IO[str], numbers: dict[str, Any]) -> None:
@@ -270,13 +270,13 @@ class CSVLogger(FileLogger):
 
 
 class JSONLinesLogger(FileLogger):
-    """Writes a line per epoch that is a JSON object; what is not finite becomes null.
+    """Writes a JSON object per epoch, each on its own line; numbers that are not finite become null.
 
     Parameters
     ----------
     path : str or path
     append : bool, default False
-        Whether to add to a file that exists.
+        Whether to append to an existing file.
     """
 
     def write(self, file: IO[str], numbers: dict[str, Any]) -> None:

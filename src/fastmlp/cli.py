@@ -24,15 +24,15 @@ Indices = NDArray[np.int64]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
-    0, 1 if training failed, or memory or room to write to gave out, 2 (as SystemExit) for bad flags and environment
-    variables, 130 if it was interrupted, 141 if nobody reads what it prints: what a shell reports of either signal.
+    0: success; 1: training failed, or memory or disk space ran out; 2 (as SystemExit): invalid flags or environment
+    variables; 130: interrupted; 141: the output pipe was closed. A shell reports SIGINT and SIGPIPE by the last two.
     """
     try:
         try:
             return _run(arguments)
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # while an error can still be told
+                sys.stdout.flush()  # while an error can still be reported
     except BrokenPipeError:
         _drop_output()
         return 141
@@ -54,7 +54,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _fail(message: str) -> int:
-    with suppress(OSError):  # where the errors go to the same place
+    with suppress(OSError):  # if stderr goes to the same place as stdout
         print(message, file=sys.stderr)
     return 1
 
@@ -68,19 +68,19 @@ def _drop_output() -> None:
 
 
 def _check_environment(options: argparse.Namespace) -> None:
-    """Refuse variables that cannot be used as flags are refused."""
+    """Reject invalid environment variables in the same way as invalid flags."""
     try:
-        fastmlp.show_config()  # asks for all of them
+        fastmlp.show_config()  # reads all of them
     except ValueError as error:
         options.refuse(str(error))
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train on part of the digits, then test on digits the network has not seen."""
+    """Train on part of the digits, then test on held-out digits."""
     fastmlp.set_num_threads(options.threads)
     _check_environment(options)
     pixels, y = load_digits()
-    X = pixels.astype(np.float32) / 16  # they count ink, from 0 to 16
+    X = pixels.astype(np.float32) / 16  # pixels are 0 to 16
     rest, validation, test = _split(y)
     sizes = [X.shape[1], *options.hidden, 10]
     try:
@@ -100,7 +100,7 @@ def train(options: argparse.Namespace) -> int:
             callbacks=[_Progress()],
         )
     except fastmlp.DivergenceError as error:
-        what = str(error).partition(";")[0]  # the rest advises what no flag can do
+        what = str(error).partition(";")[0]  # the rest recommends settings that have no flag
         print(f"fastmlp train: {what}; try a lower --lr or --momentum", file=sys.stderr)
         return 1
     accuracy = np.mean(net.predict(X[test]) == y[test])
@@ -145,12 +145,12 @@ def _split(y: NDArray[np.int64]) -> tuple[Indices, Indices, Indices]:
     """
     shuffled = np.random.default_rng(0).permutation(len(y))
     by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
-    tenth = np.arange(len(y)) % 10  # ten neighbours in by_class are of one class, but where two classes meet
+    tenth = np.arange(len(y)) % 10  # ten consecutive rows of by_class have one class, except at class boundaries
     return by_class[tenth > 2], by_class[tenth == 2], by_class[tenth < 2]
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports an error in one line: the usage would bury it."""
+    """Reports an error in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -186,7 +186,7 @@ def _parser() -> _Parser:
 
 
 def _default_threads() -> int | None:
-    """None where FASTMLP_NUM_THREADS is no number: a flag may come before it, and help is given all the same."""
+    """None if FASTMLP_NUM_THREADS is invalid: ``--threads`` may override it, and ``--help`` must still work."""
     try:
         return fastmlp.get_num_threads()
     except ValueError:

@@ -28,9 +28,8 @@ def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
     Notes
     -----
-    This is the test part of *Optical Recognition of Handwritten Digits* [1]_, licensed under CC BY 4.0, by way of the
-    copy that scikit-learn distributes; 13 people wrote it. The samples are not in random order: shuffle before
-    splitting.
+    This is the test set of *Optical Recognition of Handwritten Digits* [1]_, licensed under CC BY 4.0, in the copy that
+    scikit-learn distributes; 13 people wrote the digits. The samples are not in random order: shuffle before splitting.
 
     References
     ----------
@@ -90,23 +89,23 @@ def spirals(
     turns: float = 1.5,
     noise: float = 0.02,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return points on interleaved spirals, one spiral a class: no straight line separates them.
+    """Return points on interleaved spirals, one spiral per class: the classes are not linearly separable.
 
     A point of class ``c`` lies at radius ``u`` and angle ``2 pi (turns u + c / classes)``, with ``u`` uniform in
-    (0, 1]; then normal noise moves it.
+    (0, 1]; normal noise is added.
 
     Parameters
     ----------
     n : int
-        How many points, at least 1. Row ``i`` is of class ``i % classes``, so the classes are balanced to within one.
+        Number of points, at least 1. Row ``i`` has class ``i % classes``, so class counts differ by at most one.
     seed : int or None
         Seed of the random numbers, at least 0; None for different points on every call.
     classes : int
-        How many spirals, at least 2.
+        Number of spirals, at least 2.
     turns : float
-        How often each spiral winds around the origin.
+        Number of turns of each spiral around the origin.
     noise : float
-        Standard deviation of the noise added to either coordinate, at least 0.
+        Standard deviation of the noise added to each coordinate, at least 0.
 
     Returns
     -------
@@ -116,7 +115,7 @@ def spirals(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong type or out of its range; the message names it and what is allowed.
+        If an argument has the wrong type or is out of range; the message names it and what is allowed.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a training run reports: History, and the error that ends a run that has gone astray."""
+"""History, the record of a training run, and DivergenceError, which ends a run that diverges."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from . import forks
 
-Numbers = NDArray[Any] | float  # of some epochs: a value for each, or one for all
+Numbers = NDArray[Any] | float  # of several epochs: a value for each, or one for all
 
 
 class _Unread(Sequence[Any]):
-    """Stands in a history for a list whose last numbers are still arrays; answers as that list does.
+    """Placeholder in a history for a list whose last values are still in arrays; behaves like that list.
 
-    So code that goes past the history's own methods, as the dict's do in C, finds every name, and no list that is only
-    apparently empty.
+    So code that bypasses the history's methods, such as dict's own in C, finds every name, and no list that only
+    appears empty.
     """
 
     __slots__ = ("parts", "so_far")
@@ -28,7 +28,7 @@ class _Unread(Sequence[Any]):
         self.parts: list[tuple[int, Numbers]] = []
 
     def read(self) -> list[Any]:
-        """The list, the same one every time."""
+        """Return the complete list, the same object every time."""
         with History._lock:
             for epochs, value in self.parts:
                 self.so_far.extend([value] * epochs if isinstance(value, float) else value.tolist())
@@ -57,15 +57,15 @@ class _Unread(Sequence[Any]):
 
 
 class History(dict[str, list[Any]]):
-    """One list an epoch for each quantity; ``history["loss"]`` and ``history.loss`` are the same list.
+    """A list with one value per epoch for each quantity; ``history["loss"]`` and ``history.loss`` are the same list.
 
     Keys: ``loss`` (training loss, mean over the epoch), ``seconds``, ``samples_per_second``, ``learning_rate`` (of the
-    epoch's last step), and with validation data ``val_loss`` and ``val_`` of each metric. L-BFGS that finds
-    nothing to do leaves the losses of the start, and 0 epochs. The seconds are those of training alone, without
-    validation and callbacks; where several epochs of a tiny data set ran in one go, the mean of theirs.
+    epoch's last step), and with validation data ``val_loss`` and ``val_`` with the name of each metric. If L-BFGS makes
+    no iteration, the losses are the initial ones, and there are 0 epochs. ``seconds`` excludes validation and
+    callbacks; where several epochs of a tiny data set ran in one call of the engine, it is their mean.
 
-    Such an epoch takes less time than four numbers take to become Python's and join lists. So they stay what they are
-    until the history is read in any way.
+    Such an epoch takes less time than converting four numbers to Python objects and appending them to lists, so they
+    stay in arrays until the history is read in any way.
     """
 
     _unread = False  # whether lists are still to be read
@@ -87,7 +87,7 @@ class History(dict[str, list[Any]]):
             dict.setdefault(self, name, []).append(value)
 
     def extend(self, epochs: int, **values: Numbers) -> None:
-        """Append some epochs: of each quantity one value an epoch, or one for all."""
+        """Append several epochs: for each quantity one value per epoch, or one for all."""
         if epochs == 1:
             self.add(**{name: value if isinstance(value, float) else value.item() for name, value in values.items()})
             return
@@ -101,18 +101,18 @@ class History(dict[str, list[Any]]):
             self._unread = True
 
     def _read(self) -> None:
-        """Put what was appended by `extend` into the lists."""
+        """Move the values appended by `extend` into the lists."""
         if not self._unread:
             return
         with self._lock:
             for name, found in list(dict.items(self)):
                 if isinstance(found, _Unread):
                     dict.__setitem__(self, name, found.read())
-            self.__dict__.pop("_unread", None)  # no part of a copy
+            self.__dict__.pop("_unread", None)  # so that copies do not have it
 
     @property
     def epochs(self) -> int:
-        """Epochs trained."""
+        """Number of epochs trained."""
         return len(self.get("seconds", self.get("loss", ())))
 
 
@@ -144,7 +144,7 @@ class DivergenceError(ArithmeticError):
     Attributes
     ----------
     epoch, step : int
-        Where, both from 1; the step within its epoch.
+        Where it happened, both counted from 1; the step within its epoch.
     history : History
         The epochs before.
     """
@@ -154,4 +154,4 @@ class DivergenceError(ArithmeticError):
         self.epoch, self.step, self.history = epoch, step, history
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (*self.args, self.epoch, self.step, self.history), vars(self)  # notes are in there, too
+        return type(self), (*self.args, self.epoch, self.step, self.history), vars(self)  # vars include notes

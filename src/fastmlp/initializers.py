@@ -1,9 +1,9 @@
-"""Initializers: the weights a layer begins with, as functions ``(rng, n_in, n_out) -> float64 array (n_in, n_out)``.
+"""Initializers: functions ``(rng, n_in, n_out) -> float64 array (n_in, n_out)`` that draw a layer's initial weights.
 
-The scales keep the variance of what passes through a layer: forward (lecun; he, for activations that halve it), or on
-average of forward and backward (glorot). Biases begin at zero.
+The scales preserve the variance of signals through a layer: in the forward pass (lecun; he, for activations that halve
+it), or on average of forward and backward pass (glorot). Biases start at zero.
 
-The scaled ones take an array `out` of any float type to draw into; so a network needs no second copy of its weights.
+The scaled ones can draw into an array `out` of any float dtype, so that a network needs no second copy of its weights.
 """
 
 from __future__ import annotations
@@ -74,23 +74,23 @@ def lecun_normal(rng: np.random.Generator, n_in: int, n_out: int, out: Out = Non
 
 
 def orthogonal(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
-    """Orthonormal columns, or rows where there are fewer of them, drawn evenly. Saxe et al., ICLR 2014.
+    """Orthonormal columns, or rows if these are fewer, drawn uniformly. Saxe et al., ICLR 2014.
 
-    The factorisation is LAPACK's: unlike the other initializers, its last bits depend on the machine.
+    The factorisation is LAPACK's: unlike with the other initializers, the last bits depend on the machine.
     """
     normal = rng.standard_normal((max(n_in, n_out), min(n_in, n_out)))
     q, r = np.linalg.qr(normal)
-    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)  # else the signs are LAPACK's, and the draw is not even
+    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)  # otherwise LAPACK chooses the signs, and the draw is not uniform
     return np.ascontiguousarray(q if n_in >= n_out else q.T)
 
 
 def zeros(rng: np.random.Generator, n_in: int, n_out: int) -> Weights:
-    """All zero: for output layers. Hidden units that begin alike stay alike."""
+    """All zeros, for output layers: hidden units with equal initial weights would stay equal."""
     return np.zeros((n_in, n_out))
 
 
 def constant(value: float) -> Initializer:
-    """An initializer that gives ``value`` to every weight.
+    """Return an initializer that sets every weight to ``value``.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def _normal(rng: np.random.Generator, n_in: int, n_out: int, variance: float, ou
 
 
 def _in_pieces(draw: Callable[[tuple[int, int]], Weights], n_in: int, n_out: int, out: Out) -> Weights:
-    """All rows drawn at once; or the same numbers into `out`, some rows at a time."""
+    """Draw all rows at once, or the same numbers into `out`, some rows at a time."""
     if out is None:
         return draw((n_in, n_out))
     rows = max(1, PIECE // n_out)
@@ -157,14 +157,14 @@ def fill(initializer: Initializer, rng: np.random.Generator, weights: NDArray[An
 
 
 def get(initializer: str | Initializer) -> Initializer:
-    """The initializer of that name, or the function itself.
+    """Return the initializer with this name, or the given function.
 
     Raises
     ------
     ValueError
-        For an unknown name, with the known ones.
+        For an unknown name (the message lists the known ones).
     TypeError
-        For what is neither a name nor a function.
+        If it is neither a name nor a function.
 
     Examples
     --------

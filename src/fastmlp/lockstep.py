@@ -1,7 +1,7 @@
-"""Both executors in lock step: every op from the same state, compared before the next one runs.
+"""Runs both executors in lock step: each op starts from the same state, and its results are compared before the next.
 
-Turned on by ``FASTMLP_CHECK=1``. It is how the tests prove the kernels, and how a user can tell a wrong kernel from a
-badly chosen learning rate.
+Enabled by ``FASTMLP_CHECK=1``. Tests verify the kernels in this way, and users can tell a wrong kernel from a badly
+chosen learning rate.
 """
 # Arithmetic on arrays of any dtype is Any to mypy.
 # mypy: disable-error-code="no-any-return"
@@ -25,17 +25,17 @@ class LockStepError(AssertionError):
 
 
 def tolerance(op: Op, dtype: np.dtype[Any], rows: int) -> float:
-    """Largest relative difference two right answers may have.
+    """Largest allowed relative difference between two correct results.
 
-    A sum of n products in another order differs by about sqrt(n) roundings, and a vector function by a few; the
-    factor leaves room for sums that cancel.
+    Sums of n products in different order differ by about sqrt(n) rounding errors, and vector functions by a few; the
+    factor allows for cancellation.
     """
     terms = {"linear": op.n_in, "linear_back": op.n_out, "linear_grad": rows, "linear_update": rows}.get(op.opcode, 16)
     return float(np.finfo(dtype).eps) * (16 + 8 * terms**0.5)
 
 
 def scale_of(op: Op, name: str, expected: NDArray[Any], before: dict[str, NDArray[Any]], rows: int) -> NDArray[Any]:
-    """What a difference is measured against: the size of the terms of a sum, where the sum itself may cancel."""
+    """Magnitude that differences are relative to: the sum of the absolute terms, where the sum itself may cancel."""
     absolute = np.abs(expected)
     if op.opcode == "linear" and op.x is not None and op.w is not None:
         return np.maximum(absolute, np.abs(op.x[:rows]) @ np.abs(op.w[:-1]) + np.abs(op.w[-1]))
@@ -47,7 +47,7 @@ def scale_of(op: Op, name: str, expected: NDArray[Any], before: dict[str, NDArra
 
 
 class LockStepExecutor:
-    """Runs a plan on the engine and on the reference, op by op from the same state; keeps the engine's numbers.
+    """Runs a plan on the engine and on the reference, op by op from the same state; keeps the engine's results.
 
     Raises
     ------
@@ -59,11 +59,11 @@ class LockStepExecutor:
         self.plan, self.engine, self.reference = plan, engine, ReferenceExecutor(plan)
 
     def bind(self, i: int, data: NDArray[Any]) -> None:
-        """Let gather or scatter number `i` read or write `data` from now on."""
+        """Bind `data` to gather or scatter op number `i`, to be read or written."""
         self.engine.bind(i, data)
 
     def release(self) -> None:
-        """Let go of the arrays that were bound; others must be bound before the next run."""
+        """Release the bound arrays; others must be bound before the next run."""
         self.engine.release()
 
     def run(
@@ -100,7 +100,7 @@ class LockStepExecutor:
             spread = self._spread(op, rows, before, expected, lambda runner: runner.run(order, step, rates, **one))
         for name, array in written.items():
             array[...] = before[name]
-        if op.opcode == "loss":  # in one thread: the barrier before the sum over rows is not in this run
+        if op.opcode == "loss":  # in one thread: a run of this op alone lacks the barrier before the sum over rows
             one = {**one, "n_threads": 1}
         engine_loss = float(self.engine.run(order, step, rates, first_op=i, last_op=i + 1, **one)[0])
         for name, array in written.items():
@@ -113,9 +113,9 @@ class LockStepExecutor:
         return engine_loss
 
     def _spread(self, op: Op, rows: int, before: Any, expected: Any, run: Callable[[Any], Any]) -> dict[str, Any]:
-        """How far rounding of the gradient may take what a fused update writes.
+        """How much rounding of the gradient may change what a fused update writes.
 
-        A rule that divides by the size of the gradients makes much of one whose terms cancel to almost nothing.
+        A rule that divides by the magnitude of gradients amplifies the rounding of one whose terms nearly cancel.
         """
         assert op.x is not None and op.dy is not None
         x, dy = op.x[:rows], op.dy[:rows]
@@ -130,7 +130,7 @@ class LockStepExecutor:
                 run(ReferenceExecutor(Plan("update", self.plan.dtype, self.plan.capacity, [update])))
                 for name in spread:
                     moved = np.abs(getattr(op, name) - expected[name])
-                    spread[name] = np.fmax(spread[name], moved)  # where a gradient overflows, there may be no number
+                    spread[name] = np.fmax(spread[name], moved)  # ignores NaN, where a gradient overflows
         return spread
 
     def _compare(self, i: int, s: int, name: str, got: Any, expected: Any, before: Any, rows: int, spread: Any) -> None:
@@ -143,7 +143,7 @@ class LockStepExecutor:
             bound = tolerance(op, self.plan.dtype, rows) * np.maximum(scale, np.abs(expected)) + spread
             close = np.abs(got - expected) <= bound
         both_odd = ~np.isfinite(got) & ~np.isfinite(expected)
-        wrong = ~(close | both_odd) & np.isfinite(bound)  # of terms that overflow any sum may be right
+        wrong = ~(close | both_odd) & np.isfinite(bound)  # if terms overflow, any sum is accepted
         if wrong.any():
             index = tuple(int(k) for k in np.argwhere(wrong)[0])
             raise LockStepError(

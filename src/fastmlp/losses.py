@@ -1,12 +1,13 @@
-"""Loss functions: what training makes small.
+"""Loss functions, which training minimises.
 
-Name one by a string (``"huber"``) or, where it has a parameter, by an object (``Huber(delta=2.0)``). The loss of a
-batch is sum_r w_r loss_r / sum_r w_r over its rows, w the sample weights (1 without them). A network refuses a
-parameter that its type rounds to 0 or to infinity, unless it is 0.
+Specify one by name (``"huber"``) or, to set its parameter, as an object (``Huber(delta=2.0)``). The loss of a batch is
+sum_r w_r loss_r / sum_r w_r over its rows, with sample weights w (1 by default). A network rejects a nonzero parameter
+that its dtype rounds to 0 or to infinity.
 
-y is what the last layer gives. Where a loss has a ``fused_output``, y is taken *before* that activation (logits, or
-the logarithm of a rate), and the activation's derivative is part of the loss's own: exact where the two apart would
-overflow. In cross-entropies a probability below e^-55 = 1e-24 (in float64 e^-650) counts as zero in the gradient.
+y is the output of the last layer. If a loss has a ``fused_output``, y is the value *before* that activation (logits,
+or the logarithm of a rate), and the loss's gradient includes the activation's derivative: exact where computing the
+two separately would overflow. In cross-entropies a probability below e^-55 = 1e-24 (in float64 e^-650) counts as zero
+in the gradient.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ __all__ = ["MAE", "MSE", "BinaryCrossEntropy", "CrossEntropy", "Huber", "Loss", 
 
 @hyperparameters
 class Loss:
-    """What all losses have in common.
+    """Base class of losses.
 
     Attributes
     ----------
     name : str
-        The name that stands for the loss with its default parameters.
+        Name of the loss with its default parameters.
     kind : str
-        The name of the kernel's case, in ``fm_loss``.
+        Name of the kernel's case, in ``fm_loss``.
     param : float
-        Smoothing, scale or delta; 0 where there is none.
+        Smoothing, scale or delta; 0 if there is none.
     default_output : str
-        The output activation unless told otherwise.
+        Default output activation.
     fused_output : str or None
-        The output activation that is part of the loss: y is taken before it.
+        Output activation that is computed within the loss: y is the value before it.
     is_classifier : bool
         Whether targets are classes.
     target_range : (float, float)
-        The least and the greatest number that a target may be.
+        Smallest and largest allowed target.
     """
 
     name: ClassVar[str]
@@ -59,11 +60,11 @@ class Loss:
         return 0.0
 
     def aux(self, n_out: int) -> NDArray[np.float64] | None:
-        """One number for each of the n_out outputs, where the loss has them; ValueError if it has another number."""
+        """Return the parameter of each of the n_out outputs, if the loss has one; ValueError for a wrong number."""
         return None
 
     def check(self) -> None:
-        """Raise TypeError or ValueError, with the range, for a parameter out of it."""
+        """Raise TypeError or ValueError for an invalid parameter; the message gives the allowed range."""
 
 
 @hyperparameters
@@ -71,16 +72,16 @@ class CrossEntropy(Loss):
     """Cross-entropy of the softmax of the logits y: log(sum_c e^y_c) - y_t for a label t.
 
     For soft targets, sum_c t_c (log(sum e^y) - y_c). Smoothing s replaces t by (1 - s) t + s / n_classes. A class
-    weight is a factor on whole rows, where PyTorch's is one on each class's term: with smoothing or soft targets the
-    two differ.
+    weight multiplies the loss of a whole row; PyTorch's multiplies each class's term, so that the two differ with
+    smoothing or soft targets.
 
     Parameters
     ----------
     label_smoothing : float, default 0.0
         In [0, 1).
     class_weight : dict, "balanced" or None, default None
-        Weight of each class, 0 or in [1e-100, 1e100], a factor on the weights of its samples; classes not in the dict
-        weigh 1. ``"balanced"``: n_samples / (n_classes * count of the class).
+        Weight of each class, 0 or in [1e-100, 1e100], multiplied into the weights of its samples; 1 for classes not in
+        the dict. ``"balanced"``: n_samples / (n_classes * count of the class).
 
     Examples
     --------
@@ -102,7 +103,7 @@ class CrossEntropy(Loss):
         return float(self.label_smoothing)
 
     def class_weights(self, classes: Sequence[Any], counts: ArrayLike) -> NDArray[np.float64]:
-        """The weight of each class, given the classes in order and how many samples there are of each.
+        """Return the weight of each class, given the classes in order and their sample counts.
 
         Raises
         ------
@@ -143,7 +144,7 @@ class BinaryCrossEntropy(Loss):
 
     Parameters
     ----------
-    positive_weight : float, sequence of floats (one an output) or None, default None
+    positive_weight : float, sequence of floats (one per output) or None, default None
         In (0, 1e30].
 
     Examples
@@ -175,7 +176,7 @@ class MSE(Loss):
     Parameters
     ----------
     scale : float, default 1.0
-        In (0, inf). With 0.5 it is scikit-learn's loss.
+        In (0, inf). 0.5 gives scikit-learn's loss.
 
     Examples
     --------
@@ -197,7 +198,7 @@ class MSE(Loss):
 
 @hyperparameters
 class MAE(Loss):
-    """Mean absolute error: mean over the outputs of |y - t|. Its least value is at the median."""
+    """Mean absolute error: mean over the outputs of |y - t|. Minimised by the median."""
 
     name = "mae"
     kind = "absolute_error"
@@ -234,12 +235,12 @@ class Huber(Loss):
 
 @hyperparameters
 class Quantile(Loss):
-    """Pinball loss: mean over the outputs of max(q e, (q - 1) e), for e = t - y. Its least value is at the q-quantile.
+    """Pinball loss: mean over the outputs of max(q e, (q - 1) e), for e = t - y. Minimised by the q-quantile.
 
     Parameters
     ----------
     q : float or sequence of floats, default 0.5
-        In (0, 1); several: one an output.
+        In (0, 1); a sequence has one per output.
 
     Examples
     --------
@@ -262,7 +263,7 @@ class Quantile(Loss):
 class Poisson(Loss):
     """Mean over the outputs of e^y - t y, for counts t >= 0: y is the logarithm of the rate, predictions are e^y.
 
-    The negative log-likelihood of a Poisson variable, but for the terms that depend on t alone.
+    The negative log-likelihood of a Poisson variable, without the terms that depend on t alone.
     """
 
     name = "poisson"
@@ -273,7 +274,7 @@ class Poisson(Loss):
 
 
 def each_output(owner: Loss, argument: str, n_out: int) -> NDArray[np.float64]:
-    """The argument as one number an output: a single number stands for all of them."""
+    """The argument as an array with one number per output; a single number applies to all of them."""
     values = np.asarray(getattr(owner, argument), dtype=np.float64)
     if values.ndim > 0 and values.shape != (n_out,):
         got = f"{checks.counted(values.size, 'value')}, the network {checks.counted(n_out, 'output')}"
@@ -282,7 +283,7 @@ def each_output(owner: Loss, argument: str, n_out: int) -> NDArray[np.float64]:
 
 
 def check_each(owner: Loss, argument: str, interval: str) -> None:
-    """Raise unless the argument is a number in the interval, or a sequence of such."""
+    """Raise unless the argument is a number in the interval, or a sequence of such numbers."""
     values = getattr(owner, argument)
     several = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str | bytes)
     if not several or getattr(values, "ndim", 1) != 1:
@@ -300,7 +301,7 @@ KNOWN: dict[str, Callable[[], Loss]] = {
 
 
 def get(loss: str | Loss) -> Loss:
-    """The loss of that name, or the object itself, checked.
+    """Return the loss with this name, or the given object, checked.
 
     Parameters
     ----------
@@ -309,7 +310,7 @@ def get(loss: str | Loss) -> Loss:
     Raises
     ------
     ValueError
-        For an unknown name, with the known ones, or a parameter out of range.
+        For an unknown name (the message lists the known ones) or a parameter out of range.
     TypeError
         For anything else.
 

@@ -1,7 +1,7 @@
-"""Metrics: how good answers are, as one number from what was to come out and what came out.
+"""Metrics: one number that compares predictions with targets.
 
-Name one by a string (``"roc_auc"``) or give any ``callable(y, prediction)``, scikit-learn's included; if it has a
-parameter ``sample_weight``, it gets the weights. The functions agree with scikit-learn's.
+Specify one by name (``"roc_auc"``) or as any ``callable(y, prediction)``, including scikit-learn's; if it has a
+parameter ``sample_weight``, it receives the weights. The functions here agree with scikit-learn's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Weight = NDArray[np.float64] | None
 
 
 def _pair(y: ArrayLike, prediction: ArrayLike, name: str = "prediction") -> tuple[Array, Array]:
-    """Both as arrays, which have the same shape and at least one row."""
+    """Both as arrays, checked to have the same shape and at least one row."""
     y, prediction = checks.as_array("y", y), checks.as_array(name, prediction)
     if y.ndim not in (1, 2) or not len(y):
         raise ValueError(f"y must have shape (rows,) or (rows, n_out), with at least 1 row, got {y.shape}")
@@ -50,18 +50,18 @@ def _mean(values: Array, weight: ArrayLike | None) -> Any:
 
 
 def _over_outputs(mean: Any) -> float:
-    """The mean over the outputs of what is the mean over the rows."""
+    """Mean over the outputs of the means over the rows."""
     return float(mean.mean() if mean.ndim else mean)
 
 
 def _values(y: ArrayLike, prediction: ArrayLike) -> tuple[Array, Array]:
-    """Both as float64 arrays, which have the same shape and at least one row."""
+    """Both as float64 arrays, checked to have the same shape and at least one row."""
     y, prediction = _pair(checks.numeric("y", y), checks.numeric("prediction", prediction))
     return y.astype(np.float64), prediction.astype(np.float64)
 
 
 def accuracy(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Weighted share of right answers; with a column for each label, the mean over labels.
+    """Weighted fraction of correct predictions; with a column for each label, the mean over labels.
 
     >>> accuracy(np.array([0, 1, 2, 1]), np.array([0, 1, 1, 1]))
     0.75
@@ -71,7 +71,7 @@ def accuracy(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = Non
 
 
 def balanced_accuracy(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Mean over the classes in `y` of the share of their samples that were recognised; the mean over labels.
+    """Mean recall over the classes in `y`; with a column for each label, the mean over labels.
 
     >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
     0.5
@@ -107,7 +107,7 @@ def roc_auc(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> 
 def r2(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Coefficient of determination, 1 - sum (y - p)^2 / sum (y - mean y)^2, averaged over outputs.
 
-    As in scikit-learn, an output whose targets are all the same scores 1 where it is matched exactly, else 0.
+    As in scikit-learn, an output with constant targets scores 1 if predicted exactly, else 0.
 
     >>> r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]))
     0.5
@@ -131,9 +131,9 @@ def mae(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) ->
 
 
 def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Root of the mean of (y - p)^2 over rows; the mean over outputs.
+    """Root of the mean of (y - p)^2 over rows, averaged over outputs.
 
-    >>> rmse(np.array([1.0, 2.0]), np.array([4.0, 6.0])).__round__(4)
+    >>> round(rmse(np.array([1.0, 2.0]), np.array([4.0, 6.0])), 4)
     3.5355
     """
     y, prediction = _values(y, prediction)
@@ -150,14 +150,14 @@ class Metric:
     Attributes
     ----------
     name : str
-        Its name in the history, there with ``val_`` before it.
+        Its key in the history, without the prefix ``val_``.
     function : callable
         ``(y, prediction, weight) -> float``.
     greater_is_better : bool or None
-        None: nobody has said.
+        None: unknown.
     needs : str
-        ``"classes"`` or ``"values"``: what the loss must be about; ``"score"``: two classes, and gets the score of
-        class 1; ``"any"``.
+        The kind of loss it applies to: ``"classes"`` (classification), ``"values"`` (regression), ``"score"`` (two
+        classes; the function gets the score of class 1) or ``"any"``.
     """
 
     name: str
@@ -166,7 +166,7 @@ class Metric:
     needs: str = "any"
 
     def check(self, net: MLP, y: Array) -> None:
-        """ValueError unless this metric makes sense for this network and these targets."""
+        """Raise ValueError unless the metric applies to this network and these targets."""
         if self.needs == "values" and net.loss.is_classifier:
             raise ValueError(
                 f"metric {self.name!r} is for regression; the loss is {net.loss.name!r}: use {_names('classes')}"
@@ -185,10 +185,10 @@ class Metric:
             raise ValueError(f"metric {self.name!r} needs samples of both classes in y, got only class {found[0]}")
 
     def __call__(self, net: MLP, y: Array, out: Array, weight: Weight) -> float:
-        """The metric of outputs `out`, which are from before an activation that is part of the loss."""
+        """Compute the metric from outputs `out`, taken before an activation that is part of the loss."""
         answer = scores(net, out) if self.needs == "score" else answers(net, out)
         if KNOWN.get(self.name) is not self and np.may_share_memory(answer, out):
-            answer = answer.copy()  # a user's function may keep it, and `out` will be written over
+            answer = answer.copy()  # a user's function may keep it, and `out` will be overwritten
         found = self.function(truth(net, y), answer, weight)
         try:
             return float(found)
@@ -201,7 +201,7 @@ def _names(needs: str) -> str:
 
 
 def truth(net: MLP, y: Array) -> Array:
-    """What `answers` should be: class numbers, 0 or 1 for each label, or values; a single column as a vector."""
+    """The targets in the form of `answers`: class numbers, 0 or 1 for each label, or values; one column as a vector."""
     if net.loss.name == "cross_entropy":
         return y if y.ndim == 1 else y.argmax(axis=1)
     y = (y > 0.5).astype(np.int64) if net.loss.is_classifier else y
@@ -209,7 +209,7 @@ def truth(net: MLP, y: Array) -> Array:
 
 
 def answers(net: MLP, out: Array) -> Array:
-    """What `MLP.predict` gives for these outputs; where probabilities are equal to the bit, by what they are of."""
+    """What `MLP.predict` returns for these outputs, except that the logits decide where rounded probabilities tie."""
     if net.loss.name == "cross_entropy":
         found: Array = out.argmax(axis=1)
         return found
@@ -239,19 +239,19 @@ KNOWN: dict[str, Metric] = {
 
 
 def get(metric: str | Callable[..., float] | Metric, argument: str = "metric") -> Metric:
-    """The metric of that name, or one made of a function.
+    """Return the metric with this name, or one that wraps a function.
 
     Parameters
     ----------
     metric : str, or callable(y, prediction)
-        A function may say ``greater_is_better`` in an attribute of that name. `prediction` is what `MLP.predict` gives.
+        A function may have an attribute ``greater_is_better``. `prediction` is what `MLP.predict` returns.
     argument : str, default "metric"
-        What an error calls it.
+        Name of the argument in error messages.
 
     Raises
     ------
     ValueError
-        For an unknown name, with the known ones.
+        For an unknown name (the message lists the known ones).
     TypeError
         For anything else.
 
@@ -275,7 +275,7 @@ def get(metric: str | Callable[..., float] | Metric, argument: str = "metric") -
 
 @dataclass(frozen=True)
 class _Weighted:
-    """A function (y, prediction) that gets the weights if it takes them; an object, so that it can be pickled."""
+    """Calls a function (y, prediction), with the weights if it accepts them; a class, so that it can be pickled."""
 
     function: Callable[..., float]
     takes_weight: bool
@@ -289,12 +289,12 @@ class _Weighted:
 def _takes_weight(function: Callable[..., float]) -> bool:
     try:
         return "sample_weight" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # built in, and silent about its parameters
+    except (TypeError, ValueError):  # a built-in function without a signature
         return False
 
 
 def choose(wanted: Iterable[Any] | str | None, net: MLP) -> list[Metric]:
-    """The metrics asked for, without the loss, which is always reported; None: the usual one for this loss.
+    """Return the requested metrics, without the loss, which is always reported; None: the default for this loss.
 
     Raises
     ------

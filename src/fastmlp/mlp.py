@@ -1,6 +1,6 @@
-"""MLP: the network itself, and what trains and judges it.
+"""MLP: the network, with its methods for training and evaluation.
 
-Its architecture and parameters are in `network`, what it answers in `prediction`, its derivatives in `gradients`.
+Architecture and parameters are in `network`, prediction is in `prediction`, derivatives are in `gradients`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class MLP(Prediction, Gradients):
     Parameters
     ----------
     sizes : list of int
-        Units of each layer, inputs and outputs included: ``[784, 16, 10]``.
+        Units of each layer, including inputs and outputs: ``[784, 16, 10]``.
     activation : str, Activation, or a list with one for each hidden layer
         Names: identity, sigmoid, tanh, relu, leaky_relu, elu, selu, gelu, silu, mish, softplus, hard_tanh.
     loss : str or Loss
@@ -39,35 +39,35 @@ class MLP(Prediction, Gradients):
         ``"mse"``, ``"mae"``, ``"huber"``, ``"quantile"`` (identity output), ``"poisson"`` (the outputs are logarithms
         of rates).
     output : str or Activation, optional
-        Output activation where it is not the loss's own: ``output="sigmoid", loss="mse"`` is the textbook's network.
+        Output activation, by default the loss's own; ``output="sigmoid", loss="mse"`` is the textbook network.
     bias : bool
         Whether layers add a bias.
     seed : int or None
-        Starts the initial weights and the shuffling; None draws one from the system.
+        Seed of the initial weights and the shuffling; None draws one from the operating system.
     dtype : "float32" or "float64"
     initializer : str or Initializer, optional
-        Distribution of the initial weights; by default what each layer's activation names: ``"he_normal"`` for relu,
+        Distribution of the initial weights; by default it depends on each layer's activation: ``"he_normal"`` for relu,
         leaky_relu, elu, gelu, silu and mish, ``"lecun_normal"`` for selu, ``"glorot_uniform"`` for the others. Biases
         start at 0.
     weights : list of (W, b), optional
-        The initial weights themselves, one pair a layer: ``W`` of shape (n_in, n_out), ``b`` of shape (n_out,) or None.
-        What another network has learned to standardise by is not in them: see below.
+        The initial weights, one pair per layer: ``W`` of shape (n_in, n_out), ``b`` of shape (n_out,) or None. They do
+        not include the standardisation that another network has learned: see below.
     standardize : "mean", "robust" or None
         How the first `fit` learns to scale the inputs: by mean and standard deviation, or by median and quartiles with
-        a smooth clip into (-3, 3); see :class:`fastmlp.scaling.InputScaling`. It is then part of the network. Until
-        then inputs are read as they are: a network with given `weights` needs ``net.learn_scaling(X)`` before it
-        answers, or the numbers of the one they came from: ``net.scaling.set(*old.scaling.numbers())``.
+        a smooth clip to (-3, 3); see :class:`fastmlp.scaling.InputScaling`. The scaling is then part of the network.
+        Until then inputs are not scaled: a network with given `weights` needs ``net.learn_scaling(X)`` before it
+        predicts, or the scaling of the network they came from: ``net.scaling.set(*old.scaling.numbers())``.
     standardize_targets : bool
         Regression: whether the first `fit` learns mean and standard deviation of the targets. The network is trained,
-        and its loss measured, in these units; predictions and metrics are in the caller's. With given `weights`:
+        and its loss measured, in these units; predictions and metrics are in the original ones. With given `weights`:
         ``net.learn_scaling(X, y)``, or ``net.target_scaling.set(*old.target_scaling.numbers())``.
     backend : "engine" or "reference", optional
-        Who runs it: the compiled kernels or NumPy.
+        What runs the network: the compiled kernels or NumPy.
 
     Raises
     ------
     TypeError, ValueError
-        For an argument that is not one of these; the message names it, its value and what is allowed.
+        For an invalid argument; the message names it, its value and what is allowed.
 
     Examples
     --------
@@ -80,7 +80,7 @@ class MLP(Prediction, Gradients):
     >>> net.predict_proba(np.zeros((3, 2))).shape
     (3, 1)
 
-    Weights moved by hand, and what the inputs are standardised by:
+    Copying weights together with the input scaling:
 
     >>> old = fastmlp.MLP([1, 2], standardize="mean")
     >>> old.learn_scaling([[10.0], [30.0]])
@@ -100,7 +100,7 @@ class MLP(Prediction, Gradients):
         sample_weight: ArrayLike | None = None,
         metrics: Iterable[Any] | None = None,
     ) -> dict[str, float]:
-        """Loss and metrics on given data; by default accuracy (classification) or R2 (regression).
+        """Compute loss and metrics on given data; by default accuracy (classification) or R2 (regression).
 
         Parameters
         ----------
@@ -126,16 +126,16 @@ class MLP(Prediction, Gradients):
     # ---- training ----------------------------------------------------------------------------------------------------
 
     def plan(self, batch_size: int = 32, optimizer: Any = "sgd") -> Plan:
-        """The plan of one training step; print it to see backpropagation, op by op.
+        """Return the plan of one training step; print it to see backpropagation, op by op.
 
-        It does not show numbers: learning rate, momentum, penalties, sample weights. Nor what only a trainer does, as
-        dropout, ``max_norm`` and ``average``: ``fastmlp.Trainer(net, ...).plan_for(rows, labels=True)`` shows the ops
-        of these too. For cross-entropy, targets are class numbers.
+        It does not show numbers: learning rate, momentum, penalties, sample weights. The ops of options that only a
+        trainer has, such as dropout, ``max_norm`` and ``average``, are included in the plan that
+        ``fastmlp.Trainer(net, ...).plan_for(rows, labels=True)`` returns. For cross-entropy, targets are class numbers.
 
         Parameters
         ----------
         batch_size : int
-            Rows of the step. `fit` takes None for all rows; here there are no data, so give ``len(X)``.
+            Rows of the step. Unlike in `fit`, None for all rows is not allowed: use ``len(X)``.
         optimizer : str or Optimizer
             Not L-BFGS, which makes no steps.
 
@@ -154,7 +154,7 @@ class MLP(Prediction, Gradients):
     def fit(
         self, X: Any, y: ArrayLike | None = None, *, optimizer: str | Optimizer = "sgd", **settings: Unpack[FitSettings]
     ) -> History:
-        """Train on X, y; going on from the current weights. Sugar for ``Trainer(net, optimizer, ...).fit(X, y, ...)``.
+        """Train on X, y from the current weights. Shorthand for ``Trainer(net, optimizer, ...).fit(X, y, ...)``.
 
         Parameters
         ----------

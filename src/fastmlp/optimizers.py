@@ -1,13 +1,13 @@
-"""Optimizers: how parameters follow the gradient, in PyTorch's definitions.
+"""Optimizers: the update rules of the parameters, defined as in PyTorch.
 
-G below is the gradient g with its penalties, G = g + l2 w + l1 sign(w), after clipping of g; lr the step's rate; t
-counts steps from 1. ``l2`` is part of the loss (l2 / 2 |w|^2), so momentum and scaling act on it; ``weight_decay`` is
-decoupled from it: w -= lr weight_decay w, whatever the gradient. For plain SGD the two are the same. Biases are
-left alone unless ``decay_biases``, where PyTorch's decay too. Loshchilov and Hutter, "Decoupled weight decay
-regularization", ICLR 2019.
+Below, G = g + l2 w + l1 sign(w) is the gradient g, after clipping, with its penalties; lr is the learning rate of the
+step; t counts steps from 1. ``l2`` is part of the loss (l2 / 2 |w|^2), so momentum and scaling act on it;
+``weight_decay`` is decoupled from the loss: w -= lr weight_decay w, whatever the gradient. For plain SGD the two are
+the same. Biases are neither penalised nor decayed unless ``decay_biases`` is set; in PyTorch they are. Loshchilov and
+Hutter, "Decoupled weight decay regularization", ICLR 2019.
 
-A state that has faded below the smallest normal number (1e-38, in float64 2e-308), as that of a unit that has died, is
-set to zero, every 16 steps: many processors take a hundred times as long for such numbers.
+Every 16 steps, optimizer state below the smallest normal number (1e-38, in float64 2e-308), such as that of a dead
+unit, is set to zero (Adam's v only where m is zero): many processors take a hundred times as long for such numbers.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ __all__ = ["LBFGS", "SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSprop", "
 
 LearningRate: TypeAlias = float | Schedule | Callable[[int], float]
 
-# An eps that float32 rounds to zero would make 0 / 0 of parameters whose gradients are all zero.
+# An eps that float32 rounds to zero would give 0 / 0 for parameters whose gradients are all zero.
 EPS = "[1e-30, inf)"
 
 
 @hyperparameters
 class Optimizer:
-    """What all optimizers have in common.
+    """Base class of optimizers.
 
     Parameters
     ----------
     learning_rate : float, Schedule or callable
-        In (0, inf); or a schedule; or any function of the step's number, from 0, that gives the rate.
+        In (0, inf); or a schedule; or a function from the step number, starting at 0, to the rate.
     l1, l2 : float, default 0.0
         In [0, inf). Penalties l1 |w| and l2 / 2 w^2 in the loss.
     weight_decay : float, default 0.0
@@ -48,11 +48,11 @@ class Optimizer:
     decay_biases : bool, default False
         Whether ``l1``, ``l2`` and ``weight_decay`` act on biases as well.
     weight_lr_factor, bias_lr_factor : float, default 1.0
-        In [0, inf). Factors on the rate, for weights and for biases.
+        In [0, inf). Factors on the learning rate of weights and of biases.
     clip_norm : float or None, default None
-        In (0, inf). Gradients are scaled down so that the norm of all of them together is at most this.
+        In (0, inf). Gradients are scaled down so that their joint norm is at most this.
     clip_value : float or None, default None
-        In (0, inf). After that, each element of a gradient is moved into +-clip_value.
+        In (0, inf). After that, each element of a gradient is clipped to +-clip_value.
     """
 
     kind: ClassVar[str]
@@ -71,11 +71,11 @@ class Optimizer:
 
     @property
     def n_states(self) -> int:
-        """How many numbers are kept for each parameter: 0, 1 or 2."""
+        """Number of state values per parameter: 0, 1 or 2."""
         return 1
 
     def rule(self, layer_factor: float = 1.0) -> Rule:
-        """The numbers the kernels need, for a layer whose rate is ``layer_factor`` times that of the others."""
+        """Return the numbers that the kernels need for a layer whose learning rate is multiplied by `layer_factor`."""
         return Rule(
             decay_bias=self.decay_biases,
             l1=float(self.l1),
@@ -88,7 +88,7 @@ class Optimizer:
         )
 
     def rates(self, first_step: int, n_steps: int, total_steps: int) -> NDArray[np.float64]:
-        """The learning rates of steps ``first_step .. first_step + n_steps - 1`` of ``total_steps``.
+        """Return the learning rates of steps ``first_step .. first_step + n_steps - 1`` of ``total_steps``.
 
         Returns
         -------
@@ -97,7 +97,7 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If a schedule or callable gives a rate that is negative or not finite.
+            If a schedule or callable returns a rate that is negative or not finite.
         """
         lr = self.learning_rate
         if isinstance(lr, Schedule):
@@ -123,7 +123,7 @@ class Optimizer:
             raise TypeError(f"{type(self).__name__}: {what}") from None
 
     def check(self) -> None:
-        """Raise TypeError or ValueError, with the range, for a parameter out of it."""
+        """Raise TypeError or ValueError for an invalid parameter; the message gives the allowed range."""
         lr: object = self.learning_rate
         if isinstance(lr, Schedule):
             lr.check()
@@ -144,7 +144,7 @@ class Optimizer:
 
 @hyperparameters
 class SGD(Optimizer):
-    """s = momentum s + G; w -= lr s. With Nesterov's momentum, w -= lr (G + momentum s); without any, w -= lr G.
+    """s = momentum s + G; w -= lr s. With Nesterov momentum, w -= lr (G + momentum s); without momentum, w -= lr G.
 
     Sutskever et al., ICML 2013.
 
@@ -155,7 +155,7 @@ class SGD(Optimizer):
     momentum : float, default 0.0
         In [0, 1).
     nesterov : bool, default False
-        Needs momentum.
+        Requires momentum > 0.
     **kwargs
         The keywords of :class:`Optimizer`.
 
@@ -346,22 +346,22 @@ class AdamW(Adam):
 class LBFGS(Optimizer):
     """Limited-memory BFGS on all rows at once, by ``scipy.optimize.minimize(method="L-BFGS-B")`` (scipy is optional).
 
-    The loss, with its ``l2`` penalty, is minimised in float64 whatever the network's type; each iteration counts as an
-    epoch. For small data sets. Its arithmetic is scipy's: the last bits may differ from machine to machine. Liu and
-    Nocedal, Mathematical Programming 45, 1989.
+    The loss, with its ``l2`` penalty, is minimised in float64 whatever the network's dtype; each iteration counts as an
+    epoch. For small data sets. The arithmetic is scipy's, so the last bits may depend on the machine. Liu and Nocedal,
+    Mathematical Programming 45, 1989.
 
     Parameters
     ----------
     max_iter : int or None, default None
-        In [1, inf): iterations at most; None: as many as the ``epochs`` of `fit`.
+        In [1, inf): maximum number of iterations; None: the ``epochs`` of `fit`.
     tol : float, default 1e-5
-        In [0, inf): ends when no element of the gradient is greater (scipy's ``gtol``).
+        In [0, inf): stop when no element of the gradient exceeds this (scipy's ``gtol``).
     history : int, default 10
-        In [1, inf): corrections that are remembered (scipy's ``maxcor``).
+        In [1, inf): number of corrections kept (scipy's ``maxcor``).
     max_fun : int, default 15000
-        In [1, inf): evaluations of loss and gradient at most.
+        In [1, inf): maximum number of evaluations of loss and gradient.
     l2 : float, default 0.0
-        In [0, inf). Penalty l2 / 2 w^2 in the loss; it is not in the history's loss.
+        In [0, inf). Penalty l2 / 2 w^2 in the loss, not included in the history's loss.
     decay_biases : bool, default False
         Whether ``l2`` acts on biases as well.
 
@@ -411,14 +411,14 @@ KNOWN: dict[str, Callable[[], Optimizer]] = {
 
 
 def get(optimizer: str | Optimizer) -> Optimizer:
-    """The optimizer of that name with its defaults, or the object itself, checked.
+    """Return the optimizer with this name, with its defaults, or the given object, checked.
 
-    ``"momentum"`` and ``"nesterov"`` are SGD with momentum 0.9 of that kind.
+    ``"momentum"`` and ``"nesterov"`` are SGD with classical and Nesterov momentum 0.9.
 
     Raises
     ------
     ValueError
-        For an unknown name, with the known ones, or a parameter out of range.
+        For an unknown name (the message lists the known ones) or a parameter out of range.
     TypeError
         For anything else.
 

@@ -1,12 +1,12 @@
-"""Every op in NumPy, one short function per op: the living definition of what each op means.
+"""Reference implementation of every op in NumPy, one short function per op: the definition of what each op computes.
 
-A function has the name of its opcode and the formula of ``csrc/fastmlp.h``; it reads and writes the buffers of its
-:class:`~fastmlp.plan.Op` and nothing else. Accumulation is NumPy's own, in the arrays' dtype: where the kernels promise
-an order of summation, this page only promises the value. Numbers are Python floats, so that they never widen float32.
+A function is named after its opcode and implements the formula in ``csrc/fastmlp.h``; it reads and writes the buffers
+of its :class:`~fastmlp.plan.Op` and nothing else. Sums are NumPy's, in the arrays' dtype: the kernels guarantee an
+order of summation, this module only the value. Scalars are Python floats, which never promote float32.
 
-``rows`` is the slice of the batch an op works on. Ops over the parameters ignore it: they always take all of them.
+``rows`` is the slice of the batch an op works on. Ops on the parameters ignore it: they always update all of them.
 """
-# Which fields of an Op are bound is the plan builder's contract, opcode by opcode; to the type they are all optional.
+# Which fields of an Op are set depends on its opcode, and the plan builder ensures it; in the type all are optional.
 # mypy: disable-error-code="index,union-attr,operator,arg-type,no-any-return"
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from .plan import Array, Op, Plan, Rule, Step
 
-# ---- activations: y = f(z), and f' from the output where it can be had from there -----------------------------------
+# ---- activations: y = f(z), and f' from the output where possible ----------------------------------------------------
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
-FAR = 1e4  # where the tails of every gate below are 0: there z is cut off, because -inf * 0 would be NaN
+FAR = 1e4  # beyond it the tails of every gate below are 0: z is clipped there, because -inf * 0 would be NaN
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
@@ -71,7 +71,7 @@ def gelu_tanh_gate(z: Array) -> tuple[Array, Array]:
 
 
 def gated(z: Array, gate: Array) -> Array:
-    """z * gate(z), for gates that fall to 0 with z."""
+    """z * gate(z), for gates that tend to 0 as z tends to -inf."""
     return np.maximum(z, -FAR) * gate
 
 
@@ -124,21 +124,21 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array, float], Array], Callable[[Array, A
     "mish": (lambda z, a: gated(z, np.tanh(softplus(z))), mish_derivative),
 }
 
-# ---- losses: of each row, and their gradients by y ------------------------------------------------------------------
+# ---- losses of each row, and their gradients with respect to y -------------------------------------------------------
 # loss(y, t, op) -> (row losses [rows], gradient [rows, n_out]); t is dense, or int32 labels [rows].
 
 Loss = Callable[[Array, Any, Op], tuple[Array, Array]]
 
 
 def dense_targets(y: Array, t: Any) -> Array:
-    """Labels as rows of the unit matrix, in y's dtype; a single output takes the label as its target."""
+    """Labels as one-hot rows in y's dtype; for a single output, the label itself is the target."""
     if t.ndim == 2:
         return t
     return (t[:, None] if y.shape[1] == 1 else np.arange(y.shape[1]) == t[:, None]).astype(y.dtype)
 
 
 def unless_lost(x: Array, v: Array) -> Array:
-    """v, or 0 where it is a share of e^x that is too small to matter: so that nothing subnormal comes of it."""
+    """v, which is of the order of e^x, or 0 where that is negligible: avoids subnormal numbers."""
     return np.where(x < (-55 if x.dtype == np.float32 else -650), 0, v).astype(x.dtype)
 
 
@@ -152,7 +152,7 @@ def softmax_cross_entropy(y: Array, t: Any, op: Op) -> tuple[Array, Array]:
 
 
 def mean_over_outputs(element: Callable[[Array, Array, Op], tuple[Array, Array]]) -> Loss:
-    """The loss of a row as the mean of a loss of its elements."""
+    """Turn a loss of elements into the loss of a row: their mean."""
 
     def loss(y: Array, t: Any, op: Op) -> tuple[Array, Array]:
         loss, gradient = element(y, dense_targets(y, t), op)
@@ -191,7 +191,7 @@ def huber(y: Array, t: Array, op: Op) -> tuple[Array, Array]:
 
 @mean_over_outputs
 def quantile(y: Array, t: Array, op: Op) -> tuple[Array, Array]:
-    """max(q e, (q - 1) e), for e = t - y; no gradient at e = 0."""
+    """max(q e, (q - 1) e), for e = t - y; the gradient is 0 at e = 0."""
     e, q = t - y, op.aux[0]
     return np.maximum(q * e, (q - 1) * e), np.where(e > 0, -q, np.where(e < 0, 1 - q, e)).astype(y.dtype)
 
@@ -212,7 +212,7 @@ LOSSES: dict[str, Loss] = {
     "poisson": poisson,
 }
 
-# ---- optimizers: the way to go, given the gradient ------------------------------------------------------------------
+# ---- optimizers: the direction of the update, given the gradient -----------------------------------------------------
 # optimizer(G, s1, s2, rule, t) -> direction, for w -= lr * direction; states are changed in place; t counts from 1.
 
 
@@ -228,7 +228,7 @@ def whole_power(base: float, n: int) -> float:
 
 
 def sgd(G: Array, s1: Any, s2: Any, rule: Rule, t: int) -> Array:
-    """s1 = momentum s1 + G; s1, or for Nesterov G + momentum s1."""
+    """s1 = momentum s1 + G; returns s1, or for Nesterov G + momentum s1."""
     if s1 is None:
         return G
     s1[:] = rule.momentum * s1 + G
@@ -246,13 +246,13 @@ def rmsprop(G: Array, s1: Any, s2: Any, rule: Rule, t: int) -> Array:
 
 
 def adagrad(G: Array, s1: Any, s2: Any, rule: Rule, t: int) -> Array:
-    """s1 += G^2; G / (sqrt(s1) + eps)."""
+    """s1 += G^2; returns G / (sqrt(s1) + eps)."""
     s1[:] = s1 + G * G
     return G / (np.sqrt(s1) + rule.eps)
 
 
 def adam(G: Array, s1: Any, s2: Any, rule: Rule, t: int) -> Array:
-    """s1, s2: moving means of G and G^2; (s1 / (1 - beta1^t)) / (sqrt(s2) / sqrt(1 - beta2^t) + eps)."""
+    """s1, s2: moving means of G and G^2; returns (s1 / (1 - beta1^t)) / (sqrt(s2) / sqrt(1 - beta2^t) + eps)."""
     s1[:] = rule.beta1 * s1 + (1 - rule.beta1) * G
     s2[:] = rule.beta2 * s2 + (1 - rule.beta2) * G * G
     root = math.sqrt(1 - whole_power(rule.beta2, t))
@@ -301,9 +301,9 @@ def activate(op: Op, step: Step, rows: slice) -> None:
 
 
 def backward(op: Op, dy: Array, rows: slice) -> Array:
-    """dy * act'(y); for softmax, where every output hangs on every input, y (dy - sum(dy y)).
+    """dy * act'(y); for softmax, where every output depends on every input, y (dy - sum(dy y)).
 
-    A unit that is off passes nothing back: not even the infinities of a training that diverges.
+    An inactive unit passes nothing back, not even the infinities of a diverging training.
     """
     if op.kind == "identity":
         return dy
@@ -348,7 +348,7 @@ def philox(counter: tuple[Any, Any, Any, Any], key: int) -> tuple[Any, ...]:
 
 
 def dropout(op: Op, step: Step, rows: slice) -> None:
-    """y = x * keep / (1 - p): element (r, c) is kept where the word its place draws is no less than p."""
+    """y = x * keep / (1 - p): element (r, c) is kept if the random number of its position is at least p."""
     x = op.x[rows]
     row = np.arange(*rows.indices(step.rows), dtype=np.uint64)[:, None]
     column = np.arange((x.shape[1] + 3) // 4, dtype=np.uint64)[None, :]
@@ -367,9 +367,9 @@ def scatter(op: Op, step: Step, rows: slice) -> None:
 
 
 def weight_gradient(x: Array, dy: Array, bias: bool) -> Array:
-    """x^T dy, then the row of the bias: the sum of dy over the batch, or zeros for a layer without one.
+    """x^T dy, and as the last row the gradient of the bias: the sum of dy over the batch, or zeros without a bias.
 
-    Sums of `SUMMED_ROWS` rows are added up: the rounding of one sum over all rows would grow with their number.
+    Partial sums of `SUMMED_ROWS` rows are added: the rounding error of a single sum would grow with the number of rows.
     """
     total = np.zeros((x.shape[1] + 1, dy.shape[1]), dy.dtype)
     for k in range(0, len(x), SUMMED_ROWS):
@@ -379,13 +379,13 @@ def weight_gradient(x: Array, dy: Array, bias: bool) -> Array:
 
 
 def linear_grad(op: Op, step: Step, rows: slice) -> None:
-    """g = x^T dy; g_b = sum_r dy; added to g where it accumulates."""
+    """g = x^T dy; g_b = sum_r dy; added to g if `accumulate` is set."""
     g = weight_gradient(op.x[: step.rows], op.dy[: step.rows], op.bias)
     op.g[:] = op.g + g if op.accumulate else g
 
 
 def move(op: Op, step: Step, g: Array) -> None:
-    """w = rule(w, g) for the weights and, where there is one, the bias. Every penalty sees w as it was."""
+    """w = rule(w, g) for the weights and the bias, if there is one. All penalties are those of w before the step."""
     rule, scale = op.rule, 1.0
     if rule.clip_norm > 0:
         norm = math.sqrt(op.part.sum())
@@ -435,12 +435,12 @@ def square_sum(op: Op, step: Step, rows: slice) -> None:
 
 
 def average(op: Op, step: Step, rows: slice) -> None:
-    """a = decay a + (1 - decay) w, as a step towards w: both factors, rounded, would not add up to 1."""
+    """a = decay a + (1 - decay) w, as a step towards w: the two rounded factors would not add up to 1."""
     op.aux += (1 - op.param) * (op.w - op.aux)
 
 
 def max_norm(op: Op, step: Step, rows: slice) -> None:
-    """w[:, c] *= min(1, limit / |w[:, c]|): a column is a unit; its bias does not count and does not move."""
+    """w[:, c] *= min(1, limit / |w[:, c]|): a column is a unit; its bias is neither counted nor scaled."""
     w = op.w[:-1]
     norm = np.sqrt((w * w).sum(axis=0))
     w *= np.where(norm > op.param, op.param / norm, 1).astype(w.dtype)
@@ -463,23 +463,23 @@ def batch_weight(step: Step) -> NDArray[np.float64]:
 
 
 class ReferenceExecutor:
-    """Runs a plan with the functions above: what the engine does, op by op and in one thread.
+    """Runs a plan with the functions above, op by op in one thread; same interface as the engine.
 
     Parameters
     ----------
     plan : Plan
-        Its ``ops`` are run in their order, on their own buffers; ``capacity`` is the longest batch they hold.
+        Its ``ops`` are run in order, on their own buffers; ``capacity`` is the largest batch that these hold.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
     def bind(self, i: int, data: Array) -> None:
-        """Let gather or scatter number `i` of the plan read or write `data` from now on."""
+        """Bind `data` to gather or scatter op number `i` of the plan, to be read or written."""
         self.plan.ops[i].data = data
 
     def release(self) -> None:
-        """Let go of the arrays that gathers read and scatters write; others must be bound before the next run."""
+        """Release the arrays that gathers read and scatters write; others must be bound before the next run."""
         for op in self.plan.ops:
             op.data = None
 
@@ -506,11 +506,11 @@ class ReferenceExecutor:
         weight : float64 array, or None
             Sample weights by row of the data.
         first_number : int
-            Steps made before these, since training began.
+            Number of steps before these, since training began.
         first_op, last_op : int
-            One op, for a check in lock step; all of them by default.
+            Range of ops: a single one for a check in lock step, all of them by default.
         n_threads : int, optional
-            Without effect: it is here because the engine has it.
+            Ignored; the engine has this parameter.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Random restarts: the same network from several initial weights, trained side by side, and the best of them."""
+"""Random restarts: trains a network from several initial weights in parallel, and keeps the best result."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from .validation import held_out_rows
 
 @dataclass
 class Restarts:
-    """What :func:`fit_restarts` found.
+    """Result of :func:`fit_restarts`.
 
     Attributes
     ----------
     net : MLP
         The best network.
     best : int
-        Which of the candidates it was.
+        Index of the best candidate in the lists below.
     seeds : list of int
-        What `make_net` was called with, one a candidate, as in the lists below.
+        Argument of `make_net` for each candidate.
     scores : list of float
         NaN for a candidate that diverged.
     histories : list of History
-        Of a candidate that diverged, the epochs before.
+        For a candidate that diverged, the epochs before that.
     """
 
     net: MLP
@@ -66,34 +66,34 @@ def fit_restarts(
     callbacks: Callable[[int], Sequence[Any]] | None = None,
     **settings: Unpack[RestartSettings],
 ) -> Restarts:
-    """Train the same network from several initial weights, side by side on the cores, and keep the best.
+    """Train the same network from several initial weights in parallel, and keep the best.
 
-    Each candidate trains with one worker, in one of `n_jobs` threads: the engine does not hold Python's lock. The
-    result does not depend on `n_jobs`. A candidate that diverges drops out.
+    Each candidate trains with one worker, in one of `n_jobs` threads: the engine releases the GIL. The result does not
+    depend on `n_jobs`. A candidate that diverges cannot be chosen.
 
     Parameters
     ----------
     make_net : callable(seed) -> MLP
-        Called once for each of ``seed, seed + 1, ...``, in this thread; passes it on, as in ``MLP(..., seed=seed)``.
+        Called once for each of ``seed, seed + 1, ...``, in this thread; must use it, as in ``MLP(..., seed=seed)``.
     X, y : array-like
         As in `MLP.fit`.
     restarts : int
-        How many candidates.
+        Number of candidates.
     validation : tuple or array of row numbers, optional
         As in `MLP.fit`. Candidates are compared on these rows; without any, on the training data.
     validation_fraction : float, optional
-        In (0, 1): hold out that part of the rows; the same rows for all candidates, drawn from the first one's seed.
+        In (0, 1): fraction of the rows to hold out; the same rows for all candidates, drawn with the first one's seed.
     score : str or callable(y, prediction), default "loss"
-        Who is best: the least loss, or the best metric (see `fastmlp.metrics`). A function's greatest value is best,
-        unless its attribute ``greater_is_better`` is False.
+        Criterion: the smallest loss, or the best metric (see `fastmlp.metrics`). For a function the largest value is
+        best, unless its attribute ``greater_is_better`` is False.
     n_jobs : int, optional
-        How many to train at a time; by default as many as :func:`get_num_threads` says. One, or where no thread can be
-        started: in the thread of the caller.
+        Number of candidates to train at a time, by default :func:`get_num_threads`. With 1, or if no thread can be
+        started, they train in the caller's thread.
     seed : int
     callbacks : callable(seed) -> list, optional
-        Makes the callbacks of a candidate; they are called in its thread.
+        Creates the callbacks of a candidate, which are called in its thread.
     **settings
-        Handed to `MLP.fit`: optimizer, epochs, batch_size, early_stopping, ...
+        Passed to `MLP.fit`: optimizer, epochs, batch_size, early_stopping, ...
 
     Returns
     -------
@@ -148,10 +148,10 @@ def _made(make_net: Callable[[int], MLP], seed: int) -> MLP:
 
 
 def _check_starts(nets: list[MLP], seeds: list[int]) -> None:
-    """ValueError if two candidates would go the same way: with the same weights to begin with, and the same batches."""
+    """Raise ValueError if two candidates would train identically: same initial weights and same shuffling."""
     found: dict[tuple[Any, ...], int] = {}
     for net, seed in zip(nets, seeds, strict=True):
-        weights = hashlib.sha256(net.parameters.data).digest()  # not themselves: there may be many
+        weights = hashlib.sha256(net.parameters.data).digest()  # instead of the weights, which may be many
         first = found.setdefault((repr(net), weights, str(net.shuffle_rng.bit_generator.state)), seed)
         if first != seed:
             raise ValueError(
@@ -161,7 +161,7 @@ def _check_starts(nets: list[MLP], seeds: list[int]) -> None:
 
 @dataclass
 class _Job:
-    """What is the same for all candidates."""
+    """Data and settings shared by all candidates."""
 
     X: ArrayLike
     y: ArrayLike
@@ -171,10 +171,10 @@ class _Job:
     callbacks: Callable[[int], Sequence[Any]] | None
 
     def train(self, net: MLP, seed: int) -> tuple[float, History, DivergenceError | None]:
-        """Train one candidate; its score, the less the better, and its history."""
+        """Train one candidate; return its score, its history, and the error if it diverged."""
         settings = {**self.settings, "validation": self.validation}
         if isinstance(settings.get("early_stopping"), EarlyStopping):
-            settings["early_stopping"] = copy.copy(settings["early_stopping"])  # it keeps the best weights, and counts
+            settings["early_stopping"] = copy.copy(settings["early_stopping"])  # it keeps state of its own training
         if self.callbacks:
             settings["callbacks"] = self.callbacks(seed)
         try:
@@ -189,7 +189,7 @@ class _Job:
         return net.evaluate(X, y, weight, [] if self.metric is None else [self.metric])[name]
 
     def _compared(self) -> tuple[Any, Any, Any]:
-        """The rows that candidates are compared on."""
+        """X, y and weights of the rows on which candidates are compared."""
         weight, rows = self.settings.get("sample_weight"), self.validation
         if rows is None:
             return self.X, self.y, weight
@@ -203,7 +203,7 @@ class _Job:
 
 
 def _side_by_side(train: Callable[[int], Any], n: int, jobs: int) -> list[Any]:
-    """The results of all calls, `jobs` at a time; an error in one, or Ctrl-C, stops the others."""
+    """Run all calls, `jobs` at a time, and return their results; an error in one, or Ctrl-C, stops the others."""
     found: list[Any] = [None] * n
     cancel, lock, left = threading.Event(), threading.Lock(), iter(range(n))
 
@@ -239,9 +239,9 @@ def _side_by_side(train: Callable[[int], Any], n: int, jobs: int) -> list[Any]:
 
 
 def _submitted(pool: ThreadPoolExecutor, work: Callable[[], None], jobs: int) -> list[Future[None]]:
-    """The work in so many threads, or in as many as can be started."""
+    """Start the work in `jobs` threads, or in as many as can be started."""
     workers: list[Future[None]] = []
-    with suppress(RuntimeError):  # what is refused may yet be done, by a thread that has nothing else to do
+    with suppress(RuntimeError):  # no new thread; the pool has queued the work, and an idle thread may still do it
         for _ in range(jobs):
             workers.append(pool.submit(work))
     return workers

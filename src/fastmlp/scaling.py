@@ -1,7 +1,7 @@
-"""Standardisation: what a network learns about its inputs and targets before it learns anything else.
+"""Standardisation of a network's inputs and targets, learned before its weights are trained.
 
-Inputs are standardised by gather, batch by batch, and X is never copied as a whole; the statistics are taken from
-slices of it, so that a memory-mapped file is read piece by piece. They describe the values as the network reads them: a
+The gather op standardises inputs batch by batch, so that X is never copied as a whole; statistics are computed from
+slices of X, so that a memory-mapped file is read piece by piece. They describe the values in the network's dtype: a
 column whose differences vanish in float32 counts as constant.
 """
 
@@ -19,20 +19,20 @@ from .runtime import level_of_caller
 
 METHODS = ("mean", "robust")
 CHUNK = 1 << 20  # elements of a slice
-QUANTILE_ROWS = 1 << 20  # quantiles of longer columns are those of every k-th row
+QUANTILE_ROWS = 1 << 20  # quantiles of longer columns are computed from every k-th row
 
 Vector = NDArray[np.float64]
 
 
 def check_method(value: Any) -> str | None:
-    """`value` as a method of standardisation; ValueError names the known ones."""
+    """Return the method of standardisation if it is known, else raise a ValueError that names the known ones."""
     if value is not None and not (isinstance(value, str) and value in METHODS):
         raise ValueError(f"standardize must be None, {' or '.join(map(repr, METHODS))}, got {value!r}")
     return value
 
 
 def warn_if_all_constant(scale: Vector, rows: int) -> None:
-    """UserWarning if every column has scale 0."""
+    """Issue a UserWarning if every column has scale 0."""
     if not scale.any():
         warnings.warn(
             f"every column of X is constant over the {checks.counted(rows, 'row')} that standardisation is learned"
@@ -44,14 +44,14 @@ def warn_if_all_constant(scale: Vector, rows: int) -> None:
 class InputScaling:
     """x' = (x - shift) * scale, for each column of the inputs.
 
-    ``"mean"``: shift = mean, scale = 1 / standard deviation (that of the rows, divided by n).
+    ``"mean"``: shift = mean, scale = 1 / standard deviation (with divisor n).
 
-    ``"robust"``: shift = median, scale = 1 / (q75 - q25); where the quartiles are equal, 2 / (max - min). Then x' goes
-    through a smooth clip, x' / sqrt(1 + (x' / 3)^2), into (-3, 3). Holzmüller, Grinsztajn and Steinwart,
-    arXiv:2407.04491 (RealMLP-TD-S).
+    ``"robust"``: shift = median, scale = 1 / (q75 - q25); where the quartiles are equal, 2 / (max - min). Then x' is
+    smoothly clipped to (-3, 3): x' / sqrt(1 + (x' / 3)^2). Holzmüller, Grinsztajn and Steinwart, arXiv:2407.04491
+    (RealMLP-TD-S).
 
-    A constant column has scale 0: it stays 0, whatever value it takes later. So do all columns, if they are learned
-    from one row. Sample weights play no part.
+    A constant column has scale 0: it is read as 0, whatever value it takes later. So are all columns if learned from
+    a single row. Sample weights are ignored.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ class InputScaling:
     Attributes
     ----------
     shift, scale : float64 array, shape (columns,)
-        0 and 1 until `learn` was called.
+        0 and 1 until `learn` or `set` is called.
     matrix : array, shape (2, columns)
-        Both, as gather reads them; the memory stays the same for good, so that plans may keep it.
+        Both, as read by gather; never reallocated, because plans refer to it.
 
     Examples
     --------
@@ -87,12 +87,12 @@ class InputScaling:
         return self.method == "robust"
 
     def learn(self, X: NDArray[Any], rows: NDArray[np.int64] | None = None) -> None:
-        """Take shift and scale from X, or from those of its rows.
+        """Compute shift and scale from X, or from the given rows of it.
 
         Raises
         ------
         ValueError
-            If a column's spread, or its inverse, is not a finite number of the network's type; nothing has changed.
+            If a column's spread, or its inverse, is not finite in the network's dtype; nothing is changed then.
 
         Warns
         -----
@@ -113,12 +113,12 @@ class InputScaling:
         self.set(shift, scale)
 
     def set(self, shift: Vector, scale: Vector) -> None:
-        """Take these, learned elsewhere."""
+        """Set values that were learned elsewhere."""
         self.shift, self.scale, self.learned = shift.copy(), scale.copy(), True
         self.matrix[0], self.matrix[1] = shift, scale
 
     def numbers(self) -> tuple[Vector, Vector]:
-        """What `set` takes."""
+        """The arguments for `set`."""
         return self.shift, self.scale
 
     def _mean(self, X: NDArray[Any], rows: NDArray[np.int64] | None) -> tuple[Vector, Vector]:
@@ -140,7 +140,7 @@ class InputScaling:
         return median, np.where(q25 < q75, q75 - q25, (high - low) / 2)
 
     def _extremes(self, X: NDArray[Any], rows: NDArray[np.int64] | None) -> tuple[Vector, Vector, Vector]:
-        """Least, greatest and sum of each column."""
+        """Minimum, maximum and sum of each column."""
         low, high, total = np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf), np.zeros(X.shape[1])
         for chunk in self._slices(X, rows):
             low, high = np.minimum(low, chunk.min(axis=0)), np.maximum(high, chunk.max(axis=0))
@@ -154,7 +154,7 @@ class InputScaling:
             yield self._values(X[part if rows is None else rows[part]])
 
     def _values(self, part: NDArray[Any]) -> Vector:
-        """As the network reads them, and row after row whatever X's order: sums are then the same."""
+        """Values rounded to the network's dtype, in C order whatever X's: sums then do not depend on it."""
         return np.ascontiguousarray(part.astype(self.dtype), dtype=np.float64)
 
     def slope(self, X: NDArray[Any]) -> Vector:
@@ -183,7 +183,7 @@ class TargetScaling:
         self.mean, self.std = np.zeros(outputs), np.ones(outputs)
 
     def learn(self, y: NDArray[Any]) -> None:
-        """Take mean and standard deviation from targets (rows, outputs)."""
+        """Compute mean and standard deviation from targets (rows, outputs)."""
         with np.errstate(over="ignore", invalid="ignore"):
             values = np.ascontiguousarray(y.astype(self.dtype), dtype=np.float64)
             mean = values.mean(axis=0)
@@ -194,17 +194,17 @@ class TargetScaling:
         self.set(np.where(constant, values[0], mean), np.where(constant | (std < np.finfo(self.dtype).tiny), 1.0, std))
 
     def set(self, mean: Vector, std: Vector) -> None:
-        """Take these, learned elsewhere."""
+        """Set values that were learned elsewhere."""
         self.mean, self.std, self.learned = mean.copy(), std.copy(), True
 
     def numbers(self) -> tuple[Vector, Vector]:
-        """What `set` takes."""
+        """The arguments for `set`."""
         return self.mean, self.std
 
     def apply(self, y: NDArray[Any]) -> NDArray[Any]:
-        """The targets as the loss sees them: a new array of the network's type."""
+        """Return the standardised targets, a new array of the network's dtype."""
         return ((y - self.mean) / self.std).astype(self.dtype)
 
     def undo(self, outputs: NDArray[Any]) -> NDArray[Any]:
-        """Outputs in the units of the targets: a new array."""
+        """Return the outputs in the original units of the targets, a new array."""
         return (outputs * self.std + self.mean).astype(outputs.dtype)

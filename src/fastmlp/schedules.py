@@ -1,10 +1,10 @@
-"""Learning-rate schedules: the rate of every step, as an array.
+"""Learning-rate schedules: the rate of each step, as an array.
 
-A schedule stands in place of an optimizer's learning rate: ``Adam(Cosine(warmup=100, learning_rate=3e-4))``. Its
-formula gives a factor on that rate (by default the optimizer's own) for step s = 0, 1, ... of T, the steps planned in
-all. Beyond T the last value stands.
+A schedule takes the place of an optimizer's learning rate: ``Adam(Cosine(warmup=100, learning_rate=3e-4))``. Its
+formula gives a factor on that rate (by default the optimizer's default) for step s = 0, 1, ... of T planned steps.
+Schedules that depend on T keep their last value after it.
 
-The functions come from Python's ``math``, step by step: NumPy's own take other last bits on CPUs with AVX-512.
+Formulas are evaluated by Python's ``math``, step by step: NumPy's last bits differ on CPUs with AVX-512.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ __all__ = [
 
 @hyperparameters
 class Schedule:
-    """What all schedules have in common.
+    """Base class of schedules.
 
     Parameters
     ----------
     learning_rate : float or None, default None
-        In (0, inf): what the factors are factors on. None: the optimizer's default rate.
+        In (0, inf): the rate that the factors multiply. None: the optimizer's default rate.
     """
 
-    needs_total: ClassVar[bool] = True  # whether the factor hangs on how many steps are planned
+    needs_total: ClassVar[bool] = True  # whether the factor depends on the number of planned steps
 
     learning_rate: float | None = field(default=None, kw_only=True)
 
     def rates(self, base_lr: float, first_step: int, n: int, total_steps: int) -> NDArray[np.float64]:
-        """The rates of steps ``first_step .. first_step + n - 1`` of ``total_steps``.
+        """Return the rates of steps ``first_step .. first_step + n - 1`` of ``total_steps``.
 
         Parameters
         ----------
         base_lr : float
-            Used where the schedule has no ``learning_rate`` of its own.
+            Used if the schedule's ``learning_rate`` is None.
         first_step, n, total_steps : int
 
         Returns
@@ -68,11 +68,11 @@ class Schedule:
         return base * np.fromiter(factors, np.float64, n)
 
     def factor(self, step: int, total: int) -> float:
-        """The rate of a step, as a multiple of ``learning_rate``."""
+        """Return the rate of a step, as a multiple of ``learning_rate``."""
         raise NotImplementedError(f"{type(self).__name__} must define factor(step, total)")
 
     def check(self) -> None:
-        """Raise TypeError or ValueError, with the range, for a parameter out of it."""
+        """Raise TypeError or ValueError for an invalid parameter; the message gives the allowed range."""
         if self.learning_rate is not None:
             check_number(self, "learning_rate", "(0, inf)")
 
@@ -131,7 +131,7 @@ class Exponential(Schedule):
     Parameters
     ----------
     gamma : float
-        In (0, 1]: from one step to the next, so close to 1.
+        In (0, 1]: factor per step, not per epoch, so usually close to 1.
 
     Examples
     --------
@@ -190,7 +190,7 @@ class Polynomial(Schedule):
     power : float, default 1.0
         In (0, inf).
     end : float, default 0.0
-        In [0, 1]: what is reached at T, as a fraction of the first rate.
+        In [0, 1]: the rate at step T, as a fraction of the first rate.
 
     Examples
     --------
@@ -219,11 +219,11 @@ class Cosine(Schedule):
     Parameters
     ----------
     warmup : int or float, default 0
-        In [0, inf): W itself, or as a fraction of T where it is less than 1.
+        In [0, inf): W in steps, or as a fraction of T if less than 1.
     restarts : int, default 0
         In [0, inf).
     end : float, default 0.0
-        In [0, 1]: what each cycle falls to, as a fraction of the rate.
+        In [0, 1]: the rate at the end of each cycle, as a fraction of ``learning_rate``.
 
     Examples
     --------
@@ -253,10 +253,10 @@ class Cosine(Schedule):
 
 @hyperparameters
 class OneCycle(Schedule):
-    """Up from 1 / start_divisor to 1, then down to 1 / (start_divisor end_divisor), both along half a cosine.
+    """Rise from 1 / start_divisor to 1, then fall to 1 / (start_divisor end_divisor), each along half a cosine.
 
-    The way up takes the first ``warmup`` of the steps. The rate is the greatest one. PyTorch's OneCycleLR, without its
-    cycling of momentum, where warmup times steps is more than 1; Smith and Topin, arXiv:1708.07120.
+    The rise takes the fraction ``warmup`` of the steps; ``learning_rate`` is the maximum. Agrees with PyTorch's
+    OneCycleLR without momentum cycling if warmup times steps exceeds 1. Smith and Topin, arXiv:1708.07120.
 
     Parameters
     ----------
@@ -279,7 +279,7 @@ class OneCycle(Schedule):
 
     def factor(self, step: int, total: int) -> float:
         start = 1 / self.start_divisor
-        top = max(self.warmup * total - 1, 0.0)  # the step, not always a whole one, that has the greatest rate
+        top = max(self.warmup * total - 1, 0.0)  # the step, possibly fractional, at which the rate is largest
         if step < top:
             low, u = start, 1 - step / top
         else:
@@ -297,7 +297,7 @@ class OneCycle(Schedule):
 class CosLog4(Schedule):
     """(1 - cos(2 pi log2(1 + 15 t))) / 2 with t = s / T: four cycles, each twice as long as the one before.
 
-    Begins and ends at 0. Holzmüller, Grinsztajn and Steinwart, arXiv:2407.04491 (RealMLP).
+    Starts and ends at 0. Holzmüller, Grinsztajn and Steinwart, arXiv:2407.04491 (RealMLP).
 
     Examples
     --------
@@ -311,7 +311,7 @@ class CosLog4(Schedule):
 
 @dataclass
 class Progress:
-    """How far a ReduceOnPlateau has come."""
+    """State of a ReduceOnPlateau."""
 
     factor: float = 1.0
     best: float = math.inf
@@ -322,22 +322,22 @@ class Progress:
 class ReduceOnPlateau(Schedule):
     """Multiply the rate by ``factor_by`` once a metric has not improved for more than ``patience`` epochs.
 
-    Whoever trains calls ``observe`` after each epoch, as `fit` does; ``rates`` gives the rate reached so far. In a loop
-    over `Trainer.step`, call ``trainer.optimizer.learning_rate.observe(loss)``: a trainer has a copy of its own.
+    `fit` calls ``observe`` after each epoch; ``rates`` returns the current rate. In a loop over `Trainer.step`, call
+    ``trainer.optimizer.learning_rate.observe(loss)``: the trainer holds a copy of the schedule.
 
-    In `fit` the metric is the validation loss, without validation rows the training loss; with mode "max" the first of
-    ``metrics``. In estimators it is the training loss; with mode "max" the validation score.
+    In `fit` the metric is the validation loss, or the training loss if there are no validation rows; with mode "max",
+    the first of ``metrics``. In estimators it is the training loss; with mode "max", the validation score.
 
     Parameters
     ----------
     factor_by : float, default 0.1
         In (0, 1).
     patience : int, default 10
-        In [0, inf): epochs without improvement that are let pass.
+        In [0, inf): number of epochs without improvement that are tolerated.
     min_delta : float, default 0.0
-        In [0, inf): less than this is no improvement.
+        In [0, inf): an improvement must exceed this to count.
     mode : {"min", "max"}, default "min"
-        Whether the metric is to fall (a loss) or to rise (a score).
+        Whether the metric should fall (a loss) or rise (a score).
     lowest : float, default 0.0
         In [0, 1]: the factor does not fall below it.
 
@@ -360,7 +360,7 @@ class ReduceOnPlateau(Schedule):
     progress: Progress = field(default_factory=Progress, init=False, repr=False, compare=False)
 
     def observe(self, metric: float) -> float:
-        """Take in the metric of an epoch, NaN counting as no improvement; the factor on the rate from here on."""
+        """Record the metric of an epoch and return the new factor on the rate; NaN counts as no improvement."""
         progress, value = self.progress, metric if self.mode == "min" else -metric
         if value < progress.best - self.min_delta:
             progress.best, progress.waited = value, 0
@@ -371,7 +371,7 @@ class ReduceOnPlateau(Schedule):
         return progress.factor
 
     def reset(self) -> None:
-        """Begin anew, for another training."""
+        """Reset the state before another training run."""
         self.progress.factor, self.progress.best, self.progress.waited = 1.0, math.inf, 0
 
     def factor(self, step: int, total: int) -> float:
@@ -404,12 +404,14 @@ KNOWN: dict[str, Callable[[], Schedule]] = {
 
 
 def get(schedule: str | Schedule) -> Schedule:
-    """A new schedule of that name, or the object itself, checked. Names stand for those that need no parameter.
+    """Return a new schedule with this name, or the given object, checked.
+
+    Schedules with required parameters have no name.
 
     Raises
     ------
     ValueError
-        For an unknown name, with the known ones, or a parameter out of range.
+        For an unknown name (the message lists the known ones) or a parameter out of range.
     TypeError
         For anything else.
 

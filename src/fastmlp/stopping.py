@@ -1,4 +1,4 @@
-"""EarlyStopping: ends a training that no longer gets better, and goes back to the best weights it had."""
+"""EarlyStopping: stops training when a metric stops improving, and restores the best weights."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ LOSSES = ("loss", "val_loss")
 
 
 class EarlyStopping(Callback):
-    """Stop once a number has not improved for some epochs, and restore the weights of its best epoch.
+    """Stop when a loss or metric has not improved for some epochs, and restore the weights of its best epoch.
 
-    Give it to ``fit(early_stopping=...)`` or among the callbacks. After an error or Ctrl-C nothing is restored.
+    Pass it as ``fit(early_stopping=...)`` or among the callbacks. After an error or Ctrl-C nothing is restored.
 
     Parameters
     ----------
     monitor : str or callable(y, prediction), default "val_loss"
-        ``"loss"`` is the training loss; a metric (``"roc_auc"``, ``"val_roc_auc"`` or a function) is that of the
-        validation rows, and `fit` then reports it.
+        ``"loss"`` is the training loss; a metric (``"roc_auc"``, ``"val_roc_auc"`` or a function) is computed on the
+        validation rows, and reported by `fit`.
     patience : int, default 10
-        In [1, inf): stop after so many epochs in a row without improvement.
+        In [1, inf): stop after this many consecutive epochs without improvement.
     min_delta : float, default 0.0
-        In [0, inf): less than this is no improvement, as far as patience is concerned. The weights kept are those of
-        the best epoch all the same.
+        In [0, inf): an improvement must exceed this to reset the count of epochs. The weights kept are those of the
+        best epoch regardless.
     mode : {"min", "max"}, optional
-        Whether the number is to fall or to rise. Known for losses and named metrics; a function says so by an attribute
-        ``greater_is_better``, or it has to be said here.
+        Whether the monitored value should fall or rise. Known for losses and named metrics; required for a function
+        without an attribute ``greater_is_better``.
     restore_best : bool, default True
-        Whether training ends with the weights of the best epoch; else with the last ones.
+        Whether to restore the weights of the best epoch, instead of keeping the last ones.
     last_best : bool, default False
-        Among epochs that are equally good, restore the last instead of the first.
+        Among equally good epochs, restore the last instead of the first.
 
     Attributes
     ----------
     best_epoch : int
-        From 1; 0 if there was none with a finite number.
+        Counted from 1; 0 if no epoch had a finite value.
     best_value : float
-        The monitored number of that epoch.
+        The monitored value of that epoch.
     stopped_epoch : int
-        The epoch that patience ended with; 0 if the training ended by itself.
+        The epoch at which training was stopped; 0 if patience did not run out.
 
     Examples
     --------
@@ -93,17 +93,17 @@ class EarlyStopping(Callback):
 
     @property
     def needs_validation(self) -> bool:
-        """Whether it can only watch a training with validation rows."""
+        """Whether the monitored value requires validation rows."""
         return self.monitor != "loss"
 
     def metric(self) -> Any:
-        """The metric to be reported for it, by name or as a function; None for a loss."""
+        """The metric that `fit` must report, by name or as a function; None for a loss."""
         if not isinstance(self.monitor, str):
             return self.monitor
         return None if self.monitor in LOSSES else self.monitor.removeprefix("val_")
 
     def watch(self, reported: list[metrics.Metric]) -> None:
-        """Find the number to watch among those that `fit` will report; ValueError if its direction is unknown."""
+        """Find the monitored value among those that `fit` reports; ValueError if its direction is unknown."""
         self.key, greater = str(self.monitor), False
         if self.monitor not in LOSSES:
             metric = metrics.get(self.monitor) if callable(self.monitor) else None
@@ -146,7 +146,7 @@ class EarlyStopping(Callback):
 
 
 def check(early_stopping: Any) -> EarlyStopping | None:
-    """What `fit` was given: False or None, True for the defaults, or an EarlyStopping."""
+    """Return an EarlyStopping or None for `fit`'s argument: True for the defaults, False, None or an EarlyStopping."""
     if early_stopping is None or early_stopping is False:
         return None
     if early_stopping is True:

@@ -1,4 +1,4 @@
-"""StreamLoop: epochs over an iterable of batches, whatever it makes them from."""
+"""StreamLoop: epochs over an iterable of batches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_batches(batches: Any, epochs: int) -> None:
 
 
 class StreamLoop(EpochLoop):
-    """The loop of one `fit` call on batches: each is checked, trained on as one step, and let go."""
+    """The loop of one `fit` call on batches: each is checked, used for one step, and released."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class StreamLoop(EpochLoop):
         return 1
 
     def _batches(self) -> Iterator[tuple[ArrayLike, ArrayLike, ArrayLike | None]]:
-        """X, y and weights of the batches of one epoch."""
+        """Yield X, y and weights of each batch of one epoch."""
         for i, batch in enumerate(self.stream):
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 several = isinstance(batch, (tuple, list))
@@ -70,7 +70,7 @@ class StreamLoop(EpochLoop):
             raise
 
     def _rate(self) -> NDArray[np.float64]:
-        """The rate of the next update."""
+        """Learning rate of the next update."""
         total = self.trainer.total_steps
         if total is None and isinstance(self.stream, Sized):
             total = self.first_step + self.epochs * self.trainer.updates(len(self.stream))
@@ -101,7 +101,7 @@ class StreamLoop(EpochLoop):
     def _step(
         self, i: int, X: Any, y: ArrayLike, weight: ArrayLike | None, rate: NDArray[np.float64]
     ) -> tuple[float, float, int]:
-        """Train on batch `i`: its loss, what that weighs, and how many rows there were."""
+        """Train on batch `i`; return its loss, the weight of that in the epoch's mean, and its number of rows."""
         try:
             loss = self.trainer.step_unchecked(X, y, weight, rate)
             if loss is not None:

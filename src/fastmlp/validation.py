@@ -1,4 +1,4 @@
-"""Which rows `fit` validates on, and what it reports of them: from the arguments as given to an Evaluator."""
+"""Validation in `fit`: converts its arguments to an Evaluator of the validation rows and metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def listen(early_stopping: Any, callbacks: Any) -> list[Any]:
-    """Everybody to be called between epochs; early stopping first, so that the others see the weights it restores."""
+    """All callbacks of a `fit`; early stopping first, so that the others see the weights it restores."""
     stop = stopping.check(early_stopping)
     found = listeners.check(callbacks)
     return found if stop is None else [stop, *found]
@@ -28,7 +28,7 @@ def listen(early_stopping: Any, callbacks: Any) -> list[Any]:
 def prepare(
     net: MLP, data: Data, validation: Any, fraction: float | None, wanted: Any, callbacks: Sequence[Any]
 ) -> tuple[Data, Evaluator | None]:
-    """The data without the rows that are held out, and the evaluator of the validation rows, if there are any.
+    """Return the data without held-out rows, and the evaluator of the validation rows, if there are any.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def prepare(
     wanted : list or None
         ``metrics``.
     callbacks : list
-        The early stoppings among them say what else is to be reported.
+        The metrics monitored by EarlyStopping objects among them are reported, too.
     """
     stops = [c for c in callbacks if isinstance(c, stopping.EarlyStopping)]
     if fraction is not None:
@@ -56,14 +56,14 @@ def prepare(
 
 
 def held_out_rows(net: MLP, data: Data, fraction: Any) -> NDArray[np.int64]:
-    """A random part of the rows, the same for a network's every `fit`; classes give their shares."""
+    """A random fraction of the rows, the same in every `fit` of a network; single labels are stratified."""
     fraction = checks.number("validation_fraction", fraction, "(0, 1)")
     one_label = net.loss.is_classifier and data.y.shape[1:] in ((), (1,))
     return held_out(data.y, fraction, one_label, net.seed)
 
 
 def _check_unwatched(wanted: Any, stops: list[stopping.EarlyStopping]) -> None:
-    """ValueError if somebody asks for what only validation rows can tell."""
+    """Raise ValueError if `metrics` or early stopping need validation rows."""
     how = "give validation=(X, y) or validation_fraction=0.1"
     for stop in stops:
         if stop.needs_validation:
@@ -74,7 +74,7 @@ def _check_unwatched(wanted: Any, stops: list[stopping.EarlyStopping]) -> None:
 
 
 def _reported(net: MLP, wanted: Any, stops: list[stopping.EarlyStopping]) -> list[metrics.Metric]:
-    """The metrics asked for, and those that early stopping watches."""
+    """The requested metrics, and those monitored by early stopping."""
     chosen = metrics.choose(wanted, net)
     for stop in stops:
         watched = stop.metric()

@@ -1,4 +1,4 @@
-"""Views: the weights or the biases of a network as a list of arrays, to read and to write."""
+"""Views: the weights or the biases of a network as a list of writable arrays."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class Views(list[NDArray[Any]]):
-    """One live view a layer. What is assigned to an item is checked, and copied to where the parameters are.
+    """One live view per layer. Assigning to an item checks the array and copies it into the network's parameters.
 
-    Copies and pickles are plain lists of arrays of their own.
+    Copies and pickles are plain lists of independent arrays.
 
     Raises
     ------
     TypeError, ValueError
-        On assignment, for what is no finite array of the view's shape; then nothing has changed.
+        On assignment of anything but a finite array of the view's shape; the parameters are then unchanged.
 
     Examples
     --------
@@ -61,6 +61,6 @@ class Views(list[NDArray[Any]]):
 
 
 def _text(index: slice) -> str:
-    """The slice as it was written."""
+    """The slice in source notation."""
     ends = ["" if end is None else str(end) for end in (index.start, index.stop, index.step)]
     return ":".join(ends[:2] if index.step is None else ends)

@@ -1,8 +1,8 @@
 """MLPClassifier and MLPRegressor: scikit-learn's estimators of these names, on fastmlp's kernels.
 
-A script changes from ``from sklearn.neural_network import ...`` to ``from fastmlp.sklearn import ...``. Parameters,
-attributes, warnings, and the random numbers that are drawn are scikit-learn's, so in float64 a network begins with the
-same weights, sees the same batches and stops by the same rule. What comes on top is keyword-only and off by default.
+In a script, replace ``from sklearn.neural_network import ...`` by ``from fastmlp.sklearn import ...``. Parameters,
+attributes, warnings and random draws are scikit-learn's, so that in float64 a network starts from the same weights,
+sees the same batches and stops by the same rule. Additional parameters are keyword-only and off by default.
 
 This is the only part of fastmlp that imports scikit-learn.
 """

@@ -1,4 +1,4 @@
-"""BaseMLP: what the classifier and the regressor share, which is nearly all."""
+"""BaseMLP: the code that the classifier and the regressor share."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from .rows import Rows, column_statistics, is_sparse, outputs
 from .solver import Solver
 from .validation import Validation, split
 
-# What the kernels read in place; anything else becomes the first of them.
+# Types that the kernels read in place; any other is converted to the first of them.
 DTYPES = ("float64", "float32", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 
-# What somebody may give an estimator that was never trained, so that it answers.
+# Attributes with which an unfitted estimator can predict.
 BY_HAND = ("coefs_", "intercepts_", "n_layers_", "n_outputs_", "out_activation_")
 
 
@@ -50,13 +50,13 @@ def threads(n_threads: int | None) -> Iterator[None]:
 
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator):
-    """Fits and answers; who derives from it says what targets and losses are.
+    """Fitting and prediction; derived classes define targets and losses.
 
-    Private attributes are ``_net``, the network, ``_solver``, its optimizer with all that it remembers, ``_lists``,
-    which `coefs_` and `intercepts_` began as, and ``_shown``, the views of the network's weights that were in them.
-    ``_spare`` is a network for arrays that somebody has put there since: to copy them over the views would change what
-    others may have kept of these, to put them back later. Or for another ``activation`` than the network was made with,
-    which ``_made_with`` is.
+    Private attributes: ``_net``, the network; ``_solver``, its optimizer with state; ``_lists``, the lists that the fit
+    assigned to `coefs_` and `intercepts_`; ``_shown``, the views of the network's weights that these held. ``_spare``:
+    a second network holding arrays assigned to `coefs_` or `intercepts_`; the trained network is not overwritten,
+    because callers may still hold views of it. Also used when ``activation`` has changed since the fit
+    (``_made_with``).
     """
 
     _is_classifier = False
@@ -76,7 +76,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     best_loss_: float | None
 
     def _take(self, given: dict[str, Any]) -> None:
-        """Keep the arguments of the constructor, which ``locals()`` are."""
+        """Store the arguments of the constructor, given as its ``locals()``."""
         for name, value in given.items():
             if name not in ("self", "__class__"):
                 setattr(self, name, value)
@@ -91,7 +91,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False, X_val: Any = None, y_val: Any = None
     ) -> Any:
         if "_net" in self.__dict__:
-            self._net.exclusively()  # an error if it is being trained, before anything is changed
+            self._net.exclusively()  # raises if it is being trained, before anything is changed
         sizes = parameters.hidden_sizes(self)
         parameters.check_use(self, X_val, y_val)
         if self.early_stopping and incremental:
@@ -99,7 +99,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         given = X
         for name, value in {"X": X, "y": y, "sample_weight": sample_weight, "X_val": X_val, "y_val": y_val}.items():
-            checks.unmasked(name, value)  # scikit-learn takes what is under a mask for data
+            checks.unmasked(name, value)  # scikit-learn treats masked values as data
         X, y = self._validate_input(X, y, incremental, reset=first or not self.__sklearn_is_fitted__())
         weight = self._check_weight(sample_weight, X)
         targets = self._encode(y)
@@ -126,7 +126,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     ) -> None:
         optimizer = parameters.optimizer(self)
         solver = self._solver if incremental else None
-        if solver is None or isinstance(solver.optimizer, named_optimizers.LBFGS):  # which makes no steps
+        if solver is None or isinstance(solver.optimizer, named_optimizers.LBFGS):  # which keeps no state
             dropout = parameters.dropout_rates(self, self._net)
             key = int(self._random_state.randint(1 << 31)) if dropout else 0
             solver = self._solver = Solver(self._net, optimizer, dropout, key)
@@ -138,7 +138,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             rows, held = split(self, rows, y, weight, self._random_state)
         if held is not None and self.validation_scores_ is None:
             self.validation_scores_, self.best_validation_score_ = [], -np.inf
-        if not self.early_stopping and self.best_loss_ is None:  # it was on in the call before
+        if not self.early_stopping and self.best_loss_ is None:  # it was set in the previous call
             self.best_loss_ = np.inf
         rows = replace(rows, y=self._net.plan_targets(rows.y))
         Training(self, solver, rows, held, self._random_state, tasks).run(incremental)
@@ -169,8 +169,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     # ---- the network -------------------------------------------------------------------------------------------------
 
     def _prepare(self, sizes: list[int], rows: Rows, weight: NDArray[np.float64] | None, first: bool) -> None:
-        """A network to train: a new one, or the one there is, with the weights that the attributes show."""
-        if first or "_net" not in self.__dict__:  # somebody may have said what weights to begin with
+        """Provide the network to train: a new one, or the existing one with the weights in the attributes."""
+        if first or "_net" not in self.__dict__:  # an unfitted estimator may have been given weights to start from
             self._initialize(sizes, rows, weight, None if first else self._assigned())
             return
         net = self._current()
@@ -183,11 +183,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             self._adopt(net)
 
     def _adopt(self, net: MLP) -> None:
-        """Train this network of assigned arrays from now on; the optimizer goes on if it is of the same shape.
+        """Train this network of assigned arrays from now on; optimizer state is kept if the shape is the same.
 
-        The best score was that of other weights, which are no more: early stopping is not to go back to these for it.
-        The attributes are the estimator's own lists again: who holds one of them sees trained weights in it. Other
-        lists, and all arrays that somebody has put there, are left alone.
+        The best score is reset: it belonged to weights that no longer exist, so early stopping cannot restore them.
+        The attributes become the estimator's own lists again, so that references to these see the trained weights.
+        Other lists, and all assigned arrays, are left unchanged.
         """
         if self._solver is not None and net.sizes == self._net.sizes:
             self._solver.attach(net)
@@ -213,7 +213,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _initialize(
         self, sizes: list[int], rows: Rows, weight: NDArray[np.float64] | None, given: list[Any] | None
     ) -> None:
-        """A new network, with the weights given or with drawn ones, and all counters at 0."""
+        """Create a new network, with the given weights or drawn ones, and set all counters to 0."""
         weights = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
         check_size(weights, np.float64, f"hidden_layer_sizes={sizes[1:-1]}")
         dtype = np.float32 if rows.X.dtype == np.float32 else np.float64
@@ -239,7 +239,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self._show(list(self._net.weights), list(self._net.biases))
 
     def _learn_scaling(self, rows: Rows, weight: NDArray[np.float64] | None) -> None:
-        """Mean and deviation are weighted; median and quartiles are not."""
+        """Learn the scaling; mean and deviation are weighted, median and quartiles are not."""
         net = self._net
         if net.scaling and (is_sparse(rows.X) or weight is not None):
             if net.standardize == "mean":
@@ -259,19 +259,19 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         return {"sigmoid": "logistic"}.get(loss.default_output, loss.default_output)
 
     def _show(self, coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]]) -> None:
-        """Let the attributes be these lists of views of the network's weights."""
+        """Set the attributes to these lists of views of the network's weights."""
         self.coefs_, self.intercepts_ = self._lists = coefs, intercepts
         self._shown = (*coefs, *intercepts)
 
     def _assigned(self) -> list[tuple[Any, Any]]:
-        """Weights and biases of each layer, as they are in the attributes."""
+        """Weights and biases of each layer, as in the attributes."""
         if len(self.coefs_) != len(self.intercepts_):
             counts = f"{len(self.coefs_)} and {len(self.intercepts_)}"
             raise ValueError(f"coefs_ and intercepts_ must have one array for each layer, got {counts}")
         return list(zip(self.coefs_, self.intercepts_, strict=True))
 
     def _current(self) -> MLP:
-        """The network of the weights that are in `coefs_` and `intercepts_`, with the activation that is set."""
+        """The network with the weights in `coefs_` and `intercepts_` and the current `activation`."""
         given, shown = (*self.coefs_, *self.intercepts_), self.__dict__.get("_shown", ())
         same = self.__dict__.get("_made_with") == self.activation
         if same and len(given) == len(shown) and all(a is b for a, b in zip(given, shown, strict=True)):
@@ -286,9 +286,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         return spare
 
     def _assigned_sizes(self, pairs: list[tuple[Any, Any]]) -> list[int]:
-        """The layers that these arrays make: hidden ones may have become smaller since the training.
+        """The layer sizes that these arrays imply: hidden layers may have been pruned since the fit.
 
-        Where arrays do not fit each other, it is those of the training, so that the error tells which one is wrong.
+        If the arrays do not fit together, the sizes of the fit, so that the error names the wrong array.
         """
         shapes = [np.shape(w) for w, _ in pairs]
         n_in = getattr(self, "n_features_in_", shapes[0][0] if shapes and shapes[0] else 0)
@@ -299,7 +299,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         return sizes
 
     def _put_together(self, sizes: list[int], pairs: list[tuple[Any, Any]]) -> MLP:
-        """A network of assigned arrays: like the one that was trained, or what the attributes say in its place."""
+        """Build a network from assigned arrays: like the trained one, or if there is none as the attributes specify."""
         hidden = parameters.hidden_activations(self, len(sizes) - 2)
         if "_net" not in self.__dict__:
             single = all(getattr(a, "dtype", None) == np.float32 for pair in pairs for a in pair)
@@ -309,7 +309,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         return net
 
     def _known_loss(self) -> losses.Loss:
-        """The loss whose outputs are those that `out_activation_` tells."""
+        """The loss whose output activation is `out_activation_`."""
         several = [losses.CrossEntropy(), losses.BinaryCrossEntropy()]
         found = {self._output_name(loss): loss for loss in (several if self._is_classifier else [self._choose_loss()])}
         if self.out_activation_ not in found:
@@ -322,13 +322,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     @property
     def _optimizer(self) -> Solver | None:
-        """scikit-learn's name of the solver: scripts read ``_optimizer.learning_rate``, for want of a public place."""
+        """scikit-learn's name of the solver: scripts read ``_optimizer.learning_rate``, which has no public name."""
         return self._solver
 
-    # ---- answers -----------------------------------------------------------------------------------------------------
+    # ---- prediction --------------------------------------------------------------------------------------------------
 
     def _forward(self, X: Any) -> NDArray[Any]:
-        """The outputs for X as the caller gives it."""
+        """Outputs for X as given by the caller."""
         if (quick := self._quick_outputs(X)) is not None:
             return quick
         check_is_fitted(self)
@@ -339,9 +339,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             return outputs(net, X)
 
     def _quick_outputs(self, X: Any) -> NDArray[Any] | None:
-        """The outputs for a few rows in an array to which scikit-learn has nothing to say, else None.
+        """Outputs for a few rows, if X is an array that needs no check by scikit-learn, else None.
 
-        Its checks take a hundred times as long as a row of a small network does.
+        Its checks take a hundred times as long as a row in a small network.
         """
         if type(X) is not np.ndarray or not self.__sklearn_is_fitted__() or "feature_names_in_" in self.__dict__:
             return None
@@ -350,14 +350,14 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             return net._quick_outputs(X)
 
     def _check_solver(self) -> bool:
-        """AttributeError where there is no partial_fit."""
+        """Raise AttributeError if the solver does not support partial_fit."""
         if self.solver == "lbfgs" or isinstance(self.solver, named_optimizers.LBFGS):
             raise AttributeError(
                 f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
             )
         return True
 
-    # ---- what subclasses say -----------------------------------------------------------------------------------------
+    # ---- defined by subclasses ---------------------------------------------------------------------------------------
 
     def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
         raise NotImplementedError
@@ -374,7 +374,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     # ---- copying, pickling, tags -------------------------------------------------------------------------------------
 
     def __copy__(self) -> Any:
-        """The same attributes: unlike pickling it leaves them as they are, in the midst of training too."""
+        """Shallow copy: unlike pickling, it leaves the attributes unchanged, also during training."""
         copy = type(self).__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy.__dict__.pop("_spare", None)  # one of the two may train it

@@ -21,9 +21,9 @@ from .parameters import CONSTRAINTS
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
-    """A multilayer perceptron that classifies: cross-entropy, trained by gradient descent or L-BFGS.
+    """A multilayer perceptron for classification with cross-entropy, trained by gradient descent or L-BFGS.
 
-    A drop-in for ``sklearn.neural_network.MLPClassifier``; the parameters after ``max_fun`` are fastmlp's own.
+    A drop-in replacement for ``sklearn.neural_network.MLPClassifier``; parameters after ``max_fun`` are fastmlp's own.
 
     Parameters
     ----------
@@ -34,64 +34,65 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         hard_tanh.
     solver : str or Optimizer, default="adam"
         sgd, adam, lbfgs; momentum, nesterov, rmsprop, adagrad, adamw; or an object such as
-        ``fastmlp.RMSprop(0.01, momentum=0.9)``, which then has a learning rate of its own.
+        ``fastmlp.RMSprop(0.01, momentum=0.9)``, which has its own learning rate.
     alpha : float, default=0.0001
         In [0, inf): L2 penalty ``alpha / 2 |w|^2`` divided by the number of samples in the batch, or by the sum of
-        their weights; where weights differ and there are several batches, by the sum to be expected.
+        their weights; with weights and several batches, by the expected sum.
     batch_size : int or "auto", default="auto"
-        Rows of a batch; "auto": min(200, n_samples). L-BFGS takes all at once.
+        Rows per batch; "auto": min(200, n_samples). L-BFGS always uses all rows.
     learning_rate : {"constant", "invscaling", "adaptive"}, Schedule, schedule's name, or function, default="constant"
-        The first three as in scikit-learn: for all solvers but adam. A schedule of :mod:`fastmlp.schedules`, its name,
-        or a function of the step's number, from 0, is for every solver.
+        The first three as in scikit-learn: they apply to all solvers but adam. A schedule of :mod:`fastmlp.schedules`,
+        its name, or a function of the step number, starting at 0, applies to every solver but lbfgs.
     learning_rate_init : float, default=0.001
         In (0, inf).
     power_t : float, default=0.5
         Exponent of "invscaling": the rate after an epoch is ``learning_rate_init / (t_ + 1) ** power_t``.
     max_iter : int, default=200
-        Epochs at most; iterations with lbfgs.
+        Maximum number of epochs; of iterations with lbfgs.
     shuffle : bool, default=True
-        Whether each epoch takes the rows in a new order.
+        Whether to shuffle the rows in each epoch.
     random_state : int, RandomState instance or None, default=None
-        Of initial weights, held-out rows, shuffling and dropout: the draws are scikit-learn's.
+        Source of initial weights, held-out rows, shuffling and dropout, drawn as in scikit-learn.
     tol : float, default=1e-4
-        Less than this is no improvement of the loss or score. For lbfgs: largest element of the gradient at the end.
+        Smallest change that counts as improvement of the loss or score. lbfgs stops when no element of the gradient
+        exceeds it.
     verbose : bool or int, default=False
         Whether to print the loss of each epoch.
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights there are.
+        Whether `fit` continues from the current weights.
     momentum : float, default=0.9
         In [0, 1], for sgd.
     nesterovs_momentum : bool, default=True
     early_stopping : bool, default=False
-        Whether to hold out rows, stop when the score on them does not improve, and go back to the best weights.
+        Whether to hold out rows, stop when the score on them does not improve, and restore the best weights.
     validation_fraction : float, default=0.1
-        In [0, 1): the share of rows that early stopping holds out.
+        In [0, 1): the fraction of rows that early stopping holds out.
     beta_1, beta_2 : float, default=0.9 and 0.999
         In [0, 1), for adam and adamw.
     epsilon : float, default=1e-8
         For adam, adamw, rmsprop and adagrad.
     n_iter_no_change : int or inf, default=10
-        Training ends after more than this many epochs in a row without improvement.
+        Training stops after more than this many consecutive epochs without improvement.
     max_fun : int, default=15000
-        Evaluations of the loss at most, for lbfgs.
+        Maximum number of evaluations of the loss, for lbfgs.
     class_weight : dict, "balanced" or None, default=None
-        Weight of each class (those left out weigh 1), a factor on the sample weights; "balanced":
-        ``n_samples / (n_classes * count)``. For several labels a list of dicts. Validation is without.
+        Weight of each class (1 if omitted), multiplied into the sample weights; "balanced":
+        ``n_samples / (n_classes * count)``. With several labels, a list of dicts. Not used in validation.
     dropout : float or list with one for each hidden layer, default=0.0
-        In [0, 1): the share of a hidden layer's outputs that a step leaves out.
+        In [0, 1): the fraction of a hidden layer's outputs that each step drops.
     weight_decay : float or None, default=None
-        In [0, inf): decoupled decay, ``w -= rate * weight_decay * w``. None: none, but 0.01 for adamw.
+        In [0, inf): decoupled decay, ``w -= rate * weight_decay * w``. None: 0.01 for adamw, else 0.
     clip_norm : float or None, default=None
-        In (0, inf): the largest norm of the gradient.
+        In (0, inf): the maximum norm of the gradient.
     standardize : bool, "mean" or "robust", default=False
         Whether the network standardises its inputs: True and "mean" by mean and standard deviation, "robust" by median
         and quartiles. `coefs_` then act on standardised inputs. Learned by `fit`; with `partial_fit` or `warm_start`,
-        by the first call alone, which should have some hundreds of rows.
+        only by the first call, which should have at least a few hundred rows.
     scoring : str, callable(estimator, X, y) or None, default=None
         scikit-learn's scorer for early stopping; None: accuracy.
     callbacks : list or None, default=None
-        Objects as :mod:`fastmlp.callbacks` describes; ``state.trainer`` is the estimator. scikit-learn's own
-        callbacks are for ``set_callbacks`` (scikit-learn >= 1.9).
+        Objects as described in :mod:`fastmlp.callbacks`; ``state.trainer`` is the estimator. For scikit-learn's own
+        callbacks use ``set_callbacks`` (scikit-learn >= 1.9).
     progress : bool, default=False
         Whether to show a progress bar (needs tqdm).
     n_threads : int or None, default=None
@@ -103,30 +104,31 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     classes_ : array, or list of arrays
         Class labels.
     loss_ : float
-        Loss of the last epoch, penalty included: its mean as if it went linearly from one end of the epoch to the
-        other, which is far from scikit-learn's where a large alpha shrinks the weights within an epoch.
+        Loss of the last epoch, including the penalty, whose mean is computed as if it changed linearly within the
+        epoch: far from scikit-learn's where a large alpha shrinks the weights within an epoch.
     best_loss_ : float or None
-        Smallest loss; None with early stopping (which L-BFGS does not do).
+        Smallest loss; None with early stopping (which L-BFGS ignores).
     loss_curve_ : list of float
         Loss of each epoch (with lbfgs: iteration).
     validation_scores_ : list of float or None
-        Score of each epoch on the rows to validate on.
+        Score of each epoch on the validation rows.
     best_validation_score_ : float or None
     t_ : int
-        Samples trained on.
+        Number of samples trained on.
     coefs_, intercepts_ : list of array
-        Weights (n_in, n_out) and biases (n_out,) of each layer. Arrays put here are used from then on, also those of
-        fewer hidden units; training begins with a copy of them and shows its own. Before any training, `partial_fit`,
-        or `fit` with `warm_start`, begins with them; who sets `n_layers_`, `n_outputs_` and `out_activation_` too
-        needs no training for an answer. They are views of the network's memory, most of them not contiguous: code that
-        ignores strides, as safetensors does, needs ``np.ascontiguousarray(coef)``.
+        Weights (n_in, n_out) and biases (n_out,) of each layer. Arrays assigned here are used from then on, also with
+        fewer hidden units; training starts from a copy of them and then replaces them by its own. If assigned before
+        any training, `partial_fit`, or `fit` with `warm_start`, starts from them. An unfitted estimator can predict if
+        `n_layers_`, `n_outputs_` and `out_activation_` are set as well. Fitted arrays are views of the network's
+        memory, mostly not contiguous: code that ignores strides, such as safetensors, needs
+        ``np.ascontiguousarray(coef)``.
     n_features_in_ : int
     feature_names_in_ : array of str
-        Where X has column names that are strings.
+        Only if X has column names that are strings.
     n_iter_ : int
-        Epochs of the last call.
+        Number of epochs of the last call.
     n_layers_ : int
-        Inputs and outputs included.
+        Number of layers, including inputs and outputs.
     n_outputs_ : int
     out_activation_ : str
 
@@ -141,7 +143,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     __module__ = "fastmlp.sklearn"
     _is_classifier = True
-    loss = "log_loss"  # scikit-learn's name of what is minimised; no parameter
+    loss = "log_loss"  # scikit-learn's name of the loss; not a parameter
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CONSTRAINTS,
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
@@ -194,14 +196,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Parameters
         ----------
         X : array-like or CSR/CSC matrix, shape (n_samples, n_features)
-            float32 is computed in float32, anything else in float64. Dense X is read in place, and sparse X densified
-            batch by batch; but with more than 1024 columns that are not standardised, scipy multiplies it as it is.
+            float32 is computed in float32, anything else in float64. Dense X is read in place. Sparse X is densified
+            batch by batch, unless it has more than 1024 columns that are not standardised, which scipy multiplies.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
-            Class labels, numbers or strings; or an indicator matrix of several labels.
+            Class labels, numbers or strings; or a multi-label indicator matrix.
         sample_weight : array-like, shape (n_samples,), optional
             Not negative, not all zero.
         X_val, y_val : array-like, optional
-            Rows to score after each epoch; with ``early_stopping=True``, instead of held-out ones.
+            Rows to score after each epoch; with ``early_stopping=True``, they replace the held-out rows.
 
         Returns
         -------
@@ -212,21 +214,21 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     @available_if(lambda self: self._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
-        """Train one epoch on X and y, going on from the weights and optimizer state there are.
+        """Train one epoch on X and y, continuing from the current weights and optimizer state.
 
-        The rows of the first call decide how inputs (`standardize`) are scaled.
+        The rows of the first call determine the scaling of inputs (`standardize`).
 
         Parameters
         ----------
         X : array-like or CSR/CSC matrix, shape (n_samples, n_features)
-            float32 is computed in float32, anything else in float64. Dense X is read in place, and sparse X densified
-            batch by batch; but with more than 1024 columns that are not standardised, scipy multiplies it as it is.
+            float32 is computed in float32, anything else in float64. Dense X is read in place. Sparse X is densified
+            batch by batch, unless it has more than 1024 columns that are not standardised, which scipy multiplies.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
             As in `fit`.
         sample_weight : array-like, shape (n_samples,), optional
             Not negative, not all zero.
         classes : array-like, optional
-            All classes there will ever be; needed in the first call.
+            All classes that can occur in any call; required in the first call.
 
         Returns
         -------
@@ -299,7 +301,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return factors
 
     def _class_factors(self, y: Any) -> NDArray[np.float64]:
-        """The weight of each row's class. A batch need not have all the classes that a dict names."""
+        """The weight of each row's class. A batch need not contain all classes that a dict names."""
         if not isinstance(self.class_weight, dict) or not (y.ndim == 1 or y.shape[1] == 1):
             return np.asarray(compute_sample_weight(self.class_weight, y), dtype=np.float64)
         known = self.classes_.tolist()
@@ -309,10 +311,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         weights = np.array([self.class_weight.get(name, 1.0) for name in known], dtype=np.float64)
         return np.asarray(weights[np.searchsorted(self.classes_, np.ravel(y))])
 
-    # ---- answers -----------------------------------------------------------------------------------------------------
+    # ---- prediction --------------------------------------------------------------------------------------------------
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The class of each row, or for several labels an indicator matrix.
+        """The class of each row, or a multi-label indicator matrix.
 
         Parameters
         ----------

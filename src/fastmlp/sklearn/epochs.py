@@ -30,7 +30,7 @@ class Training:
         To train on.
     validation : Validation or None
     random_state : numpy.random.RandomState
-        Shuffles the rows, by the draws that scikit-learn makes.
+        Shuffles the rows, with the same draws as scikit-learn.
     tasks : Tasks, optional
     """
 
@@ -53,7 +53,7 @@ class Training:
         solver.begin(rows, self.batch, float(estimator.alpha), int(estimator.max_iter))
 
     def _plateau(self) -> ReduceOnPlateau | None:
-        """The schedule that wants to hear how training goes."""
+        """The schedule to report the metric to, if the optimizer has a ReduceOnPlateau."""
         schedule = self.solver.optimizer.learning_rate
         if not isinstance(schedule, ReduceOnPlateau):
             return None
@@ -70,7 +70,7 @@ class Training:
         return int(np.clip(wanted, 1, n))
 
     def _next_order(self) -> NDArray[np.int64] | None:
-        """Which rows come when. In a batch of all rows it does not matter; the draws do, where somebody shares them."""
+        """Order of the rows. A single batch ignores it, but draws all the same: `random_state` may be shared."""
         several = self.batch < len(self.rows)
         if self.estimator.shuffle:
             permutation = np.arange(len(self.rows))
@@ -81,7 +81,7 @@ class Training:
         return self.order if self.rows.chosen is None else self.rows.chosen[self.order]
 
     def run(self, incremental: bool) -> None:
-        """Train for at most max_iter epochs, or for one."""
+        """Train for at most max_iter epochs, or for one if `incremental`."""
         estimator, best = self.estimator, self.solver.net.parameters.copy() if self.stops_on_score else None
         estimator.n_iter_ = 0
         listeners = Listeners(estimator, self.solver, self.history, self.tasks)
@@ -111,7 +111,7 @@ class Training:
             self.solver.net.parameters[:] = best
 
     def _epoch(self) -> bool:
-        """One epoch, its numbers, and whether the validation score is the best so far."""
+        """Train one epoch and record its numbers; return whether the validation score is the best so far."""
         estimator, solver = self.estimator, self.solver
         order = self._next_order()
         loss = solver.epoch(order) + self._constant_of(order)
@@ -133,7 +133,7 @@ class Training:
         return improved
 
     def _constant_of(self, order: NDArray[np.int64] | None) -> float:
-        """The constant part of an epoch's loss, a mean over batches: each has its own sum of sample weights."""
+        """The constant part of an epoch's loss: a mean over batches, each with its own sum of sample weights."""
         weight = self.rows.weight
         if weight is None or self.terms is None:
             return self.constant
@@ -144,7 +144,7 @@ class Training:
         return float((means * self.solver.shares).sum())
 
     def _rate_may_change(self) -> bool:
-        """In scikit-learn Adam takes no part in learning_rate; a solver given as an object has a rate of its own."""
+        """Whether `learning_rate` applies: not to Adam, as in scikit-learn, nor to solver objects with their own."""
         return isinstance(self.estimator.solver, str) and self.estimator.solver != "adam"
 
     def _scored(self) -> bool:
@@ -164,7 +164,7 @@ class Training:
         self.estimator._no_improvement_count = self.estimator._no_improvement_count + 1 if no_better else 0
 
     def _is_over(self) -> bool:
-        """Whether it has not become better for n_iter_no_change epochs; or the rate is lowered instead."""
+        """Whether to stop for lack of improvement; with "adaptive" the rate is lowered instead, as long as possible."""
         estimator, solver = self.estimator, self.solver
         if estimator._no_improvement_count <= estimator.n_iter_no_change:
             return False
@@ -185,12 +185,12 @@ class Training:
             print(text)
 
     def _diverged(self) -> bool:
-        """Whether the weights are lost for good, so that no further epoch can change anything."""
+        """Whether loss and weights are not finite, so that further epochs would change nothing."""
         return not math.isfinite(self.estimator.loss_) and not np.isfinite(self.solver.net.parameters).all()
 
 
 def constant_terms(y: NDArray[Any], loss: str) -> NDArray[np.float64] | None:
-    """What the loss of each row has in scikit-learn beside fastmlp's: its Poisson loss is 0 where outputs fit."""
+    """Terms of each row's loss in scikit-learn that fastmlp omits: its Poisson loss is 0 for exact predictions."""
     if loss != "poisson":
         return None
     y = y.astype(np.float64)
@@ -198,7 +198,7 @@ def constant_terms(y: NDArray[Any], loss: str) -> NDArray[np.float64] | None:
 
 
 def mean_of(terms: NDArray[np.float64] | None, rows: Rows) -> float:
-    """The weighted mean of the terms of the rows that are used."""
+    """Weighted mean of the terms of the rows in use."""
     if terms is None:
         return 0.0
     return float(np.average(terms if rows.chosen is None else terms[rows.chosen], weights=rows.chosen_weight))

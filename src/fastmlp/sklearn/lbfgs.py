@@ -22,9 +22,9 @@ from .solver import Solver
 
 
 class RowsObjective(Objective):
-    """That of an estimator's rows.
+    """The objective on an estimator's rows.
 
-    Of a loss over several outputs the sum is minimised, whose gradient scikit-learn takes.
+    With several outputs, the sum of their losses is minimised, whose gradient scikit-learn uses.
     """
 
     def __init__(self, net: MLP, rows: Rows, alpha: float) -> None:
@@ -46,9 +46,9 @@ class RowsObjective(Objective):
 
 
 class WideObjective(RowsObjective):
-    """The same of wide sparse rows: scipy multiplies by the first layer's weights, and for their gradient.
+    """The objective on wide sparse rows: scipy computes the first layer's sums and the gradient of its weights.
 
-    Both products are of all rows at once: a product for each slice would write all of the gradient each time.
+    Both products take all rows at once: a product per slice would write the whole gradient each time.
     """
 
     def _slice_rows(self, rows: Rows) -> int:
@@ -63,7 +63,7 @@ class WideObjective(RowsObjective):
         self.X = self.rows.X.astype(np.float64, copy=False)
 
     def _add_up(self) -> float:
-        self.z = wide.sums(self.net, self.X)  # a slice is replaced by the gradient by it once that is known
+        self.z = wide.sums(self.net, self.X)  # a slice is overwritten by its gradient once that is known
         bind_data(self.runner, self.z, self.rows.y)
         return super()._add_up()
 
@@ -79,7 +79,7 @@ class WideObjective(RowsObjective):
 
 
 class Minimisation:
-    """One `fit`: the estimator's attributes are those of the last iteration."""
+    """One `fit` with L-BFGS; updates the estimator's attributes after each iteration."""
 
     def __init__(self, estimator: Any, solver: Solver, rows: Rows, tasks: Tasks | None = None) -> None:
         self.estimator, self.net, self.history = estimator, solver.net, History()
@@ -105,24 +105,24 @@ class Minimisation:
             notices.warn("Training interrupted by user.")
             return
         self._take(found.x, float(found.fun))
-        if found.status != 99:  # a callback wanted to stop: that is no failure
+        if found.status != 99:  # 99: stopped by a callback, which is no failure
             estimator.n_iter_ = notices.iterations(found, int(estimator.max_iter))
 
     def _take(self, x: Vector, value: float) -> None:
-        """Let the network have these parameters, whose loss with penalty is `value`."""
+        """Copy these parameters to the network; their loss including the penalty is `value`."""
         self.net.parameters[self.places] = x
         estimator, penalty = self.estimator, self.objective.penalty(x)
         estimator.loss_ = (value - penalty) * self.unit + penalty + self.constant
-        best = estimator.best_loss_  # None if early stopping, which there is not with L-BFGS, is on
+        best = estimator.best_loss_  # None if early_stopping is set, which L-BFGS ignores
         estimator.best_loss_ = estimator.loss_ if best is None else min(best, estimator.loss_)
 
     def _evaluated(self, x: Vector) -> tuple[float, Vector]:
-        """The objective. Where an iteration has ended, this is the begin of the next one."""
+        """The objective; its first evaluation after an iteration begins the next one."""
         self.listeners.epoch_begins()
         return self.objective(x)
 
     def _iterated(self, found: Any) -> bool:
-        """scipy has accepted new parameters."""
+        """Called when scipy has accepted new parameters; returns whether to stop."""
         estimator = self.estimator
         self._take(found.x, float(found.fun))
         estimator.n_iter_ += 1

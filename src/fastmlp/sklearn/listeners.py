@@ -1,4 +1,4 @@
-"""Listeners: the callbacks of an estimator, called as :mod:`fastmlp.callbacks` says."""
+"""Listeners: calls the callbacks of an estimator as :mod:`fastmlp.callbacks` specifies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .solver import Solver
 
 
 class Listeners:
-    """Everybody who is called before, between and after epochs, scikit-learn's callbacks last; entered before all.
+    """All callbacks of a training, scikit-learn's last; a context manager, entered before the first epoch.
 
     ``state.trainer`` is the estimator, whose fitted attributes are those of the last epoch.
     """
@@ -45,12 +45,12 @@ class Listeners:
         self.ends.close()
 
     def epoch_begins(self) -> None:
-        """Tell scikit-learn's callbacks; the others are not told."""
+        """Call scikit-learn's callbacks; the others have no such method."""
         if self.tasks:
             self.tasks.begin()
 
     def epoch_ended(self) -> bool:
-        """Tell everybody; whether anybody wants to stop."""
+        """Call all callbacks; return whether any of them asks to stop."""
         self.state.epoch += 1
         stop = listening.wants_to_stop(self._call("on_epoch_end")) if self.all else False
         return (self.tasks.end() or stop) if self.tasks else stop

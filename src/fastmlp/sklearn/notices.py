@@ -1,8 +1,8 @@
-"""Warnings as scikit-learn's estimators give them: the same words, in the name of the same module.
+"""Warnings with the same text and module name as those of scikit-learn's estimators.
 
-Scripts silence them by that name, as scikit-learn's own examples do:
-``filterwarnings("ignore", category=ConvergenceWarning, module="sklearn")``. And since their place is a line here, not
-the caller's, they are shown as often as scikit-learn's.
+Scripts filter them by module, as scikit-learn's own examples do:
+``filterwarnings("ignore", category=ConvergenceWarning, module="sklearn")``. Their location is a line here, not the
+caller's, so that they are shown as often as scikit-learn's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def in_their_name(function: F) -> F:
-    """This function with globals of its own: Python takes a warning's module from those of the frame that gives it."""
+    """Return the function with its own globals: a warning's module is taken from the globals of the issuing frame."""
     own = cast(FunctionType, function)
     named = {**own.__globals__, "__name__": MODULE}
     return cast(F, FunctionType(own.__code__, named, own.__name__, own.__defaults__))
@@ -27,11 +27,11 @@ def in_their_name(function: F) -> F:
 
 @in_their_name
 def warn(text: str, category: type[Warning] = UserWarning) -> None:
-    """Warn in these words."""
+    """Issue a warning under scikit-learn's module name."""
     warnings.warn(text, category, stacklevel=1)
 
 
 @in_their_name
 def iterations(found: Any, most: int) -> int:
-    """How many iterations scipy's L-BFGS made; scikit-learn's function warns, as its caller, where it failed."""
+    """Number of iterations of scipy's L-BFGS; scikit-learn's function warns, in its caller's name, if it failed."""
     return int(_check_optimize_result("lbfgs", found, most))

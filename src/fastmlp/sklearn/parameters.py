@@ -1,4 +1,4 @@
-"""What the estimators' parameters may be, and what they stand for in fastmlp's own terms."""
+"""Constraints on the estimators' parameters, and their conversion to fastmlp's objects."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 
-# What lbfgs has no use for. scikit-learn's own parameters are not here: its estimators ignore them with lbfgs.
+# Parameters that lbfgs cannot use, except scikit-learn's own, which its estimators ignore with lbfgs.
 NOT_WITH_LBFGS = {"dropout": 0.0, "weight_decay": None, "clip_norm": None, "scoring": None}
 
-# What only says how to make an optimizer of a name: one that is given as an object has numbers of its own.
+# Parameters of optimizers specified by name; an optimizer object has its own.
 NOT_WITH_OBJECTS: dict[str, Any] = {
     "learning_rate": "constant",
     "learning_rate_init": 0.001,
@@ -76,7 +76,7 @@ NOT_WITH_OBJECTS: dict[str, Any] = {
     "clip_norm": None,
 }
 
-# What an LBFGS object must not say, and who says it instead.
+# Parameters that an LBFGS object must not set in an estimator, and why.
 INSTEAD = {
     "max_iter": "which has a max_iter of its own",
     "tol": "which has a tol of its own",
@@ -87,7 +87,7 @@ INSTEAD = {
 
 
 def check_numbers(estimator: Any) -> None:
-    """TypeError or ValueError for numbers that scikit-learn's intervals fail on, or that no float can be."""
+    """Raise TypeError or ValueError for numbers that scikit-learn's intervals cannot check, or that exceed floats."""
     for name, allowed in type(estimator)._parameter_constraints.items():
         value = getattr(estimator, name)
         if not isinstance(value, Real) or not any(isinstance(a, Interval) and a.type is Real for a in allowed):
@@ -101,7 +101,7 @@ def check_numbers(estimator: Any) -> None:
 
 
 def check_use(estimator: Any, X_val: Any, y_val: Any) -> None:
-    """ValueError for what the solver would not heed, unless scikit-learn's estimators would not heed it either."""
+    """Raise ValueError for parameters that the solver would ignore, unless scikit-learn's estimators do, too."""
     solver = estimator.solver
     if solver == "lbfgs" or isinstance(solver, optimizers.LBFGS):
         if X_val is not None or y_val is not None:
@@ -127,13 +127,13 @@ def check_use(estimator: Any, X_val: Any, y_val: Any) -> None:
 
 
 def refuse(name: str, value: Any, default: Any, why: str) -> None:
-    """ValueError unless the value is the default."""
+    """Raise ValueError unless the value is the default."""
     if isinstance(value, (list, tuple, np.ndarray)) or not (value is default or value == default):
         raise ValueError(f"{name} must be {default!r} {why}, got {value!r}")
 
 
 def is_zero(value: Any) -> bool:
-    """Whether this is 0, or a list of nothing else."""
+    """Whether the value is 0, or a list of zeros."""
     many = value if checks.iterable(value) else [value]
     return all(isinstance(v, Real) and v == 0 for v in many)
 
@@ -163,9 +163,9 @@ def regression_loss(value: str | losses.Loss) -> losses.Loss:
 
 
 def schedule(estimator: Any) -> Any:
-    """The rate an optimizer begins with, or the schedule it follows.
+    """The initial learning rate of an optimizer, or its schedule.
 
-    scikit-learn's own three names act as there: they are for all solvers but Adam, and change the rate after epochs.
+    scikit-learn's own three names act as there: they apply to all solvers but Adam, and change the rate after epochs.
     """
     given, start = estimator.learning_rate, float(estimator.learning_rate_init)
     if isinstance(given, str) and given in OWN_SCHEDULES:
@@ -177,7 +177,7 @@ def schedule(estimator: Any) -> Any:
 
 
 def optimizer(estimator: Any) -> optimizers.Optimizer:
-    """The optimizer that `solver` names, with the numbers that the other parameters give; checked."""
+    """The optimizer that `solver` specifies, with its settings from the other parameters; checked."""
     solver, momentum = estimator.solver, float(estimator.momentum)
     if isinstance(solver, optimizers.Optimizer):
         return optimizers.get(copy.deepcopy(solver))
@@ -200,5 +200,5 @@ def optimizer(estimator: Any) -> optimizers.Optimizer:
 
 
 def dropout_rates(estimator: Any, net: Any) -> tuple[float, ...]:
-    """A rate for the inputs of each layer; nothing if all are 0."""
+    """The dropout rate of the inputs of each layer; empty if all are 0."""
     return trainer_options.Options(dropout=estimator.dropout).dropout_rates(net)

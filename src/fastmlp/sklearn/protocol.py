@@ -1,6 +1,6 @@
-"""scikit-learn's own callbacks (1.9 and later): what ``set_callbacks`` has set is told of each epoch of a training.
+"""Support for scikit-learn's own callbacks (>= 1.9): those set by ``set_callbacks`` are called at each epoch.
 
-Before 1.9 there is no ``set_callbacks``, and nothing here does anything.
+Before 1.9 there is no ``set_callbacks``, and this module has no effect.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ try:
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands for scikit-learn's class of this name, where there is none."""
+        """Placeholder for scikit-learn's class of this name, if there is none."""
 
 
 __all__ = ["CallbackSupportMixin", "Tasks"]
 
 
 class Tasks:
-    """The task tree of one `fit` or `partial_fit`: the whole, and an epoch (with lbfgs: an iteration) after the other.
+    """The task tree of one `fit` or `partial_fit`: a root with one child per epoch (with lbfgs: per iteration).
 
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor
     name : str
-        Of the whole: that of the method.
+        Name of the root: the method's.
     epochs : int
-        At most so many.
+        Maximum number of epochs.
     X : array-like
-        As the caller gave it, so that its columns keep their names.
+        As given by the caller, so that its columns keep their names.
     y : array
     weight : array or None
         The caller's sample weights.
@@ -51,18 +51,18 @@ class Tasks:
 
     @classmethod
     def of(cls, estimator: Any, *arguments: Any) -> Tasks | None:
-        """The tasks of this estimator; None, which costs nothing, if nobody listens."""
+        """The tasks of this estimator; None, at no cost, if it has no such callbacks."""
         listening = getattr(estimator, "_skl_callbacks", None) and hasattr(estimator, "_init_callback_context")
         return cls(estimator, *arguments) if listening else None
 
     def train_on(self, chosen: NDArray[np.int64] | None, best: NDArray[Any] | None) -> None:
-        """The epochs to come are of these rows; they will end with the parameters `best`, if that is not None."""
+        """Set the rows of the coming epochs; `best`, if not None, holds the parameters that training will end with."""
         self.best = best
         self.chosen = chosen
         self.parts: tuple[Any, ...] | None = None if chosen is not None else (*self.data, self.weight)
 
     def begin(self) -> None:
-        """An epoch begins, unless one is under way."""
+        """Begin an epoch, unless one is in progress."""
         if self.current is None:
             self.current = self.root.subcontext(task_name="epoch")
             self.current.call_on_fit_task_begin(
@@ -70,7 +70,7 @@ class Tasks:
             )
 
     def end(self) -> bool:
-        """The epoch is over; whether anybody wants to stop."""
+        """End the epoch; return whether any callback asks to stop."""
         task, self.current = self.current, None
         return bool(
             task.call_on_fit_task_end(
@@ -79,7 +79,7 @@ class Tasks:
         )
 
     def close(self) -> None:
-        """Training is over. An epoch that was begun only ends too, with nothing to tell."""
+        """End the training, and first an unfinished epoch, if there is one, without data."""
         if self.current is not None:
             self.current.call_on_fit_task_end(estimator=self.estimator)
         self.best = None
@@ -87,7 +87,7 @@ class Tasks:
             estimator=self.estimator, **self._fit_data(), reconstruction_attributes=self._snapshot
         )
 
-    # ---- what is told, as far as anybody asks ------------------------------------------------------------------------
+    # ---- data for callbacks, computed on request ---------------------------------------------------------------------
 
     def _fit_data(self) -> dict[str, Any]:
         X, y = self.data
@@ -101,14 +101,14 @@ class Tasks:
         }
 
     def _part(self) -> tuple[Any, ...]:
-        """Of rows, targets and weights those that are trained on."""
+        """Rows, targets and weights of the training part."""
         if self.parts is None:
             whole = (*self.data, self.weight)
             self.parts = tuple(None if a is None else _safe_indexing(a, self.chosen) for a in whole)
         return self.parts
 
     def _snapshot(self) -> dict[str, Any]:
-        """The attributes of an estimator as if training ended here; they are its own from now on."""
+        """Attributes of an estimator as if training ended here; independent of this one's."""
         estimator = self.estimator
         net = estimator._net.twin(estimator._net.dtype)
         if self.best is not None:

@@ -20,15 +20,15 @@ from .parameters import CONSTRAINTS, LOSSES, regression_loss
 class MLPRegressor(RegressorMixin, BaseMLP):
     """A multilayer perceptron for regression, trained by gradient descent or L-BFGS.
 
-    A drop-in for ``sklearn.neural_network.MLPRegressor``; the parameters after ``max_fun`` are fastmlp's own. ``loss``
-    comes first, as in scikit-learn from 1.7 on: where 1.6 is installed, too.
+    A drop-in replacement for ``sklearn.neural_network.MLPRegressor``; parameters after ``max_fun`` are fastmlp's own.
+    ``loss`` is the first parameter, as in scikit-learn >= 1.7, also if 1.6 is installed.
 
     Parameters
     ----------
     loss : str or Loss, default="squared_error"
         squared_error (half the squared error), poisson (``predict`` gives rates, y must not be negative);
-        absolute_error (also: mae), huber, quantile; or an object such as ``fastmlp.losses.Quantile(0.9)``. `loss_` of
-        several outputs is the mean over them, with poisson the sum; training follows the gradient of the sum, and
+        absolute_error (also: mae), huber, quantile; or an object such as ``fastmlp.losses.Quantile(0.9)``. With several
+        outputs, `loss_` is the mean over them (for poisson the sum); training follows the gradient of the sum, and
         lbfgs minimises the sum.
     hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
         Units of each hidden layer.
@@ -37,64 +37,65 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         hard_tanh.
     solver : str or Optimizer, default="adam"
         sgd, adam, lbfgs; momentum, nesterov, rmsprop, adagrad, adamw; or an object such as
-        ``fastmlp.RMSprop(0.01, momentum=0.9)``, which then has a learning rate of its own.
+        ``fastmlp.RMSprop(0.01, momentum=0.9)``, which has its own learning rate.
     alpha : float, default=0.0001
         In [0, inf): L2 penalty ``alpha / 2 |w|^2`` divided by the number of samples in the batch, or by the sum of
-        their weights; where weights differ and there are several batches, by the sum to be expected.
+        their weights; with weights and several batches, by the expected sum.
     batch_size : int or "auto", default="auto"
-        Rows of a batch; "auto": min(200, n_samples). L-BFGS takes all at once.
+        Rows per batch; "auto": min(200, n_samples). L-BFGS always uses all rows.
     learning_rate : {"constant", "invscaling", "adaptive"}, Schedule, schedule's name, or function, default="constant"
-        The first three as in scikit-learn: for all solvers but adam. A schedule of :mod:`fastmlp.schedules`, its name,
-        or a function of the step's number, from 0, is for every solver.
+        The first three as in scikit-learn: they apply to all solvers but adam. A schedule of :mod:`fastmlp.schedules`,
+        its name, or a function of the step number, starting at 0, applies to every solver but lbfgs.
     learning_rate_init : float, default=0.001
         In (0, inf).
     power_t : float, default=0.5
         Exponent of "invscaling": the rate after an epoch is ``learning_rate_init / (t_ + 1) ** power_t``.
     max_iter : int, default=200
-        Epochs at most; iterations with lbfgs.
+        Maximum number of epochs; of iterations with lbfgs.
     shuffle : bool, default=True
-        Whether each epoch takes the rows in a new order.
+        Whether to shuffle the rows in each epoch.
     random_state : int, RandomState instance or None, default=None
-        Of initial weights, held-out rows, shuffling and dropout: the draws are scikit-learn's.
+        Source of initial weights, held-out rows, shuffling and dropout, drawn as in scikit-learn.
     tol : float, default=1e-4
-        Less than this is no improvement of the loss or score. For lbfgs: largest element of the gradient at the end.
+        Smallest change that counts as improvement of the loss or score. lbfgs stops when no element of the gradient
+        exceeds it.
     verbose : bool or int, default=False
         Whether to print the loss of each epoch.
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights there are.
+        Whether `fit` continues from the current weights.
     momentum : float, default=0.9
         In [0, 1], for sgd.
     nesterovs_momentum : bool, default=True
     early_stopping : bool, default=False
-        Whether to hold out rows, stop when the score on them does not improve, and go back to the best weights.
+        Whether to hold out rows, stop when the score on them does not improve, and restore the best weights.
     validation_fraction : float, default=0.1
-        In [0, 1): the share of rows that early stopping holds out.
+        In [0, 1): the fraction of rows that early stopping holds out.
     beta_1, beta_2 : float, default=0.9 and 0.999
         In [0, 1), for adam and adamw.
     epsilon : float, default=1e-8
         For adam, adamw, rmsprop and adagrad.
     n_iter_no_change : int or inf, default=10
-        Training ends after more than this many epochs in a row without improvement.
+        Training stops after more than this many consecutive epochs without improvement.
     max_fun : int, default=15000
-        Evaluations of the loss at most, for lbfgs.
+        Maximum number of evaluations of the loss, for lbfgs.
     dropout : float or list with one for each hidden layer, default=0.0
-        In [0, 1): the share of a hidden layer's outputs that a step leaves out.
+        In [0, 1): the fraction of a hidden layer's outputs that each step drops.
     weight_decay : float or None, default=None
-        In [0, inf): decoupled decay, ``w -= rate * weight_decay * w``. None: none, but 0.01 for adamw.
+        In [0, inf): decoupled decay, ``w -= rate * weight_decay * w``. None: 0.01 for adamw, else 0.
     clip_norm : float or None, default=None
-        In (0, inf): the largest norm of the gradient.
+        In (0, inf): the maximum norm of the gradient.
     standardize : bool, "mean" or "robust", default=False
         Whether the network standardises its inputs: True and "mean" by mean and standard deviation, "robust" by median
         and quartiles. `coefs_` then act on standardised inputs. Learned by `fit`; with `partial_fit` or `warm_start`,
-        by the first call alone, which should have some hundreds of rows.
+        only by the first call, which should have at least a few hundred rows.
     standardize_targets : bool, default=False
         Whether the network is trained on targets of mean 0 and standard deviation 1; `loss_` is in these units,
         predictions and scores are not. Not with poisson.
     scoring : str, callable(estimator, X, y) or None, default=None
         scikit-learn's scorer for early stopping; None: R2.
     callbacks : list or None, default=None
-        Objects as :mod:`fastmlp.callbacks` describes; ``state.trainer`` is the estimator. scikit-learn's own
-        callbacks are for ``set_callbacks`` (scikit-learn >= 1.9).
+        Objects as described in :mod:`fastmlp.callbacks`; ``state.trainer`` is the estimator. For scikit-learn's own
+        callbacks use ``set_callbacks`` (scikit-learn >= 1.9).
     progress : bool, default=False
         Whether to show a progress bar (needs tqdm).
     n_threads : int or None, default=None
@@ -104,30 +105,31 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     Attributes
     ----------
     loss_ : float
-        Loss of the last epoch, penalty included: its mean as if it went linearly from one end of the epoch to the
-        other, which is far from scikit-learn's where a large alpha shrinks the weights within an epoch.
+        Loss of the last epoch, including the penalty, whose mean is computed as if it changed linearly within the
+        epoch: far from scikit-learn's where a large alpha shrinks the weights within an epoch.
     best_loss_ : float or None
-        Smallest loss; None with early stopping (which L-BFGS does not do).
+        Smallest loss; None with early stopping (which L-BFGS ignores).
     loss_curve_ : list of float
         Loss of each epoch (with lbfgs: iteration).
     validation_scores_ : list of float or None
-        Score of each epoch on the rows to validate on.
+        Score of each epoch on the validation rows.
     best_validation_score_ : float or None
     t_ : int
-        Samples trained on.
+        Number of samples trained on.
     coefs_, intercepts_ : list of array
-        Weights (n_in, n_out) and biases (n_out,) of each layer. Arrays put here are used from then on, also those of
-        fewer hidden units; training begins with a copy of them and shows its own. Before any training, `partial_fit`,
-        or `fit` with `warm_start`, begins with them; who sets `n_layers_`, `n_outputs_` and `out_activation_` too
-        needs no training for an answer. They are views of the network's memory, most of them not contiguous: code that
-        ignores strides, as safetensors does, needs ``np.ascontiguousarray(coef)``.
+        Weights (n_in, n_out) and biases (n_out,) of each layer. Arrays assigned here are used from then on, also with
+        fewer hidden units; training starts from a copy of them and then replaces them by its own. If assigned before
+        any training, `partial_fit`, or `fit` with `warm_start`, starts from them. An unfitted estimator can predict if
+        `n_layers_`, `n_outputs_` and `out_activation_` are set as well. Fitted arrays are views of the network's
+        memory, mostly not contiguous: code that ignores strides, such as safetensors, needs
+        ``np.ascontiguousarray(coef)``.
     n_features_in_ : int
     feature_names_in_ : array of str
-        Where X has column names that are strings.
+        Only if X has column names that are strings.
     n_iter_ : int
-        Epochs of the last call.
+        Number of epochs of the last call.
     n_layers_ : int
-        Inputs and outputs included.
+        Number of layers, including inputs and outputs.
     n_outputs_ : int
     out_activation_ : str
 
@@ -195,14 +197,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Parameters
         ----------
         X : array-like or CSR/CSC matrix, shape (n_samples, n_features)
-            float32 is computed in float32, anything else in float64. Dense X is read in place, and sparse X densified
-            batch by batch; but with more than 1024 columns that are not standardised, scipy multiplies it as it is.
+            float32 is computed in float32, anything else in float64. Dense X is read in place. Sparse X is densified
+            batch by batch, unless it has more than 1024 columns that are not standardised, which scipy multiplies.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         sample_weight : array-like, shape (n_samples,), optional
             Not negative, not all zero.
         X_val, y_val : array-like, optional
-            Rows to score after each epoch; with ``early_stopping=True``, instead of held-out ones.
+            Rows to score after each epoch; with ``early_stopping=True``, they replace the held-out rows.
 
         Returns
         -------
@@ -213,15 +215,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     @available_if(lambda self: self._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
-        """Train one epoch on X and y, going on from the weights and optimizer state there are.
+        """Train one epoch on X and y, continuing from the current weights and optimizer state.
 
-        The rows of the first call decide how inputs (`standardize`) and targets (`standardize_targets`) are scaled.
+        The rows of the first call determine the scaling of inputs (`standardize`) and targets (`standardize_targets`).
 
         Parameters
         ----------
         X : array-like or CSR/CSC matrix, shape (n_samples, n_features)
-            float32 is computed in float32, anything else in float64. Dense X is read in place, and sparse X densified
-            batch by batch; but with more than 1024 columns that are not standardised, scipy multiplies it as it is.
+            float32 is computed in float32, anything else in float64. Dense X is read in place. Sparse X is densified
+            batch by batch, unless it has more than 1024 columns that are not standardised, which scipy multiplies.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         sample_weight : array-like, shape (n_samples,), optional
@@ -260,7 +262,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             raise ValueError(f"loss must be one for regression, got {self.loss!r}")
         return loss
 
-    # ---- answers -----------------------------------------------------------------------------------------------------
+    # ---- prediction --------------------------------------------------------------------------------------------------
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The value of each row.

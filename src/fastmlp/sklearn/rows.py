@@ -1,6 +1,6 @@
-"""Rows: the data of an estimator as plans read them, dense ones in place, sparse ones densified batch by batch.
+"""Rows: the data of an estimator as plans read them: dense in place, sparse densified batch by batch.
 
-Wide sparse rows are not densified, where that can be helped: see :mod:`fastmlp.sklearn.wide`.
+Wide sparse rows are not densified, unless they are standardised: see :mod:`fastmlp.sklearn.wide`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..runtime import Executor
 from . import wide
 
 Runner = Executor | wide.WideStep
-SLICE_ROWS = 1024  # of a sparse matrix that are densified at once, where nothing else says how many
+SLICE_ROWS = 1024  # rows of a sparse matrix densified at once, unless another limit applies
 
 
 def is_sparse(X: Any) -> bool:
@@ -35,11 +35,11 @@ class Rows(Data):
 
     @property
     def mean_weight(self) -> float:
-        """Their mean."""
+        """Mean weight of the rows in use."""
         return self.total_weight / len(self)
 
     def bind(self, runner: Runner) -> None:
-        """Let a plan read these rows from now on."""
+        """Bind these rows to a plan, unless they are passed batch by batch."""
         if not (is_sparse(self.X) or isinstance(runner, wide.WideStep)):
             bind_data(runner, self.X, self.y)
 
@@ -76,7 +76,7 @@ def outputs(net: MLP, X: Any) -> NDArray[Any]:
 
 
 def short(X: Any) -> int:
-    """So many rows of X may be densified at once."""
+    """Number of rows of X that may be densified at once."""
     return max(1, wide.SLICE_BYTES // (int(X.shape[1]) * 8))
 
 
@@ -90,7 +90,7 @@ def column_statistics(X: Any, weight: NDArray[np.float64] | None) -> tuple[NDArr
         return mean.astype(np.float64), np.sqrt(variance.astype(np.float64))
     w = np.ones(len(X)) if weight is None else weight
     parts = [slice(i, i + SLICE_ROWS) for i in range(0, len(X), SLICE_ROWS)]
-    # No matrix products: how they round hangs on the machine.
+    # No matrix products: their rounding depends on the machine.
     mean = sum((w[p][:, None] * X[p].astype(np.float64)).sum(axis=0) for p in parts) / w.sum()
     variance = sum((w[p][:, None] * (X[p].astype(np.float64) - mean) ** 2).sum(axis=0) for p in parts) / w.sum()
     return mean, np.sqrt(variance)

@@ -1,8 +1,8 @@
-"""Solver: the steps of an estimator's training, and what the optimizer remembers from one call to the next.
+"""Solver: the training steps of an estimator, with the optimizer state that is kept between calls.
 
 Definitions are scikit-learn's: a batch's loss is divided by the sum of its sample weights, and so is ``alpha``; the
 gradient of a loss over several outputs is that of their sum. fastmlp's losses are means over k outputs, so everything
-that meets a gradient is divided by k here, and the rate of gradient descent multiplied by it.
+that is combined with a gradient is divided by k here, and the learning rate of gradient descent is multiplied by k.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ class Solver:
     ----------
     net : MLP
     optimizer : Optimizer
-        Its rate is a number, which `set_rate` changes, or a schedule for every step.
+        Its learning rate is a number, which `set_rate` changes, or a schedule.
     dropout : tuple of float
-        As :meth:`fastmlp.options.Options.dropout_rates` gives them.
+        As returned by :meth:`fastmlp.options.Options.dropout_rates`.
     key : int
-        Of the dropout masks.
+        Key of the dropout masks.
 
     Attributes
     ----------
     states : list of array
-        What the optimizer remembers, flat as the network's parameters.
+        Optimizer state, flat like the network's parameters.
     steps : int
-        Made so far.
+        Number of steps so far.
     rate : float
-        The current one, where the optimizer's is a number; else 0.
+        The current learning rate, if the optimizer's is a number; else 0.
     last_rate : float
-        That of the last step.
+        The learning rate of the last step.
     corrects : bool
-        Whether Adam's bias correction is made here, as a factor on the rate: epsilon then comes before it, as in
-        scikit-learn. The kernels' own comes before epsilon; they are told that training began long ago.
+        Whether Adam's bias correction is applied here, as a factor on the rate: epsilon is then added before it, as in
+        scikit-learn. The kernels add epsilon after it; a large step number makes their correction 1.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Solver:
         return {name: getattr(self, name) for name in kept}
 
     def restore(self, net: MLP) -> None:
-        """Go on with this network after unpickling; ValueError if the states do not fit it or are not finite."""
+        """Continue with this network after unpickling; ValueError if the states do not fit it or are not finite."""
         count = self.optimizer.n_states
         for state in self.states:
             if not isinstance(state, np.ndarray) or state.shape != (net.layout.size,) or state.dtype != net.dtype:
@@ -100,12 +100,12 @@ class Solver:
 
     @property
     def learning_rate(self) -> float:
-        """That of the next step, or where a schedule gives it, of the last one; Adam's as its last step took it."""
+        """The rate of the next step, or with a schedule of the last one; Adam's as corrected in its last step."""
         rate = self.rate or self.last_rate
         return rate * float(self._correction(self.steps - 1, 1)[0]) if self.corrects and self.steps else rate
 
     def set_rate(self, rate: float) -> None:
-        """Go on at this rate. Momentum is kept as scikit-learn keeps it, with the rates of its time in it."""
+        """Set the rate. SGD's state is rescaled, because scikit-learn's velocity includes the rate of each step."""
         if isinstance(self.optimizer, optimizers.SGD) and self.states:
             self.states[0] *= self.rate / rate
         self.rate = rate
@@ -121,7 +121,7 @@ class Solver:
         return rates * self._correction(self.steps, n) if self.corrects else rates
 
     def _correction(self, done: int, n: int) -> NDArray[np.float64]:
-        """Adam's bias correction of n steps, after some that are done, as a factor on the rate."""
+        """Adam's bias correction of the n steps after the first `done`, as a factor on the rate."""
         b1, b2 = self.optimizer.betas  # type: ignore[attr-defined]
         t = np.arange(done + 1, done + n + 1, dtype=np.float64)
         return np.asarray(np.sqrt(1 - b2**t) / (1 - b1**t))
@@ -159,13 +159,13 @@ class Solver:
     # ---- epochs ------------------------------------------------------------------------------------------------------
 
     def begin(self, rows: Rows, batch: int, alpha: float, max_iter: int) -> None:
-        """Get ready for epochs over these rows. A shorter last batch has a plan of its own, with its own penalty."""
+        """Prepare for epochs over these rows. A shorter last batch has its own plan if there is a penalty."""
         self.rows, self.alpha, n = rows, alpha, len(rows)
         self.offsets = batches(n, batch)
         self.mean_weight = rows.mean_weight
         count, last = len(self.offsets) - 1, n % batch
         self.shares = np.diff(self.offsets) / n
-        self.total_steps = max_iter * count  # from the first call on, if there are several
+        self.total_steps = max_iter * count  # counted from the first call, if there are several
         whole = count - 1 if last and alpha else count
         parts = [(0, whole, batch)] * (whole > 0) + [(whole, count, last)] * (whole < count)
         self._parts, wide = [], is_wide(self.net, rows.X)
@@ -175,13 +175,13 @@ class Solver:
             self._parts.append((first, stop, runner, pace))
 
     def end(self) -> None:
-        """Let go of the rows."""
+        """Release the rows."""
         del self.rows
         for runner, _ in self._runners.values():
             runner.release()
 
     def epoch(self, order: NDArray[np.int64] | None) -> float:
-        """Train one epoch; returns its loss, penalty included."""
+        """Train one epoch; returns its loss, including the penalty."""
         squares = self._squares()
         losses = np.empty(len(self.offsets) - 1)
         rates, first_number = self._next_rates(len(losses)), self.steps + LATE * self.corrects
@@ -199,19 +199,19 @@ class Solver:
 
     @property
     def unit(self) -> float:
-        """What scikit-learn's loss is, in units of the plan's: its cross-entropy and Poisson loss sum over outputs."""
+        """Ratio of scikit-learn's loss to the plan's: its cross-entropy and Poisson loss are sums over outputs."""
         return self.outputs if self.net.loss.name in ("binary_cross_entropy", "poisson") else 1.0
 
     def _squares(self) -> float:
-        """The sum of all squared weights, biases apart."""
+        """The sum of all squared weights, without biases."""
         if not self.alpha:
             return 0.0
-        with np.errstate(all="ignore"):  # a training that diverges does so in silence, until its end
+        with np.errstate(all="ignore"):  # divergence is reported only at the end of training
             biases = sum(float(np.dot(b, b)) for b in self.net.biases)
             return float(np.dot(self.net.parameters, self.net.parameters)) - biases
 
     def _penalty(self, before: float, steps: int) -> float:
-        """The mean over an epoch's rows of the penalty at their step: between its ends, the squares go linearly."""
+        """Mean penalty over the steps of an epoch, as if the sum of squares changed linearly between its ends."""
         if not self.alpha:
             return 0.0
         total = steps * before + (self._squares() - before) * (steps - 1) / 2 if steps > 1 else before

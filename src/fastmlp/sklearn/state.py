@@ -1,4 +1,4 @@
-"""What a pickled estimator holds, and how it is checked before it is trusted."""
+"""The state of a pickled estimator, and its validation on loading."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ FORMAT = 1
 
 
 def packed(state: dict[str, Any], net: MLP | None) -> dict[str, Any]:
-    """The state to pickle: the weights once, in the network, and which fastmlp wrote it.
+    """The state to pickle: the weights once, in the network, and fastmlp's version.
 
-    ``net`` is the network that answers: another one than was trained if arrays have been assigned since.
+    ``net`` is the network used for prediction, not the trained one if arrays have been assigned since.
     """
     from .. import __version__
 
@@ -28,12 +28,12 @@ def packed(state: dict[str, Any], net: MLP | None) -> dict[str, Any]:
 
 
 def unpacked(estimator: Any, state: Any) -> dict[str, Any]:
-    """The attributes that such a state stands for.
+    """The attributes in such a state.
 
     Raises
     ------
     ValueError
-        If it is of another format, or its parts do not fit each other.
+        If it has another format, or its parts do not fit together.
     """
     name = type(estimator).__name__
     if not isinstance(state, dict) or state.get("_fastmlp_format") != FORMAT:
@@ -56,7 +56,7 @@ def unpacked(estimator: Any, state: Any) -> dict[str, Any]:
 
 
 def check_network(attributes: dict[str, Any], net: Any) -> None:
-    """ValueError unless the network is one, is finite, and has the shape that the other attributes tell."""
+    """Raise ValueError unless the network is an MLP, is finite, and has the shape given by the other attributes."""
     if not isinstance(net, MLP):
         raise ValueError(f"the network is a {type(net).__name__}")
     if not np.isfinite(net.parameters).all():

@@ -1,4 +1,4 @@
-"""Validation: the score of an estimator in training on rows that it is not trained on."""
+"""Validation: the score of an estimator on held-out or given rows during training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOO_SMALL = "The validation set is too small. Increase 'validation_fraction' or 
 
 @dataclass
 class Validation:
-    """Rows to judge an estimator by; `given` are the targets as the caller gave them, for a scorer."""
+    """Validation rows of an estimator; `given` are the targets as given by the caller, for a scorer."""
 
     estimator: Any
     X: Any
@@ -28,7 +28,7 @@ class Validation:
     weight: NDArray[np.float64] | None
 
     def score(self) -> float:
-        """Accuracy (for several labels: of all of them together) or R2; or what ``scoring`` names. May be NaN."""
+        """Accuracy (of all labels jointly, if there are several) or R2, or the score set by ``scoring``. May be NaN."""
         if self.estimator.scoring is not None:
             return self._scorer_score()
         out = outputs(self.estimator._net, self.X)
@@ -37,22 +37,22 @@ class Validation:
         if self.estimator.out_activation_ == "logistic":
             right = ((out > 0.5) == self.y).all(axis=1)
             return float(np.average(right, weights=self.weight))
-        with np.errstate(all="ignore"):  # a training that diverges does so in silence, until its end
+        with np.errstate(all="ignore"):  # divergence is reported only at the end of training
             return metrics.r2(self.y, out, self.weight) if np.isfinite(out).all() else float("nan")
 
     def _scorer_score(self) -> float:
         scorer = self.estimator.scoring
         scorer = get_scorer(scorer) if isinstance(scorer, str) else scorer
         weight = {} if self.weight is None else {"sample_weight": self.weight}
-        with warnings.catch_warnings():  # the rows have lost the names that the estimator was given
+        with warnings.catch_warnings():  # the rows have no feature names any more
             warnings.filterwarnings("ignore", "X does not have valid feature names")
             return float(scorer(self.estimator, self.X, self.given, **weight))
 
 
 def split(estimator: Any, rows: Rows, given: NDArray[Any], weight: Any, random_state: Any) -> tuple[Rows, Validation]:
-    """The rows without those to validate on, which scikit-learn would hold out too; binary targets are stratified.
+    """Split off validation rows, the same ones as scikit-learn; binary targets are stratified.
 
-    ``weight`` are the sample weights without class weights: validation is without them.
+    ``weight`` are the sample weights without class weights, which validation does not use.
     """
     binary = estimator._is_classifier and rows.y.ndim == 2 and rows.y.shape[1] == 1
     train, held = train_test_split(

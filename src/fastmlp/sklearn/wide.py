@@ -1,7 +1,7 @@
-"""Wide sparse rows: scipy multiplies them by the weights of the first layer, and plans go on from these sums.
+"""Wide sparse rows: scipy multiplies them by the weights of the first layer, and plans continue from these sums.
 
-To densify them would take the memory and the time of a dense X of that shape. A row's sums go over its own elements in
-their order, whatever the other rows are and however many threads. They agree with those of dense rows to rounding only.
+Densifying them would take the memory and time of a dense X of that shape. The sums of a row run over its stored
+elements in order, whatever the other rows and the number of threads. They equal those of dense rows up to rounding.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from ..runtime import executor
 from ..tape import PREDICTION_ROWS, Learning, Tape
 from ..threads import get_num_threads
 
-WIDE = 1024  # columns, up to which a slice of densified rows is short
+WIDE = 1024  # columns, up to which rows are densified at little cost
 SLICE_BYTES = 1 << 24  # of sums, or of densified rows, in memory at once
 
 
 def is_wide(net: MLP, X: Any) -> bool:
-    """Whether this is for these rows. Not where inputs are standardised: then zeros are not zeros."""
+    """Whether to use this module for X. Not if inputs are standardised, because zeros do not stay zero."""
     return hasattr(X, "tocsr") and net.sizes[0] > WIDE and net.scaling is None
 
 
 def sums(net: Network, X: Any) -> NDArray[Any]:
     """X w + b of the first layer, where X is CSR."""
     n_in, stride = net.sizes[0], net.layout.strides[0]
-    padded = net.parameters[: n_in * stride].reshape(n_in, stride)  # which scipy needs no copy of
+    padded = net.parameters[: n_in * stride].reshape(n_in, stride)  # contiguous: scipy makes no copy
     z = (X.astype(net.dtype, copy=False) @ padded)[:, : net.sizes[1]]
     z += net.biases[0]
     return np.asarray(z)
 
 
 def products(X: Any, deltas: NDArray[Any], gradient: NDArray[Any]) -> None:
-    """The gradient of the first layer, with the bias in its last row, from that by its sums."""
+    """Compute the gradient of the first layer, bias in the last row, from `deltas`, that of its sums."""
     gradient[:-1] = X.T.astype(deltas.dtype, copy=False) @ deltas
     deltas.sum(axis=0, out=gradient[-1])
 
 
 def outputs(net: MLP, X: Any) -> NDArray[Any]:
-    """Of the last layer, for CSR rows."""
+    """Outputs of the last layer for CSR rows."""
     slices = batches(X.shape[0], max(1, SLICE_BYTES // (net.layout.strides[0] * net.dtype.itemsize)))
     n_threads, out = get_num_threads(), np.empty((X.shape[0], net.sizes[-1]), net.dtype)
     rows = min(int(slices[1]), PREDICTION_ROWS * n_threads)
@@ -62,10 +62,10 @@ def outputs(net: MLP, X: Any) -> NDArray[Any]:
 
 
 class WideStep:
-    """One training step: what the plan of :func:`fastmlp.tape.training_plan` is for dense rows.
+    """One training step: the counterpart of :func:`fastmlp.tape.training_plan` for wide rows.
 
-    Its plan has a middle, up to which there are the gradients, and from there the moves. In between, that of the first
-    layer is made of the gradient by its sums.
+    Its ops before `middle` compute gradients, the others update parameters. In between, the first layer's gradient is
+    computed from that of its sums.
     """
 
     def __init__(self, net: MLP, rows: int, labels: bool, learning: Learning, n_threads: int) -> None:
@@ -77,7 +77,7 @@ class WideStep:
         self.plan, self.release = self.runner.plan, self.runner.release
 
     def run(self, X: Any, y: NDArray[Any], lr: Any, **settings: Any) -> NDArray[np.float64]:
-        """The step on these rows, X of which are CSR; returns its loss, as a vector of one."""
+        """Run the step on these rows, with X in CSR format; returns its loss, as a vector of one."""
         runner, offsets = self.runner, np.array([0, X.shape[0]])
         bind_data(runner, sums(self.net, X), y)
         loss = runner.run(None, offsets, lr, last_op=self.middle, **settings)
