@@ -73,28 +73,52 @@ class Activation:
 
 @hyperparameters
 class Identity(Activation):
-    """f(z) = z."""
+    """f(z) = z.
+
+    Examples
+    --------
+    >>> get("linear")
+    Identity()
+    """
 
     name = "identity"
 
 
 @hyperparameters
 class Sigmoid(Activation):
-    """f(z) = 1 / (1 + e^-z); f' = y (1 - y)."""
+    """f(z) = 1 / (1 + e^-z); f' = y (1 - y).
+
+    Examples
+    --------
+    >>> get("logistic")
+    Sigmoid()
+    """
 
     name = "sigmoid"
 
 
 @hyperparameters
 class Tanh(Activation):
-    """f(z) = tanh(z); f' = 1 - y^2."""
+    """f(z) = tanh(z); f' = 1 - y^2.
+
+    Examples
+    --------
+    >>> Tanh().default_initializer
+    'glorot_uniform'
+    """
 
     name = "tanh"
 
 
 @hyperparameters
 class ReLU(Activation):
-    """f(z) = max(0, z); f' = 1 where y > 0, else 0."""
+    """f(z) = max(0, z); f' = 1 where y > 0, else 0.
+
+    Examples
+    --------
+    >>> ReLU().default_initializer
+    'he_normal'
+    """
 
     name = "relu"
     default_initializer = "he_normal"
@@ -159,6 +183,11 @@ class SELU(Activation):
     """f(z) = s z where z > 0, else s a (e^z - 1), with s = 1.0507009873554805 and a = 1.6732632423543772.
 
     With LeCun's normal weights, layers preserve mean 0 and variance 1. Klambauer et al., NIPS 2017.
+
+    Examples
+    --------
+    >>> SELU().default_initializer
+    'lecun_normal'
     """
 
     name = "selu"
@@ -196,7 +225,13 @@ class GELU(Activation):
 
 @hyperparameters
 class SiLU(Activation):
-    """f(z) = z sigmoid(z), also called swish. Elfwing et al., arXiv:1702.03118."""
+    """f(z) = z sigmoid(z), also called swish. Elfwing et al., arXiv:1702.03118.
+
+    Examples
+    --------
+    >>> get("swish")
+    SiLU()
+    """
 
     name = "silu"
     needs_z = True
@@ -205,7 +240,13 @@ class SiLU(Activation):
 
 @hyperparameters
 class Mish(Activation):
-    """f(z) = z tanh(log(1 + e^z)). Misra, BMVC 2020."""
+    """f(z) = z tanh(log(1 + e^z)). Misra, BMVC 2020.
+
+    Examples
+    --------
+    >>> Mish().needs_z
+    True
+    """
 
     name = "mish"
     needs_z = True
@@ -214,21 +255,41 @@ class Mish(Activation):
 
 @hyperparameters
 class Softplus(Activation):
-    """f(z) = log(1 + e^z); f' = 1 - e^-y."""
+    """f(z) = log(1 + e^z); f' = 1 - e^-y.
+
+    Examples
+    --------
+    >>> Softplus().needs_z
+    False
+    """
 
     name = "softplus"
 
 
 @hyperparameters
 class HardTanh(Activation):
-    """f(z) = min(1, max(-1, z)); f' = 1 where -1 < y < 1, else 0."""
+    """f(z) = min(1, max(-1, z)); f' = 1 where -1 < y < 1, else 0.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> fastmlp.MLP([1, 1], loss="mse", output="hard_tanh", weights=[([[1.0]], None)]).predict([[0.5], [3.0]])
+    array([0.5, 1. ], dtype=float32)
+    """
 
     name = "hard_tanh"
 
 
 @hyperparameters
 class Softmax(Activation):
-    """f(z)_c = e^z_c / sum e^z over the outputs of a row: probabilities. For the output layer only."""
+    """f(z)_c = e^z_c / sum e^z over the outputs of a row: probabilities. For the output layer only.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> fastmlp.MLP([1, 2], output="softmax", weights=[([[0.0, 0.0]], None)]).predict_proba([[1.0]])
+    array([[0.5, 0.5]], dtype=float32)
+    """
 
     name = "softmax"
     for_outputs = True

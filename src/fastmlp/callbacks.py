@@ -191,6 +191,12 @@ class ProgressBar(Callback):
     ------
     ImportError
         If tqdm is not installed.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> net, bar = fastmlp.MLP([64, 16, 10]), ProgressBar(leave=False)  # doctest: +SKIP
+    >>> history = net.fit(*fastmlp.datasets.load_digits(), callbacks=[bar])  # doctest: +SKIP
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -260,6 +266,15 @@ class CSVLogger(FileLogger):
     path : str or path
     append : bool, default False
         Whether to append to an existing file, without a second header.
+
+    Examples
+    --------
+    >>> import fastmlp, pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "log.csv")
+    ...     history = fastmlp.MLP([2, 2]).fit(*fastmlp.datasets.xor(), epochs=2, callbacks=[CSVLogger(path)])
+    ...     print(path.read_text().splitlines()[0])
+    epoch,loss,learning_rate,seconds,samples_per_second
     """
 
     def write(self, file: IO[str], numbers: dict[str, Any]) -> None:
@@ -277,6 +292,15 @@ class JSONLinesLogger(FileLogger):
     path : str or path
     append : bool, default False
         Whether to append to an existing file.
+
+    Examples
+    --------
+    >>> import fastmlp, pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "log.jsonl")
+    ...     history = fastmlp.MLP([2, 2]).fit(*fastmlp.datasets.xor(), epochs=2, callbacks=[JSONLinesLogger(path)])
+    ...     print([json.loads(line)["epoch"] for line in path.read_text().splitlines()])
+    [1, 2]
     """
 
     def write(self, file: IO[str], numbers: dict[str, Any]) -> None:

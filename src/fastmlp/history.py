@@ -66,6 +66,13 @@ class History(dict[str, list[Any]]):
 
     Such an epoch takes less time than converting four numbers to Python objects and appending them to lists, so they
     stay in arrays until the history is read in any way.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> history = fastmlp.MLP([2, 2]).fit(*fastmlp.datasets.xor(), epochs=3)
+    >>> history.epochs, len(history["loss"]), history.loss is history["loss"]
+    (3, 3, True)
     """
 
     _unread = False  # whether lists are still to be read
@@ -147,6 +154,16 @@ class DivergenceError(ArithmeticError):
         Where it happened, both counted from 1; the step within its epoch.
     history : History
         The epochs before.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> net = fastmlp.MLP([1, 1], loss="mse", weights=[([[1.0]], None)])
+    >>> try:
+    ...     history = net.fit([[1.0]], [[0.0]], epochs=100, optimizer=fastmlp.SGD(1e30))
+    ... except fastmlp.DivergenceError as error:
+    ...     print(error.epoch, error.history.loss)
+    2 [1.0]
     """
 
     def __init__(self, message: str, epoch: int, step: int, history: History) -> None:

@@ -198,7 +198,15 @@ class MSE(Loss):
 
 @hyperparameters
 class MAE(Loss):
-    """Mean absolute error: mean over the outputs of |y - t|. Minimised by the median."""
+    """Mean absolute error: mean over the outputs of |y - t|. Minimised by the median.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> net = fastmlp.MLP([1, 1], loss="mae", weights=[([[2.0]], None)])
+    >>> net.evaluate([[1.0], [2.0]], [[3.0], [4.0]])["loss"]
+    0.5
+    """
 
     name = "mae"
     kind = "absolute_error"
@@ -264,6 +272,12 @@ class Poisson(Loss):
     """Mean over the outputs of e^y - t y, for counts t >= 0: y is the logarithm of the rate, predictions are e^y.
 
     The negative log-likelihood of a Poisson variable, without the terms that depend on t alone.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> fastmlp.MLP([1, 1], loss="poisson", weights=[([[0.0]], None)]).predict([[5.0]])
+    array([1.], dtype=float32)
     """
 
     name = "poisson"
