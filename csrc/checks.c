@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PATIENCE 50000 /* nanoseconds to wait for the others */
+#define PATIENCE_NS 50000 /* nanoseconds to wait for the others */
 #define FOR_ONE (8 << 20) /* bytes: ~0.1 ms from memory, below which one thread is fast enough */
 
 /* ---- finite: by the kernels ----------------------------------------------------------------------------------- */
@@ -28,7 +28,7 @@ static void look_for_odd(void *context, fm_team *team, int me, int n)
 int fm_all_finite(const fm_kernels *kernels, const void *x, int64_t n, int64_t itemsize, int n_threads)
 {
     struct search search = {.kernels = kernels, .x = x, .n = n, .itemsize = itemsize};
-    fm_team_run(n * itemsize < FOR_ONE ? 1 : n_threads, PATIENCE, look_for_odd, &search);
+    fm_team_run(n * itemsize < FOR_ONE ? 1 : n_threads, PATIENCE_NS, look_for_odd, &search);
     return !memchr(search.nonfinite, 1, sizeof search.nonfinite);
 }
 
@@ -103,6 +103,6 @@ static fm_array in_long_rows(fm_array a)
 int fm_all_within(const fm_array *array, double low, double high, int n_threads)
 {
     struct limits limits = {.array = in_long_rows(*array), .low = low + 0.0, .high = high + 0.0};
-    fm_team_run(array->rows * array->columns * array->itemsize < FOR_ONE ? 1 : n_threads, PATIENCE, look_for_out, &limits);
+    fm_team_run(array->rows * array->columns * array->itemsize < FOR_ONE ? 1 : n_threads, PATIENCE_NS, look_for_out, &limits);
     return !memchr(limits.out, 1, sizeof limits.out);
 }

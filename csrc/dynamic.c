@@ -1,7 +1,7 @@
 /* Dynamic scheduling of the rows of a prediction. */
 #include "dynamic.h"
 
-#include "ahead.h"
+#include "data_rows.h"
 #include "plan.h"
 #include "sharing.h"
 
@@ -20,8 +20,6 @@ int fm_is_dynamic(const fm_plan *plan, const fm_run_args *args, int n)
 #define LEAST_ROWS 48          /* rows: fewer read the weights too often */
 #define NEAR_BYTES (512 << 10) /* bytes of weights that a core keeps; of more it is a block at least */
 
-static int64_t parts_of(int64_t n, int64_t most) { return (n + most - 1) / most; }
-
 /* How many rows at least a worker takes: an even part of its fair share. */
 static int64_t least_rows(const fm_worker *w, int64_t all)
 {
@@ -31,8 +29,8 @@ static int64_t least_rows(const fm_worker *w, int64_t all)
         const fm_op *op = &w->ops[i];
         if (op->opcode == FM_linear && op->n_in * op->w.ld * plan->kernels->real_bytes > NEAR_BYTES) least = plan->row_block;
     }
-    const int64_t fair = parts_of(all, w->n), parts = fair > least ? fair / least : 1, tile = plan->kernels->tile_rows;
-    return parts_of(parts_of(fair, parts), tile) * tile;
+    const int64_t fair = fm_parts_of(all, w->n), parts = fair > least ? fair / least : 1, tile = plan->kernels->tile_rows;
+    return fm_parts_of(fm_parts_of(fair, parts), tile) * tile;
 }
 
 void fm_run_dynamic(const fm_worker *w, fm_step *step, int64_t first, const void **at)
@@ -42,7 +40,7 @@ void fm_run_dynamic(const fm_worker *w, fm_step *step, int64_t first, const void
     const int64_t block = room < plan->row_block ? room : plan->row_block, all = w->all_rows - first, least = least_rows(w, all);
     for (int64_t begin, end; (begin = fm_take(w->team, all, least, &end)) < end;)
         for (int64_t r = begin, rows; r < end; r += rows) {
-            rows = parts_of(end - r, parts_of(end - r, block));
+            rows = fm_parts_of(end - r, fm_parts_of(end - r, block));
             step->first = first + r - home, step->rows = home + rows;
             if (at) {
                 fm_find_rows(w->ops, step, home, at);

@@ -161,6 +161,16 @@ typedef struct fm_step {
     double unbias1, root2;       /* adam: 1 - beta1^t and sqrt(1 - beta2^t), t = number + 1 */
 } fm_step;
 
+/* always_inline: else GCC does not inline a baseline function into kernels, which are tuned for another CPU. */
+#define FM_INLINE static inline __attribute__((always_inline))
+
+/* Row of the data that is row r of the batch. */
+FM_INLINE int64_t fm_data_row(const fm_step *step, int64_t r) { return step->index ? step->index[r] : step->first + r; }
+
+/* Number of parts of at most `most` that make up `whole`; at least 1. In small networks mostly 1: the test saves a division,
+ * which takes as long as a tile. */
+FM_INLINE int64_t fm_parts_of(int64_t whole, int64_t most) { return whole <= most ? 1 : (whole + most - 1) / most; }
+
 /* Work on rows [begin, end): of the batch, or of the op's parameters (span rows of them). */
 typedef void fm_kernel(const fm_op *op, const fm_step *step, int64_t begin, int64_t end);
 

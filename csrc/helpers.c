@@ -1,7 +1,7 @@
 /* Threads that wait for work, see helpers.h.
  *
  * To start a thread and to wait for its end takes 50 to 300 us; to wake a sleeping one, 10; one that is still looking for
- * work begins at once. So a helper that has done its work looks for more for a moment, and then sleeps until it is called.
+ * work begins at once. So a helper that has done its work polls for more for a moment, and then sleeps until it is called.
  * A process that forks has none: those that sleep end before. */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* before any header: affinity is not in POSIX */
@@ -15,7 +15,7 @@
 #include <stdlib.h>
 
 #define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
-#define LOOKS 8000            /* for more work, ~120 us: what Python does between two steps of a loop, and some more */
+#define IDLE_POLLS 8000            /* for more work, ~120 us: what Python does between two steps of a loop, and some more */
 
 #if defined(__linux__) && defined(__GLIBC__)
 #define CHOOSES_CPUS 1
@@ -24,7 +24,7 @@
 #endif
 
 enum state {
-    IDLE,   /* looks for work */
+    IDLE,   /* polls for work */
     ASLEEP, /* until it is called */
     CALLED, /* has work, which may still be taken back */
     BUSY,   /* has begun it */
@@ -36,7 +36,7 @@ struct fm_helper {
     void (*work)(void *); /* null: end */
     void *argument;
     int sent;         /* nobody waits for it */
-    atomic_int looks; /* for work, before it sleeps */
+    atomic_int polls; /* for work, before it sleeps */
     fm_helper *next;  /* of those that nobody has taken */
     pthread_t thread;
     pthread_mutex_t lock;
@@ -72,7 +72,7 @@ static void sleep_in(fm_helper *h, int state, int asleep)
 
 static void wait_for_call(fm_helper *h)
 {
-    for (int i = 0; i < atomic_load_explicit(&h->looks, memory_order_relaxed); i++, fm_relax())
+    for (int i = 0; i < atomic_load_explicit(&h->polls, memory_order_relaxed); i++, fm_relax())
         if (is_now(h, CALLED)) return;
     sleep_in(h, IDLE, ASLEEP);
 }
@@ -177,7 +177,7 @@ static fm_helper *new_helper(int n_threads)
     void *memory = 0;
     if (posix_memalign(&memory, _Alignof(fm_helper), sizeof(fm_helper))) return 0;
     fm_helper *h = memory;
-    *h = (fm_helper){.state = IDLE, .looks = LOOKS};
+    *h = (fm_helper){.state = IDLE, .polls = IDLE_POLLS};
     pthread_mutex_init(&h->lock, 0);
     pthread_cond_init(&h->woken, 0);
     if (start(h, n_threads)) return h;
@@ -220,7 +220,7 @@ fm_helper *fm_helper_take(int n_threads)
     if (!h) h = new_helper(n_threads);
     if (!h) return 0;
     const int enough = keep_elsewhere(h, n_threads); /* processors: else another thread needs this one */
-    atomic_store_explicit(&h->looks, enough ? LOOKS : 1, memory_order_relaxed);
+    atomic_store_explicit(&h->polls, enough ? IDLE_POLLS : 1, memory_order_relaxed);
     return h;
 }
 

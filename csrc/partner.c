@@ -15,14 +15,14 @@
 #include <string.h>
 
 #define CLOSE 4         /* durations of a row alone: rows with shorter pauses come quickly */
-#define PATIENCE 16     /* rows that come quickly before a partner is invited; and after a disappointment ... */
-#define MOST_PATIENCE 4096 /* ... twice as many each time, up to these; until ... */
+#define PATIENCE_ROWS 16     /* rows that come quickly before a partner is invited; and after a disappointment ... */
+#define MOST_PATIENCE_ROWS 4096 /* ... twice as many each time, up to these; until ... */
 #define SETTLED 512     /* ... so many rows were computed together */
 #define TRIED 64        /* rows together, by the shortest of which it is judged whether that is faster than alone: ... */
 #define FASTER 0.9      /* ... takes no more of its time than this */
-#define LOOKS 2000      /* for the next row, ~30 us, before the partner leaves */
-#define FIRST_LOOKS 40000 /* for the first: a virtual machine was seen to stop its caller for 160 us, to wake the partner's core */
-#define DEADLINE 4000   /* looks, ~60 us, by when it must have answered: its first row may come from memory */
+#define ROW_POLLS 2000      /* for the next row, ~30 us, before the partner leaves */
+#define FIRST_ROW_POLLS 40000 /* for the first: a virtual machine was seen to stop its caller for 160 us, to wake the partner's core */
+#define DEADLINE_POLLS 4000   /* polls, ~60 us, by when it must have answered: its first row may come from memory */
 
 enum presence { AWAY, INVITED, HERE };
 
@@ -57,12 +57,12 @@ static void run_op(const fm_partner *p, int me, int i)
 
 /* ---- the partner --------------------------------------------------------------------------------------------- */
 
-/* Waits until the caller has come to a meeting: returns 0 if it will not, or has not after so many looks (0: any number). */
-static int caller_comes(const fm_partner *p, long meeting, int looks)
+/* Waits until the caller has come to a meeting: returns 0 if it will not, or has not after so many polls (0: any number). */
+static int caller_comes(const fm_partner *p, long meeting, int polls)
 {
     for (int i = 0; at(&p->caller_at) < meeting; i++) {
-        if (atomic_load_explicit(&p->dismissed, memory_order_relaxed) || (looks && i >= looks)) return 0;
-        if (looks || i < LOOKS) fm_relax();
+        if (atomic_load_explicit(&p->dismissed, memory_order_relaxed) || (polls && i >= polls)) return 0;
+        if (polls || i < ROW_POLLS) fm_relax();
         else sched_yield();
     }
     return 1;
@@ -87,7 +87,7 @@ static void be_partner(void *argument)
     fm_partner *p = argument;
     long done = at(&p->caller_at);
     atomic_store_explicit(&p->presence, HERE, memory_order_release);
-    for (int looks = FIRST_LOOKS; caller_comes(p, done + 1, looks) && partner_row(p, done + 1); looks = LOOKS) {
+    for (int polls = FIRST_ROW_POLLS; caller_comes(p, done + 1, polls) && partner_row(p, done + 1); polls = ROW_POLLS) {
         done += p->meetings;
         atomic_store_explicit(&p->partner_at, done, memory_order_release);
     }
@@ -102,11 +102,11 @@ static int presence_of(const fm_partner *p) { return atomic_load_explicit(&p->pr
 /* Waits until the partner has come to a meeting: returns 0 if it has left, or takes too long. */
 static int partner_comes(const fm_partner *p, long meeting)
 {
-    for (int i = 0; i < DEADLINE || p->insists; i++) {
+    for (int i = 0; i < DEADLINE_POLLS || p->insists; i++) {
         if (at(&p->partner_at) >= meeting) return 1;
         if (presence_of(p) != HERE) return at(&p->partner_at) >= meeting;
-        if (i < DEADLINE) fm_relax();
-        else sched_yield(), i = DEADLINE;
+        if (i < DEADLINE_POLLS) fm_relax();
+        else sched_yield(), i = DEADLINE_POLLS;
     }
     return 0;
 }
@@ -122,7 +122,7 @@ static void part_with(fm_partner *p)
 {
     if (p->insists) return;
     fm_partner_dismiss(p);
-    p->patience = p->patience < MOST_PATIENCE ? 2 * p->patience : p->patience;
+    p->patience = p->patience < MOST_PATIENCE_ROWS ? 2 * p->patience : p->patience;
 }
 
 static int caller_row(fm_partner *p)
@@ -154,7 +154,7 @@ static void judge(fm_partner *p, int64_t start, int finished)
     }
     if (!p->together || now - start < p->together) p->together = now - start;
     if (++p->rows == TRIED && (double)p->together > FASTER * (double)p->alone) part_with(p);
-    else if (p->rows == SETTLED) p->patience = PATIENCE;
+    else if (p->rows == SETTLED) p->patience = PATIENCE_ROWS;
 }
 
 /* It has left, for want of rows. */
@@ -218,7 +218,7 @@ fm_partner *fm_partner_new(const fm_plan *plan)
     void *memory = 0;
     if (posix_memalign(&memory, _Alignof(fm_partner), sizeof(fm_partner))) return 0;
     fm_partner *p = memset(memory, 0, sizeof(fm_partner));
-    p->plan = plan, p->patience = PATIENCE, p->forks = fm_helper_forks();
+    p->plan = plan, p->patience = PATIENCE_ROWS, p->forks = fm_helper_forks();
     p->step = (fm_step){.rows = 1, .inverse_weight = 1, .n_workers = 2};
     for (int i = 1; i < plan->n_ops; i++) {
         p->meetings += plan->team.sync[i];

@@ -4,7 +4,7 @@
  * activations stay in its cache. Ops that split parameters run one after the other over the worker's share. */
 #include "plan.h"
 
-#include "ahead.h"
+#include "data_rows.h"
 #include "cpu.h"
 #include "dynamic.h"
 #include "scalars.h"
@@ -12,7 +12,7 @@
 #include "worker.h"
 
 /* Nanoseconds to wait for helpers, for each operation of a run: a quarter of its time at 50 operations a nanosecond. */
-#define PATIENCE 0.005
+#define PATIENCE_NS_PER_OPERATION 0.005
 
 struct job {
     const fm_plan *plan;
@@ -182,7 +182,7 @@ void fm_run_by(const fm_plan *plan, const fm_run_args *args, int n_threads)
 {
     struct job job = {plan, args, fm_is_dynamic(plan, args, n_threads)};
     if (plan->n_workers) fm_share_inputs(plan, args->balance);
-    const int64_t patience = job.dynamic ? FM_WHENEVER : (int64_t)(fm_work_of(plan, args) * PATIENCE);
+    const int64_t patience = job.dynamic ? FM_WHENEVER : (int64_t)(fm_work_of(plan, args) * PATIENCE_NS_PER_OPERATION);
     const int n = fm_team_run(n_threads, patience, run_steps, &job);
     const int met = fm_sharing_of(plan, args, n)->barriers == FM_BARRIERS_BY_SYNC;
     if (n > 1 && fm_is_whole(plan, args) && args->balance && met) fm_rebalance(args->balance, n);

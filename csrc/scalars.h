@@ -14,7 +14,7 @@ static inline double sum_of_eight(const double *part)
 
 static inline double weight_of(const fm_step *step, int64_t r)
 {
-    return step->weight[step->index ? step->index[r] : step->first + r];
+    return step->weight[fm_data_row(step, r)];
 }
 
 static inline double inverse_weight(const fm_step *step)

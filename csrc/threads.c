@@ -7,12 +7,12 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define FEW 4                 /* workers at most that poll the phase in the line of the waiting counter without slowing arrivals */
+#define FEW_WORKERS 4                 /* workers at most that poll the phase in the line of the waiting counter without slowing arrivals */
 #define PARTS 2               /* of a fair share of what is left: who begins late, or is slow, takes fewer */
 #define TRIPS 8               /* of the token of the latency test, there and back, that are timed together */
 #define FAR_APART 150e-9      /* seconds a trip: 50 ns were seen within a complex of cores, 300 between two */
-#define ANSWERS 20000         /* looks for one, ~10 us, before the other is thought to be elsewhere */
-#define LOOKS 16              /* whether somebody has begun, ~0.2 us, from one look at the clock to the next */
+#define ANSWER_POLLS 20000         /* polls for one, ~10 us, before the other is thought to be elsewhere */
+#define POLLS_PER_CLOCK_READ 16              /* whether somebody has begun, ~0.2 us, from one look at the clock to the next */
 #define KNOWN 0.02            /* seconds for which a measurement holds: short runs need not repeat it */
 
 struct fm_team {
@@ -30,7 +30,7 @@ struct fm_team {
     _Alignas(128) long handing;       /* the same, which worker 0 alone sees */
     _Alignas(128) long taken;         /* by worker 1, who alone sees it */
     _Alignas(128) atomic_long begun;  /* pieces of work that somebody has taken */
-    _Alignas(128) atomic_int ball;    /* the token that two workers pass to and fro to measure latency */
+    _Alignas(128) atomic_int token;    /* the token that two workers pass to and fro to measure latency */
     _Alignas(128) atomic_int far_apart;
     int known; /* it has been measured so short a time ago that it holds in this run, too */
     _Alignas(128) atomic_int open; /* set once the team's members are known */
@@ -101,10 +101,10 @@ int64_t fm_take(fm_team *team, int64_t all, int64_t least, int64_t *end)
     return begin;
 }
 
-static int answered(fm_team *team, int ball)
+static int answered(fm_team *team, int token)
 {
-    for (int i = 0; i < ANSWERS; i++)
-        if (atomic_load_explicit(&team->ball, memory_order_acquire) == ball) return 1;
+    for (int i = 0; i < ANSWER_POLLS; i++)
+        if (atomic_load_explicit(&team->token, memory_order_acquire) == token) return 1;
     return 0;
 }
 
@@ -116,12 +116,12 @@ static double seconds(void)
 }
 
 /* Seconds of so many trips, or a long time. */
-static double throw_and_catch(fm_team *team, int ball, int trips)
+static double ping_pong(fm_team *team, int token, int trips)
 {
     const double start = seconds();
-    for (int i = 0; i < trips; i++, ball += 2) {
-        atomic_store_explicit(&team->ball, ball + 1, memory_order_release);
-        if (!answered(team, ball + 2)) return 1;
+    for (int i = 0; i < trips; i++, token += 2) {
+        atomic_store_explicit(&team->token, token + 1, memory_order_release);
+        if (!answered(team, token + 2)) return 1;
     }
     return seconds() - start;
 }
@@ -150,15 +150,15 @@ int fm_far_apart(fm_team *team, int me)
     if (team->known) return atomic_load(&team->far_apart);
     fm_barrier(team, 0);
     if (me == 0) { /* the first trips wake the line up; whatever comes between makes the others longer, not shorter */
-        double best = throw_and_catch(team, 0, TRIPS);
+        double best = ping_pong(team, 0, TRIPS);
         for (int i = 1; i < 3 && best < 1; i++) {
-            const double again = throw_and_catch(team, 2 * TRIPS * i, TRIPS);
+            const double again = ping_pong(team, 2 * TRIPS * i, TRIPS);
             best = again < best ? again : best;
         }
         remember(team, best < 1 && best > FAR_APART * TRIPS);
     } else if (me == 1)
         for (int i = 0; i < 3 * TRIPS && answered(team, 2 * i + 1); i++)
-            atomic_store_explicit(&team->ball, 2 * i + 2, memory_order_release);
+            atomic_store_explicit(&team->token, 2 * i + 2, memory_order_release);
     fm_barrier(team, 0);
     return atomic_load(&team->far_apart);
 }
@@ -185,10 +185,10 @@ static void take_seat(void *argument)
 static void wait_for_begin(fm_helper *const *helpers, int n, int64_t patience)
 {
     const double end = seconds() + 1e-9 * (double)patience;
-    for (int i = 1, looks = 1; i < n; looks++) {
+    for (int i = 1, polls = 1; i < n; polls++) {
         if (fm_helper_has_begun(helpers[i])) i++;
-        else if (looks % FM_SPINS == 0) sched_yield(); /* for one that shares this core */
-        else if (looks % LOOKS == 0 && !fm_team_insists() && seconds() > end) return;
+        else if (polls % FM_SPINS == 0) sched_yield(); /* for one that shares this core */
+        else if (polls % POLLS_PER_CLOCK_READ == 0 && !fm_team_insists() && seconds() > end) return;
         else fm_relax();
     }
 }
@@ -209,7 +209,7 @@ int fm_team_run(int n_threads, int64_t patience, fm_work *work, void *context)
 {
     fm_team team = {.work = work, .context = context, .n = 1};
     const int whenever = patience == FM_WHENEVER && !fm_team_insists();
-    team.phase = n_threads <= FEW ? &team.phase_beside : &team.phase_apart;
+    team.phase = n_threads <= FEW_WORKERS ? &team.phase_beside : &team.phase_apart;
     if (n_threads <= 1) {
         work(context, &team, 0, 1);
         return 1;

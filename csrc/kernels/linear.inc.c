@@ -34,7 +34,7 @@ static void look_at_next_rows(struct forward *f, const fm_step *step, struct ahe
     if (FM_BYTES < 64 || wide < 2 || !f->at || f->op->partial || weight_bytes(f->op) > NEAR_LOOKING || !looks) return;
     for (int i = 0; i < n; i++) coming[i] = ahead_of(step->next + i * part, wide * LANES, looks);
     f->coming = coming, f->n_coming = n;
-    f->look = look_every(f->op->n_in, tiles_in(f->rows, wide) * parts_of(f->last - f->first, wide), looks);
+    f->look = look_every(f->op->n_in, tiles_in(f->rows, wide) * fm_parts_of(f->last - f->first, wide), looks);
 }
 
 /* The product for one run of inputs, from k on, of a panel of y = x w + b: with the value each sum starts from; where the sums

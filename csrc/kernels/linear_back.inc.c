@@ -156,7 +156,7 @@ static int rows_are_cheaper(const fm_op *op, int64_t rows)
 {
     const int64_t vx = vectors_of(op->n_in), vy = vectors_of(op->n_out), vr = vectors_of(rows), square = 8 * LANES;
     const int64_t by_columns = rows * vx * op->n_out + vx * vy * square;
-    return vr * op->n_in * op->n_out + vr * (vy * parts_of(op->n_in, RUN_K) + vx) * square < by_columns;
+    return vr * op->n_in * op->n_out + vr * (vy * fm_parts_of(op->n_in, RUN_K) + vx) * square < by_columns;
 }
 
 static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)

@@ -195,7 +195,7 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     real columns[COPIED] __attribute__((aligned(64)));
     struct gradient s = {
         .op = op, .updater = updater, .x = (const real *)op->x.p + first * op->x.ld, .ld = ld, .go_on = go_on, .far = far,
-        .coming = step->coming, .pace = fetch_pace(op, step, grad_tiles_in(span, widest) * parts_of(vectors, widest)),
+        .coming = step->coming, .pace = fetch_pace(op, step, grad_tiles_in(span, widest) * fm_parts_of(vectors, widest)),
         .form = form, .moving = moving_tiles_for(op, updater, rows, form), .moved.updater = updater,
         .product = {.k = rows, .lda = ldx, .at = at, .ldb = ldy, .init = zeros, .ldi = go_on ? op->g.ld : 0},
         .tile = scratch[0], .other = scratch[1],

@@ -15,7 +15,7 @@ static inline vf target(const fm_op *op, int64_t r, int64_t c)
 /* What the row's loss counts for in the loss of the batch. */
 static inline double row_share(const fm_step *step, int64_t r)
 {
-    return (step->weight ? step->weight[data_row(step, r)] : 1) * step->inverse_weight;
+    return (step->weight ? step->weight[fm_data_row(step, r)] : 1) * step->inverse_weight;
 }
 
 /* ---- one element: the losses that are a mean over the outputs ----------------------------------------------- */
@@ -48,7 +48,7 @@ INLINE vf element(int kind, vf y, vf t, vf a, vf q, vf *slope)
     }
 }
 
-INLINE void mean_loss(int kind, const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
+INLINE void mean_over_outputs(int kind, const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int64_t n = op->n_out;
     const vf a = vf_set1((real)op->param);
@@ -219,18 +219,18 @@ static void softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t 
 
 static void loss(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-#define MEAN_LOSS(kind)                                                                                                \
-    case FM_LOSS_##kind: mean_loss(FM_LOSS_##kind, op, step, begin, end); break;
+#define MEAN_OVER_OUTPUTS(kind)                                                                                                \
+    case FM_LOSS_##kind: mean_over_outputs(FM_LOSS_##kind, op, step, begin, end); break;
     if (op->kind == FM_LOSS_softmax_cross_entropy) softmax_cross_entropy(op, step, begin, end);
     else if (op->n_out == 1) single_loss(op, step, begin, end);
     else
         switch (op->kind) {
-            MEAN_LOSS(sigmoid_cross_entropy)
-            MEAN_LOSS(squared_error)
-            MEAN_LOSS(absolute_error)
-            MEAN_LOSS(huber)
-            MEAN_LOSS(quantile)
-            MEAN_LOSS(poisson)
+            MEAN_OVER_OUTPUTS(sigmoid_cross_entropy)
+            MEAN_OVER_OUTPUTS(squared_error)
+            MEAN_OVER_OUTPUTS(absolute_error)
+            MEAN_OVER_OUTPUTS(huber)
+            MEAN_OVER_OUTPUTS(quantile)
+            MEAN_OVER_OUTPUTS(poisson)
         }
-#undef MEAN_LOSS
+#undef MEAN_OVER_OUTPUTS
 }

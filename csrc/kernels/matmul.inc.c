@@ -341,8 +341,11 @@ static inline int panel_vectors(int64_t rows, int64_t vectors)
 }
 
 /* Tiles in so many rows of a panel: of nn, and of tn or ti. */
-static inline int64_t tiles_in(int64_t rows, int wide) { return parts_of(rows, tile_rows[wide]); }
-static inline int64_t grad_tiles_in(int64_t rows, int wide) { return parts_of(rows, wide == 1 ? TALLEST_ALONE : tile_rows[wide]); }
+static inline int64_t tiles_in(int64_t rows, int wide) { return fm_parts_of(rows, tile_rows[wide]); }
+static inline int64_t grad_tiles_in(int64_t rows, int wide)
+{
+    return fm_parts_of(rows, wide == 1 ? TALLEST_ALONE : tile_rows[wide]);
+}
 
 /* Rows of x from row `first` of the batch on, where they are to be read in place; else null. */
 static inline const real *const *rows_in_place(const fm_op *op, const fm_step *step, int64_t first)

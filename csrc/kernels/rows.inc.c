@@ -2,10 +2,8 @@
  *
  * The caller's data may have any strides and any alignment; it is read element by element through memcpy. */
 
-static inline int64_t data_row(const fm_step *step, int64_t r) { return step->index ? step->index[r] : step->first + r; }
-
-#define SHORT 64 /* columns, that are copied as they are, and looked at for NaN with their padding, which is 0 */
-#define FEW 4 /* columns, for which a vectorised loop would take longer to set up than to run */
+#define SHORT_ROW 64 /* columns, that are copied as they are, and looked at for NaN with their padding, which is 0 */
+#define FEW_COLUMNS 4 /* columns, for which a vectorised loop would take longer to set up than to run */
 
 /* Readers for each source type: rows of the data, converted, into x; rows of few columns and of one; and labels. Values land
  * where they are used as reals; a label that was checked fits an int32. */
@@ -14,7 +12,7 @@ static inline int64_t data_row(const fm_step *step, int64_t r) { return step->in
     {                                                                                                                  \
         const int64_t n = op->n_in, stride = op->data_column, skip = op->first_in * stride;                            \
         for (int64_t r = begin; r < end; r++) {                                                                        \
-            const char *from = op->data + data_row(step, r) * op->data_row + skip;                                     \
+            const char *from = op->data + fm_data_row(step, r) * op->data_row + skip;                                     \
             real *to = (real *)op->x.p + r * op->x.ld;                                                                 \
             type value;                                                                                                \
             COLUMNS                                                                                                    \
@@ -28,7 +26,7 @@ static inline int64_t data_row(const fm_step *step, int64_t r) { return step->in
 #define IS_REAL(type) (sizeof(type) == sizeof(real) && (type)0.5 > 0)
 #define READ_MANY                                                                                                      \
     if (stride != (int64_t)sizeof value) READ_COLUMNS(stride)                                                          \
-    else if (IS_REAL(__typeof__(value)) && n <= SHORT) memcpy(to, from, (size_t)n * sizeof value);                     \
+    else if (IS_REAL(__typeof__(value)) && n <= SHORT_ROW) memcpy(to, from, (size_t)n * sizeof value);                     \
     else READ_COLUMNS((int64_t)sizeof value)
 #define READ_FEW                                                                                                       \
     for (int64_t c = 0; c < n; c++, from += stride) {                                                                  \
@@ -48,15 +46,22 @@ static inline int64_t data_row(const fm_step *step, int64_t r) { return step->in
     {                                                                                                                  \
         type value;                                                                                                    \
         for (int64_t r = begin; r < end; r++) {                                                                        \
-            memcpy(&value, op->data + data_row(step, r) * op->data_row, sizeof value);                                 \
+            memcpy(&value, op->data + fm_data_row(step, r) * op->data_row, sizeof value);                                 \
             ((int32_t *)op->t.p)[r] = (int32_t)value;                                                                  \
         }                                                                                                              \
     }
 FM_SOURCES(X)
 #undef X
-#define X(name, type) {read_##name, read_few_##name, read_one_##name, label_##name},
-static fm_kernel *const readers[FM_N_SOURCES][4] = {FM_SOURCES(X)};
+enum { MANY, FEW, ONE, LABELS, N_READERS };
+#define X(name, type) {[MANY] = read_##name, [FEW] = read_few_##name, [ONE] = read_one_##name, [LABELS] = label_##name},
+static fm_kernel *const readers[FM_N_SOURCES][N_READERS] = {FM_SOURCES(X)};
 #undef X
+
+static inline fm_kernel *reader_of(const fm_op *op)
+{
+    const int columns = op->n_in == 1 ? ONE : op->n_in <= FEW_COLUMNS ? FEW : MANY;
+    return readers[op->kind][op->labels ? LABELS : columns];
+}
 
 static void look_for_nonfinite(const fm_op *op, const real *x, int64_t n)
 {
@@ -116,13 +121,13 @@ static void gather(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
             for (int64_t r = begin; r < end; r++) look_for_nonfinite(op, step->at[r], op->n_in);
         return;
     }
-    fm_kernel *const read = readers[op->kind][op->labels ? 3 : op->n_in == 1 ? 2 : op->n_in <= FEW];
+    fm_kernel *const read = reader_of(op);
     if (!op->w.p && !op->nonfinite) {
         if (is_gathered_out(op, step, begin, end)) gather_far_apart(op, step, begin, end, read);
         else read(op, step, begin, end);
         return;
     }
-    const int64_t together = op->x.ld <= SHORT && !op->partial ? end - begin : 1; /* a part has no padding of its own */
+    const int64_t together = op->x.ld <= SHORT_ROW && !op->partial ? end - begin : 1; /* a part has no padding of its own */
     for (int64_t r = begin; r < end; r += together) {
         real *x = (real *)op->x.p + r * op->x.ld;
         read(op, step, r, r + together);
@@ -135,8 +140,8 @@ static void scatter(const fm_op *op, const fm_step *step, int64_t begin, int64_t
 {
     for (int64_t r = begin; r < end; r++) {
         const real *y = (const real *)op->y.p + r * op->y.ld;
-        char *to = (char *)op->data + data_row(step, r) * op->data_row;
-        if (op->data_column == (int64_t)sizeof(real) && op->n_out > FEW) memcpy(to, y, (size_t)op->n_out * sizeof(real));
+        char *to = (char *)op->data + fm_data_row(step, r) * op->data_row;
+        if (op->data_column == (int64_t)sizeof(real) && op->n_out > FEW_COLUMNS) memcpy(to, y, (size_t)op->n_out * sizeof(real));
         else
             for (int64_t c = 0; c < op->n_out; c++, to += op->data_column) {
                 NOT_VECTORISED;

@@ -1,10 +1,10 @@
 /* Where the rows of data lie, at hand and ahead. */
-#include "ahead.h"
+#include "data_rows.h"
 
 void fm_find_rows(const fm_op *gather, const fm_step *step, int64_t first, const void **at)
 {
     for (int64_t r = first; r < step->rows; r++)
-        at[r] = gather->data + (step->index ? step->index[r] : step->first + r) * gather->data_row;
+        at[r] = gather->data + fm_data_row(step, r) * gather->data_row;
     const void *const last = step->rows > 0 ? at[step->rows - 1] : 0;
     for (int r = 0; r < FM_ROWS_AHEAD; r++) at[step->rows + r] = last;
 }

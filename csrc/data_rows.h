@@ -1,6 +1,6 @@
 /* Ahead: where the rows of data lie that a step reads, and those that will be read next. */
-#ifndef FASTMLP_AHEAD_H
-#define FASTMLP_AHEAD_H
+#ifndef FASTMLP_DATA_ROWS_H
+#define FASTMLP_DATA_ROWS_H
 
 #include "worker.h"
 

@@ -102,5 +102,5 @@ static inline void catch_up(struct parameters *b, const fm_op *op)
 /* Lines for each of so many tiles. */
 static inline int64_t fetch_pace(const fm_op *op, const fm_step *step, int64_t tiles)
 {
-    return op->data ? parts_of(fm_fetch_lines(step->coming), tiles) : 0;
+    return op->data ? fm_parts_of(fm_fetch_lines(step->coming), tiles) : 0;
 }

@@ -6,9 +6,6 @@ static inline int64_t vectors_of(int64_t columns) { return (columns + LANES - 1)
 static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* How many parts of at most so many; in small networks most things are one part, and a division takes as long as a tile. */
-static inline int64_t parts_of(int64_t whole, int64_t most) { return whole <= most ? 1 : (whole + most - 1) / most; }
-
 /* Or gcc keeps what follows from it in others, one for every use. */
 #define ONE_REGISTER(value) __asm__("" : "+r"(value));
 
