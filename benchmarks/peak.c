@@ -1,4 +1,4 @@
-/* What this machine can do at best: multiply-adds a second, and bytes a second by the size of what is read.
+/* This machine's limits: multiply-adds per second, and bytes per second by the size of the memory read.
  *
  * Compiled by roofline.py, with -ffp-contract=fast so that a * m + c becomes one FMA. Vectors are as wide as the CPU's
  * (chosen at run time on x86), accumulators enough to hide the latency of an FMA: 12 where there are 16 registers. */
@@ -24,7 +24,7 @@ struct job {
 
 static volatile double sink;
 
-/* FMA: repeats x ACCUMULATORS vectors. Every accumulator stays near 1, so nothing overflows or turns subnormal. */
+/* FMA: `repeats` times 12 or 24 vectors. Every accumulator stays near 1, so none overflows or becomes subnormal. */
 #define FMA_LOOP(name, type, bytes, attributes, EACH)                                                                  \
     attributes static void name(const job *j, int me)                                                                  \
     {                                                                                                                  \
@@ -43,7 +43,7 @@ static volatile double sink;
 #define TWENTY_FOUR(DO)                                                                                                \
     TWELVE(DO) DO(12) DO(13) DO(14) DO(15) DO(16) DO(17) DO(18) DO(19) DO(20) DO(21) DO(22) DO(23)
 
-/* Bandwidth: read adds all words up; triad is a = b + s c over three thirds of the memory. */
+/* Bandwidth: read sums all words; triad is a = b + s c, on three thirds of the memory. */
 #define MEMORY_LOOPS(suffix, width, attributes)                                                                        \
     attributes static void NAME(read_, suffix)(const job *j, int me)                                                   \
     {                                                                                                                  \
@@ -112,7 +112,7 @@ static double now(void)
     return t.tv_sec + t.tv_nsec * 1e-9;
 }
 
-/* Seconds that `threads` threads take for the job, from when all are running to the last one's end. */
+/* Seconds that `threads` threads take for the job, from when all are running until the last one ends; -1 if not all started. */
 static double timed(job *j, int threads)
 {
     pthread_t id[MAX_THREADS];
@@ -130,7 +130,7 @@ static double timed(job *j, int threads)
     return n < threads ? -1 : now() - start;
 }
 
-/* Floating-point operations a second (in 1e9, a multiply-add counts two). */
+/* Floating-point operations per second (in 1e9; a multiply-add counts as two). */
 double gflops(int f64, int threads, int64_t repeats)
 {
     loop *run[3][2] = {{fma_f32_base, fma_f64_base}};
@@ -143,7 +143,7 @@ double gflops(int f64, int threads, int64_t repeats)
     return 2 * per_repeat[level()] / (f64 ? 8 : 4) * repeats * threads / timed(&j, threads) * 1e-9;
 }
 
-/* Bytes a second (in 1e9) that pass between the cores and `bytes` of memory for each thread. */
+/* Bytes per second (in 1e9) between the cores and `bytes` of memory for each thread. */
 double gbytes(int triad, int threads, char *memory, int64_t bytes, int64_t repeats)
 {
     loop *run[3][2] = {{read_base, triad_base}};

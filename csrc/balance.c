@@ -4,10 +4,10 @@
 #include <math.h>
 #include <time.h>
 
-#define GAIN 0.3  /* of the way to what the last run's times ask for: one of them may have been interrupted */
-#define LEAST 0.5 /* of an equal share, and ... */
-#define MOST 2.0  /* ... at most so many of them: more would be a measurement's error */
-#define GRAIN 8.0 /* rows, of the batch or of parameters: a tile, by which shares differ from equal ones */
+#define GAIN 0.3  /* of the way to the shares that the last run's times suggest: a worker may have been interrupted */
+#define LEAST 0.5 /* limits of a share, in equal shares: ... */
+#define MOST 2.0  /* ... beyond them it would be an error of measurement */
+#define GRAIN 8.0 /* rows, about a tile: shares differ from equal ones by multiples of it */
 
 int64_t fm_ticks(void)
 {
@@ -29,7 +29,7 @@ int64_t fm_share_begin(const fm_balance *balance, enum fm_shared what, int64_t a
     const int64_t equal = all * me / n;
     if (!balance || balance->n != n || me == 0 || me == n) return equal;
     double end = 0;
-    int64_t begin = 0; /* of a worker never before that of the one before it, wherever the grains fall: no row has two owners */
+    int64_t begin = 0; /* never less than the previous worker's, however it is rounded: no row has two owners */
     for (int i = 1; i <= me; i++) {
         end += balance->share[what][i - 1];
         const double even = (double)(all * i / n), to = even + rint((end * (double)all - even) / GRAIN) * GRAIN;
@@ -38,8 +38,8 @@ int64_t fm_share_begin(const fm_balance *balance, enum fm_shared what, int64_t a
     return begin;
 }
 
-/* Towards what each got done in a tick, however much it was given: a difference too small to be worth a grain stays too small
- * from run to run. Who was given nothing is taken to be as fast as the others are. */
+/* Moves shares towards the workers' rates (rows per tick), which do not depend on the shares: so a difference of less than a
+ * grain does not accumulate from run to run. Workers without work are assumed to run at the mean rate. */
 static void rebalance(double *share, const double *given, const double *busy, int n)
 {
     double rates = 0, sum = 0;

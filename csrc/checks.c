@@ -1,12 +1,12 @@
-/* A caller's numbers, looked through; those of a large array by several workers. */
+/* Checks of a caller's numbers, see checks.h. */
 #include "checks.h"
 #include "threads.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define PATIENCE_NS 50000 /* nanoseconds to wait for the others */
-#define FOR_ONE (8 << 20) /* bytes: ~0.1 ms from memory, below which one thread is fast enough */
+#define PATIENCE_NS 50000 /* for the other workers to start */
+#define FOR_ONE (8 << 20) /* bytes, read from memory in ~0.1 ms: below, one thread is fast enough */
 
 /* ---- finite: by the kernels ----------------------------------------------------------------------------------- */
 
@@ -43,8 +43,8 @@ static inline uint64_t bits_of(double x)
     return bits;
 }
 
-/* The sign bit is set if x < low, if x > high, and if the exponent is all ones, so that adding one to it carries: such loops
- * GCC vectorises, and those of comparisons it does not. No zero but the positive one may come in: -0 - 0 has a sign. */
+/* The sign bit is set if x < low, if x > high, or if the exponent is all ones, so that adding one to it carries: GCC vectorises
+ * such loops, but not comparisons. Zeros must be positive, as x + 0.0 makes them: -0 - 0 has the sign bit set. */
 static inline uint64_t out_of(double x, double low, double high)
 {
     const uint64_t sign = (uint64_t)1 << 63, one = (uint64_t)1 << 52;
@@ -92,7 +92,7 @@ static void look_for_out(void *context, fm_team *team, int me, int n)
     }
 }
 
-/* The same numbers in rows that are as long as can be, side by side in memory if possible. */
+/* The same numbers with the smaller stride along rows, and as a single row if possible. */
 static fm_array in_long_rows(fm_array a)
 {
     if (llabs(a.row) < llabs(a.column)) a = (fm_array){a.data, a.columns, a.rows, a.column, a.row, a.itemsize, a.kind};

@@ -1,10 +1,10 @@
-/* All workers or one, see choice.h. */
+/* The choice between all workers and one, see choice.h. */
 #include "choice.h"
 
-#define SOON 8.0   /* trials' work from one trial to the next, where something has changed; ... */
-#define LATE 256.0 /* ... and ever more, up to so many, while it changes nothing: then a trial costs less than a percent */
+#define SOON 8.0   /* period between trials, in the work of a trial, after the choice has changed; ... */
+#define LATE 256.0 /* ... doubled after each trial that changes nothing, up to this: trials then cost less than a percent */
 
-/* The middle one of the latest parts: one that was disturbed, or had luck, decides nothing. */
+/* The median of the latest parts: a single disturbed or lucky one has no effect. */
 static double lately(const fm_choice *c, int all)
 {
     const double *t = c->latest[all];
@@ -13,7 +13,7 @@ static double lately(const fm_choice *c, int all)
     return t[2] < low ? low : t[2] > high ? high : t[2];
 }
 
-/* What was faster; all workers until both were tried. */
+/* Which was faster; all workers until both have been tried. */
 static int is_all_best(const fm_choice *c) { return !c->n[0] || !c->n[1] || lately(c, 1) <= lately(c, 0); }
 
 int fm_choice_is_trial(const fm_choice *c) { return c->trial > 0; }
@@ -32,7 +32,7 @@ void fm_choice_took(fm_choice *c, double work, double ticks)
     const int all = fm_choice_is_all(c), best = is_all_best(c), trial = c->trial;
     c->done += work;
     if (trial) c->tried = trial == 2 ? work : c->tried + work;
-    if (!c->warm || trial == 2) { /* only warms up */
+    if (!c->warm || trial == 2) { /* a warm-up */
         c->trial = c->warm, c->warm = 1;
         return;
     }

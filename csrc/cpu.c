@@ -1,6 +1,6 @@
-/* What this CPU and its operating system support. Compiled at baseline: it runs before anything is known.
+/* What this CPU and its operating system support. Compiled for the baseline: it runs before a target is chosen.
  *
- * __builtin_cpu_supports reads cpuid and also XCR0, that is whether the system saves the wide registers. */
+ * __builtin_cpu_supports reads cpuid and also XCR0, which tells whether the system saves the wide registers. */
 #include "cpu.h"
 
 #if defined(__x86_64__)

@@ -1,4 +1,4 @@
-/* Where the rows of data lie, at hand and ahead. */
+/* Addresses of the rows of the data, see data_rows.h. */
 #include "data_rows.h"
 
 void fm_find_rows(const fm_op *gather, const fm_step *step, int64_t first, const void **at)
@@ -20,8 +20,8 @@ void fm_find_next(const fm_worker *w, fm_step *step, int64_t mine, int64_t begin
     step->next_bytes = close && rows > 0 ? (rows - 1) * gather->data_row + bytes : 0;
 }
 
-#define FETCHED_LEAST 256 /* bytes of a row: the cache has smaller ones anyway */
-#define FETCHED_APART 8   /* bytes at most from one column to the next: else a row is many lines for few numbers */
+#define FETCHED_LEAST 256 /* bytes of a row: smaller ones are in the cache anyway */
+#define FETCHED_APART 8   /* bytes from one column to the next, at most: else a row is many cache lines with few numbers each */
 
 void fm_find_fetching(fm_worker *w)
 {
@@ -29,7 +29,7 @@ void fm_find_fetching(fm_worker *w)
         const fm_op *op = &w->ops[i];
         if (!splits_params(op) || !op->data || op->data_column > FETCHED_APART) continue;
         int64_t begin = 0, end = op->n_in;
-        if (op->partial) params_of(w, i, &begin, &end); /* its own inputs only, but of all rows */
+        if (op->partial) params_of(w, i, &begin, &end); /* only its own inputs, but of all rows */
         if (end > op->n_in) end = op->n_in;
         if ((end - begin) * op->data_column < FETCHED_LEAST) continue;
         w->fetching = op, w->fetch_begin = begin, w->fetch_end = end;

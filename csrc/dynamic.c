@@ -5,22 +5,22 @@
 #include "plan.h"
 #include "sharing.h"
 
-/* Nothing may be left of a row but what a scatter has written elsewhere: then it does not matter how rows are cut into steps. */
+/* Only if all that remains of a row is what a scatter has written: then the division of rows into steps does not matter. */
 int fm_is_dynamic(const fm_plan *plan, const fm_run_args *args, int n)
 {
     const fm_sharing *sharing = fm_sharing_of(plan, args, n);
     if (n == 1 || sharing->barriers != FM_BARRIERS_NONE || !fm_is_whole(plan, args) || args->order || plan->capacity < n) return 0;
     for (int i = 0; i < plan->n_ops; i++) {
-        const int opcode = sharing->ops[i].opcode; /* a mask depends on where in a batch a row stands */
+        const int opcode = sharing->ops[i].opcode; /* no dropout: a mask depends on a row's place in the batch */
         if (opcode != FM_gather && opcode != FM_linear && opcode != FM_activate && opcode != FM_scatter) return 0;
     }
     return sharing->ops[plan->n_ops - 1].opcode == FM_scatter;
 }
 
-#define LEAST_ROWS 48          /* rows: fewer read the weights too often */
-#define NEAR_BYTES (512 << 10) /* bytes of weights that a core keeps; of more it is a block at least */
+#define LEAST_ROWS 48          /* with fewer, the weights are read too often */
+#define NEAR_BYTES (512 << 10) /* bytes of weights that stay in a core's cache; for larger ones the least is a block */
 
-/* How many rows at least a worker takes: an even part of its fair share. */
+/* The least number of rows that a worker takes: its fair share divided evenly, in whole tiles. */
 static int64_t least_rows(const fm_worker *w, int64_t all)
 {
     const fm_plan *plan = w->plan;
@@ -45,7 +45,7 @@ void fm_run_dynamic(const fm_worker *w, fm_step *step, int64_t first, const void
             if (at) {
                 fm_find_rows(w->ops, step, home, at);
                 step->at = at;
-                fm_find_next(w, step, (w->n - 1) * (end - begin), home, home + rows, home + end - r); /* the others take as many */
+                fm_find_next(w, step, (w->n - 1) * (end - begin), home, home + rows, home + end - r); /* others take as many */
             }
             for (int i = 0; i < plan->n_ops; i++)
                 plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, home, home + rows);

@@ -1,15 +1,15 @@
-/* Dynamic scheduling (OpenMP calls it guided): workers take rows of a prediction as they come, large pieces first. So whoever
- * starts late, or shares its core with somebody else, takes fewer. */
+/* Dynamic scheduling (OpenMP's guided): each worker repeatedly takes the next rows of a prediction, large pieces first. So a
+ * worker that starts late, or shares its core with another process, takes fewer. */
 #ifndef FASTMLP_DYNAMIC_H
 #define FASTMLP_DYNAMIC_H
 
 #include "worker.h"
 
-/* Whether the rows of this run can be taken so, by n workers. */
+/* Whether the rows of this run can be scheduled dynamically over n workers. */
 int fm_is_dynamic(const fm_plan *plan, const fm_run_args *args, int n);
 
-/* One worker's part of the run, in buffer rows that are its own; data are read from row `first` on. at: room to say where rows
- * of the data lie, to be read in place; or null: they are gathered. */
+/* One worker's part of the run, in its own buffer rows; data are read from row `first` on. at: scratch for the addresses of rows
+ * that are read in place; null: rows are gathered. */
 void fm_run_dynamic(const fm_worker *w, fm_step *step, int64_t first, const void **at);
 
 #endif

@@ -1,6 +1,6 @@
-/* Fetch: the rows of the next batch lie in random order in memory, where the processor cannot guess them; asked for all at
- * once they would keep everything else waiting. So they are asked for line by line, by whoever has time: a worker that waits
- * for another one, and each tile of the first layer's weights. */
+/* Fetch: prefetches of the next batch. Its rows lie in random order in memory, which the hardware cannot predict; prefetched all
+ * at once they would delay everything else. So they are prefetched line by line, by a worker while it waits for another, and
+ * before each tile of the first layer's weights. */
 #ifndef FASTMLP_FETCH_H
 #define FASTMLP_FETCH_H
 
@@ -8,24 +8,24 @@
 
 #define FM_LINE 64 /* bytes of a cache line */
 
-/* What is still to be asked for. All zeros: nothing. */
+/* What remains to be prefetched. All zeros: nothing. */
 typedef struct fm_fetch {
-    const char *data;          /* where what is read of the data's first row begins */
-    int64_t data_row, bytes;   /* from one row to the next, and of each */
-    const int64_t *row, *last; /* the row at hand, and the end */
-    const char *line, *end;    /* of that row: the next line, and the end */
+    const char *data;          /* the part read of the data's first row */
+    int64_t data_row, bytes;   /* stride of rows, and bytes read of each */
+    const int64_t *row, *last; /* number of the current row, and the end of the numbers */
+    const char *line, *end;    /* the next line of that row, and its end */
 } fm_fetch;
 
-/* To the row at hand, if there is one. */
+/* Starts the current row, if there is one. */
 static inline void fm_fetch_row(fm_fetch *f)
 {
     if (f->row != f->last) f->line = f->data + *f->row * f->data_row, f->end = f->line + f->bytes;
 }
 
-/* Lines of all rows that are not done. */
+/* Number of lines of the remaining rows. */
 static inline int64_t fm_fetch_lines(const fm_fetch *f) { return (f->last - f->row) * ((f->bytes + FM_LINE - 1) / FM_LINE); }
 
-/* Ask for so many lines, if there are as many; four at a time, or counting them costs more than asking. */
+/* Prefetches up to this many lines; four at a time, or counting them would cost more than the prefetch. */
 static inline void fm_fetch_some(fm_fetch *f, int64_t lines)
 {
     while (lines > 0 && f->row != f->last) {

@@ -1,8 +1,8 @@
 /* Threads that wait for work, see helpers.h.
  *
- * To start a thread and to wait for its end takes 50 to 300 us; to wake a sleeping one, 10; one that is still looking for
- * work begins at once. So a helper that has done its work polls for more for a moment, and then sleeps until it is called.
- * A process that forks has none: those that sleep end before. */
+ * Starting and joining a thread takes 50 to 300 us; waking a sleeping one, 10; one that is polling for work begins at once.
+ * So a helper that has done its work polls for more for a while, and then sleeps until it is called. Before a fork, helpers
+ * in the pool are ended. */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* before any header: affinity is not in POSIX */
 #endif
@@ -15,7 +15,7 @@
 #include <stdlib.h>
 
 #define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
-#define IDLE_POLLS 8000            /* for more work, ~120 us: what Python does between two steps of a loop, and some more */
+#define IDLE_POLLS 8000       /* for more work, ~120 us: somewhat longer than Python takes between two steps of a loop */
 
 #if defined(__linux__) && defined(__GLIBC__)
 #define CHOOSES_CPUS 1
@@ -25,28 +25,28 @@
 
 enum state {
     IDLE,   /* polls for work */
-    ASLEEP, /* until it is called */
-    CALLED, /* has work, which may still be taken back */
-    BUSY,   /* has begun it */
-    AWAITED /* has begun it, and the caller sleeps until its end */
+    ASLEEP, /* sleeps until it is called */
+    CALLED, /* has work, which may still be withdrawn */
+    BUSY,   /* has begun its work */
+    AWAITED /* has begun its work, and the caller sleeps until its end */
 };
 
 struct fm_helper {
     _Alignas(128) atomic_int state;
-    void (*work)(void *); /* null: end */
+    void (*work)(void *); /* null: end the thread */
     void *argument;
-    int sent;         /* nobody waits for it */
-    atomic_int polls; /* for work, before it sleeps */
-    fm_helper *next;  /* of those that nobody has taken */
+    int sent;         /* by fm_helper_send: no caller waits for it */
+    atomic_int polls; /* polls for work before it sleeps */
+    fm_helper *next;  /* in the pool */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t woken;
 #if CHOOSES_CPUS
-    cpu_set_t cpus; /* that it may run on */
+    cpu_set_t cpus; /* it may run on these */
 #endif
 };
 
-static fm_helper *spare; /* the one given back last comes first: it may still be awake */
+static fm_helper *spare; /* the pool, last in, first out: the last may still be awake */
 static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t forks_watched = PTHREAD_ONCE_INIT;
 static int forks;
@@ -61,7 +61,7 @@ static void set_state(fm_helper *h, int state, int asleep)
 
 static int is_now(const fm_helper *h, int state) { return atomic_load_explicit(&h->state, memory_order_acquire) == state; }
 
-/* Sleeps, in state `asleep`, while that is what `state` has become; if it still is `state`. */
+/* Changes `state`, if that is still the helper's, to `asleep` and sleeps until that has changed. */
 static void sleep_in(fm_helper *h, int state, int asleep)
 {
     pthread_mutex_lock(&h->lock);
@@ -86,7 +86,7 @@ static void wait_for_end(fm_helper *h)
     sleep_in(h, BUSY, AWAITED);
 }
 
-/* Whether what was CALLED is so still, and is in another state now. */
+/* Changes CALLED to another state; returns whether it was CALLED. */
 static int leaves_call(fm_helper *h, int state)
 {
     int called = CALLED;
@@ -105,20 +105,20 @@ static void *help(void *argument)
     fm_helper *h = argument;
     for (;;) {
         wait_for_call(h);
-        if (!leaves_call(h, BUSY)) continue; /* it was taken back */
+        if (!leaves_call(h, BUSY)) continue; /* withdrawn */
         if (!h->work) return 0;
-        const int sent = h->sent; /* once it is idle, it may be somebody else's */
+        const int sent = h->sent; /* once idle, it may belong to another caller */
         h->work(h->argument);
         set_state(h, IDLE, AWAITED);
         if (sent) give_back(h);
     }
 }
 
-/* ---- where helpers run --------------------------------------------------------------------------------------- */
+/* ---- processors ---------------------------------------------------------------------------------------------- */
 
 #if CHOOSES_CPUS
-/* Linux is apt to wake a thread on its caller's processor and to leave it there for milliseconds while another idles: the two
- * then take turns at every barrier. So helpers keep to the caller's other processors, if there are enough; which is returned. */
+/* Linux often wakes a thread on its caller's processor and leaves it there for milliseconds while another idles: the two then
+ * take turns at every barrier. So helpers run on the caller's other processors, if there are enough. Returns whether there are. */
 static int find_cpus(int n_threads, cpu_set_t *cpus)
 {
     const int here = sched_getcpu();
@@ -128,7 +128,7 @@ static int find_cpus(int n_threads, cpu_set_t *cpus)
     return enough;
 }
 
-/* The caller may have moved since, or may be somebody else. */
+/* Again, since the caller may have moved, or may be another one. */
 static int keep_elsewhere(fm_helper *h, int n_threads)
 {
     cpu_set_t cpus;
@@ -158,7 +158,7 @@ static int start(fm_helper *h, int n_threads)
     (void)n_threads;
 #endif
     sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the caller's: helpers start with all of them blocked */
+    pthread_sigmask(SIG_BLOCK, &all, &before); /* inherited: signals are for the caller's threads */
     const int failed = pthread_create(&h->thread, &attributes, help, h);
     pthread_sigmask(SIG_SETMASK, &before, 0);
     pthread_attr_destroy(&attributes);
@@ -185,7 +185,7 @@ static fm_helper *new_helper(int n_threads)
     return 0;
 }
 
-/* Before a fork. A child would have the spare helpers' memory without the threads; and Python warns of forks with threads. */
+/* Before a fork: a child would have the helpers' memory without the threads, and Python warns about forks with threads. */
 static void end_spare(void)
 {
     pthread_mutex_lock(&spare_lock);
@@ -219,7 +219,7 @@ fm_helper *fm_helper_take(int n_threads)
     pthread_mutex_unlock(&spare_lock);
     if (!h) h = new_helper(n_threads);
     if (!h) return 0;
-    const int enough = keep_elsewhere(h, n_threads); /* processors: else another thread needs this one */
+    const int enough = keep_elsewhere(h, n_threads); /* processors; if not, it should not poll on one that another thread needs */
     atomic_store_explicit(&h->polls, enough ? IDLE_POLLS : 1, memory_order_relaxed);
     return h;
 }

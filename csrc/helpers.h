@@ -1,37 +1,37 @@
-/* Threads that wait for work, and stay when it is done. */
+/* Threads that wait for work, and stay alive when it is done. */
 #ifndef FASTMLP_HELPERS_H
 #define FASTMLP_HELPERS_H
 
 typedef struct fm_helper fm_helper;
 
-/* A helper for the caller alone, or null where no thread can be started. n_threads: how many threads will be busy at once,
- * the caller's among them. */
+/* A helper reserved for the caller, or null if no thread can be started. n_threads: number of threads that will be busy at
+ * once, including the caller's. */
 fm_helper *fm_helper_take(int n_threads);
 
 /* Starts work(argument) on the helper and returns immediately. */
 void fm_helper_call(fm_helper *helper, void (*work)(void *), void *argument);
 
-/* Whether it has begun to. */
+/* Whether the helper has begun its work. */
 int fm_helper_has_begun(const fm_helper *helper);
 
-/* Takes the call back and gives the helper back, if it has not begun; returns whether that is so. */
+/* If the helper has not begun: cancels the call, returns the helper to the pool, and returns 1. Else returns 0. */
 int fm_helper_withdraw(fm_helper *helper);
 
-/* Waits until the helper, who has begun, has done its work, and gives it back: others may take it. */
+/* Waits for the end of the helper's work, which must have begun, and returns the helper to the pool. */
 void fm_helper_release(fm_helper *helper);
 
-/* Starts work(argument) on the helper, which then gives itself back: nobody waits for it. */
+/* Starts work(argument) on the helper, which then returns itself to the pool: the caller need not wait for it. */
 void fm_helper_send(fm_helper *helper, void (*work)(void *), void *argument);
 
 /* Number of forks between the process that loaded this library and the calling one: helpers do not survive a fork. */
 int fm_helper_forks(void);
 
-/* A thread that waits for another looks at what is to change so often, ~15 us: about as long as evenly loaded workers wait. Then
- * it offers its core to whoever else wants it, so often; and then it sleeps. */
+/* A thread that waits for another polls FM_SPINS times, ~15 us: about as long as evenly loaded workers wait. Then it polls
+ * FM_YIELDS times, yielding its core in between; and then it sleeps. */
 #define FM_SPINS 1000
 #define FM_YIELDS 200
 
-/* Between two looks. */
+/* Between two polls. */
 static inline void fm_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)

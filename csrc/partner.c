@@ -1,11 +1,11 @@
-/* Two threads on one row, see partner.h.
+/* Prediction of one row by two threads, see partner.h.
  *
- * Reading its weights is what takes a row's time, and two cores read twice as fast. But a row takes only some microseconds, of
- * which no lock, no sleeper and no list of who does what must take any: so all that passes between the two is how far each is,
- * in a cache line of its own. Each has columns of the large layers' results; the caller does the rest.
+ * Most of a row's time is spent reading weights, which two cores do twice as fast. But a row takes only some microseconds, too
+ * few for locks, wake-ups or work queues: so the two exchange nothing but how far each is, in a cache line of its own. Each
+ * computes some columns of the large layers' results; the caller does the rest.
  *
- * The caller never depends on the partner: when that does not answer in time, since its core was given to somebody else, the
- * caller computes the row alone, in other buffers, and does without until the partner has been heard of. */
+ * The caller never depends on the partner: if that does not answer in time, because its core runs another process, the caller
+ * computes the row alone, in other buffers, and works alone until it has a partner again. */
 #include "partner.h"
 #include "helpers.h"
 
@@ -14,35 +14,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CLOSE 4         /* durations of a row alone: rows with shorter pauses come quickly */
-#define PATIENCE_ROWS 16     /* rows that come quickly before a partner is invited; and after a disappointment ... */
-#define MOST_PATIENCE_ROWS 4096 /* ... twice as many each time, up to these; until ... */
-#define SETTLED 512     /* ... so many rows were computed together */
-#define TRIED 64        /* rows together, by the shortest of which it is judged whether that is faster than alone: ... */
-#define FASTER 0.9      /* ... takes no more of its time than this */
-#define ROW_POLLS 2000      /* for the next row, ~30 us, before the partner leaves */
-#define FIRST_ROW_POLLS 40000 /* for the first: a virtual machine was seen to stop its caller for 160 us, to wake the partner's core */
-#define DEADLINE_POLLS 4000   /* polls, ~60 us, by when it must have answered: its first row may come from memory */
+#define CLOSE 4               /* durations of a row alone: after a shorter pause, a row counts as quick */
+#define PATIENCE_ROWS 16      /* quick rows before a partner is invited; after one that did not pay ... */
+#define MOST_PATIENCE_ROWS 4096 /* ... twice as many, up to this number; until ... */
+#define SETTLED 512           /* ... this many rows were computed together */
+#define TRIED 64              /* rows together, whose shortest time is compared with a row alone: ... */
+#define FASTER 0.9            /* ... it may take at most this fraction of that */
+#define ROW_POLLS 2000        /* for the next row, ~30 us, before the partner leaves */
+#define FIRST_ROW_POLLS 40000 /* for the first: a virtual machine stopped the caller for 160 us to wake the partner's core */
+#define DEADLINE_POLLS 4000   /* ~60 us, in which it must answer: its first weights may come from memory */
 
 enum presence { AWAY, INVITED, HERE };
 
-/* One partner in the process, or two of them would take turns on the caller's second core: 1 + fm_helper_forks() of the process
- * that has it. */
+/* 1 + fm_helper_forks() of the process that has a partner, or 0. At most one: two would take turns on the caller's second
+ * core. */
 static atomic_int taken;
 
 struct fm_partner {
     const fm_plan *plan;
     fm_step step;
-    int last_own;  /* op of the partner's */
-    int meetings;  /* points of a row where the two synchronise: before the n-th, both have done all that comes before it */
-    _Alignas(128) atomic_long caller_at; /* the number of the last meeting the caller has come to, over all rows */
+    int last_own;  /* last op that is the partner's own */
+    int meetings;  /* number of points in a row where the two synchronise */
+    _Alignas(128) atomic_long caller_at; /* number of the last meeting that the caller has reached, over all rows */
     atomic_int dismissed;
     _Alignas(128) atomic_long partner_at;
     atomic_int presence;
-    _Alignas(128) int invited; /* what only the caller knows: whether it has asked for a partner, and not yet seen it leave; ... */
-    int forks, insists;            /* ... how many forks there had been; whether the partner is to be there in any case */
-    long rows, quick, patience;    /* since it was invited, together; alone, one close behind the other; of which are enough */
-    int64_t left, alone, together; /* ticks: when the last row ended, the shortest row alone and together */
+    _Alignas(128) int invited; /* the caller's alone: whether it has invited a partner and not yet seen it leave; ... */
+    int forks, insists;            /* ... number of forks before; whether to keep the partner in any case */
+    long rows, quick, patience;    /* rows together since the invitation; successive quick rows alone; how many to wait for */
+    int64_t left, alone, together; /* ticks: end of the last row; shortest row alone and together */
 };
 
 static const fm_op *ops_of(const fm_partner *p, int me) { return p->plan->team.ops + me * p->plan->n_ops; }
@@ -57,7 +57,7 @@ static void run_op(const fm_partner *p, int me, int i)
 
 /* ---- the partner --------------------------------------------------------------------------------------------- */
 
-/* Waits until the caller has come to a meeting: returns 0 if it will not, or has not after so many polls (0: any number). */
+/* Waits until the caller reaches a meeting; returns 0 if dismissed, or after `polls` polls (0: no limit). */
 static int caller_comes(const fm_partner *p, long meeting, int polls)
 {
     for (int i = 0; at(&p->caller_at) < meeting; i++) {
@@ -68,7 +68,7 @@ static int caller_comes(const fm_partner *p, long meeting, int polls)
     return 1;
 }
 
-/* Its part of a row, whose first meeting is number `meeting`; but for the wait for that. */
+/* The partner's part of a row, after its first meeting, number `meeting`. */
 static int partner_row(fm_partner *p, long meeting)
 {
     const fm_sharing *team = &p->plan->team;
@@ -92,14 +92,14 @@ static void be_partner(void *argument)
         atomic_store_explicit(&p->partner_at, done, memory_order_release);
     }
     atomic_store_explicit(&taken, 0, memory_order_release);
-    atomic_store_explicit(&p->presence, AWAY, memory_order_release); /* from now on, p may be gone */
+    atomic_store_explicit(&p->presence, AWAY, memory_order_release); /* from here on, p may be freed */
 }
 
 /* ---- the caller ---------------------------------------------------------------------------------------------- */
 
 static int presence_of(const fm_partner *p) { return atomic_load_explicit(&p->presence, memory_order_acquire); }
 
-/* Waits until the partner has come to a meeting: returns 0 if it has left, or takes too long. */
+/* Waits until the partner reaches a meeting; returns 0 if it has left or takes too long. */
 static int partner_comes(const fm_partner *p, long meeting)
 {
     for (int i = 0; i < DEADLINE_POLLS || p->insists; i++) {
@@ -117,7 +117,7 @@ void fm_partner_dismiss(fm_partner *p)
     p->quick = p->invited = 0;
 }
 
-/* It was no help. */
+/* Dismisses a partner that did not pay. */
 static void part_with(fm_partner *p)
 {
     if (p->insists) return;
@@ -129,7 +129,7 @@ static int caller_row(fm_partner *p)
 {
     const fm_sharing *team = &p->plan->team;
     long meeting = at(&p->caller_at);
-    int awaited = 0; /* the partner does something before the next meeting */
+    int awaited = 0; /* the partner has work before the next meeting */
     run_op(p, 0, 0);
     for (int i = 1; i < p->plan->n_ops; i++) {
         if (team->sync[i]) {
@@ -143,7 +143,7 @@ static int caller_row(fm_partner *p)
     return 1;
 }
 
-/* How long a row took that both did, or did not finish. Together they go on if that is faster than alone. */
+/* After a row together, finished or not: keeps the partner only if rows are faster with it. */
 static void judge(fm_partner *p, int64_t start, int finished)
 {
     const int64_t now = fm_ticks();
@@ -157,7 +157,7 @@ static void judge(fm_partner *p, int64_t start, int finished)
     else if (p->rows == SETTLED) p->patience = PATIENCE_ROWS;
 }
 
-/* It has left, for want of rows. */
+/* Notices that the partner has left, for lack of rows. */
 static void notice(fm_partner *p)
 {
     if (p->invited && p->rows < TRIED) part_with(p);
@@ -192,7 +192,7 @@ void fm_partner_invite(fm_partner *p)
     int before = atomic_load(&taken), presence = AWAY;
     const int mine = 1 + p->forks;
     p->quick = 0;
-    if (!atomic_compare_exchange_strong(&p->presence, &presence, INVITED)) return; /* another thread has asked meanwhile */
+    if (!atomic_compare_exchange_strong(&p->presence, &presence, INVITED)) return; /* another thread has invited it */
     if (before == mine || !atomic_compare_exchange_strong(&taken, &before, mine)) {
         atomic_store(&p->presence, AWAY);
         return;
@@ -211,7 +211,7 @@ void fm_partner_invite(fm_partner *p)
 
 void fm_partner_insist(fm_partner *p) { p->insists = 1; }
 
-/* ---- its life ------------------------------------------------------------------------------------------------ */
+/* ---- creation and destruction -------------------------------------------------------------------------------- */
 
 fm_partner *fm_partner_new(const fm_plan *plan)
 {

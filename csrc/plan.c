@@ -1,7 +1,7 @@
-/* Runs a plan: steps times ops, and a barrier where an op has to wait for all workers.
+/* Runs a plan: the ops of each step, with a barrier where an op depends on all workers.
  *
- * Ops that split rows run in stretches: a worker carries a block of its rows through the whole stretch, so that a block's
- * activations stay in its cache. Ops that split parameters run one after the other over the worker's share. */
+ * Consecutive ops split by rows run block by block: a worker runs all of them on a block of its rows, so that the block's
+ * activations stay in its cache. Ops split by parameters run one after the other on the worker's share. */
 #include "plan.h"
 
 #include "data_rows.h"
@@ -11,13 +11,13 @@
 #include "sharing.h"
 #include "worker.h"
 
-/* Nanoseconds to wait for helpers, for each operation of a run: a quarter of its time at 50 operations a nanosecond. */
+/* The wait for helpers, at most: a quarter of a run's time at 50 floating-point operations a nanosecond. */
 #define PATIENCE_NS_PER_OPERATION 0.005
 
 struct job {
     const fm_plan *plan;
     const fm_run_args *args;
-    int dynamic; /* workers take rows as they come */
+    int dynamic; /* see dynamic.h */
 };
 
 static fm_worker worker_of(const struct job *job, fm_team *team, int me, int n)
@@ -33,7 +33,7 @@ static fm_worker worker_of(const struct job *job, fm_team *team, int me, int n)
     };
 }
 
-/* A barrier; and how long it took from the last one. */
+/* A barrier; adds up the time since the last one. */
 static void meet(fm_worker *w, const fm_step *step)
 {
     if (!w->balance) {
@@ -45,7 +45,7 @@ static void meet(fm_worker *w, const fm_step *step)
     w->left = fm_ticks(), w->shared = FM_N_SHARED;
 }
 
-/* Notes that what a worker does now is its share. */
+/* Records what the worker does now as part of its share. */
 static void note_share(fm_worker *w, enum fm_shared what, int64_t work)
 {
     w->shared = what;
@@ -62,8 +62,8 @@ static void run_rows(const fm_worker *w, fm_step *step, int first, int last, int
     }
 }
 
-/* A sum over all inputs, of which two workers each have some: the first hands its rows over tile by tile, the second goes
- * on from there. So neither reads weights that the other moves, and both are busy but for the first and the last tile. */
+/* A sum over all inputs, of which two workers each have some: the first hands its sums over tile by tile, and the second
+ * continues them. So neither reads weights that the other updates, and both are busy but for the first and the last tile. */
 static void run_part(const fm_worker *w, const fm_step *step, int i)
 {
     const fm_kernels *kernels = w->plan->kernels;
@@ -84,12 +84,12 @@ static void run_params(fm_worker *w, const fm_step *step, int i)
     if (begin < end) w->plan->kernels->run[w->ops[i].opcode](&w->ops[i], step, begin, end);
 }
 
-/* One worker, and a batch it carries through the step as a whole: the ops in a row. Small networks live here. */
+/* The ops one after the other on the whole batch, by one worker. The path of small networks. */
 static void run_alone(const fm_worker *w, fm_step *step, double *loss)
 {
     const fm_plan *plan = w->plan;
     fm_kernel *const *run = plan->kernels->run;
-    const int first = step->at && !w->ops->nonfinite ? 1 : w->first_op; /* a gather that has nothing to do */
+    const int first = step->at && !w->ops->nonfinite ? 1 : w->first_op; /* the gather would copy nothing */
     const fm_op *op = w->ops + first, *const end = w->ops + w->last_op;
     const int64_t *span = plan->span + first, rows = step->rows;
     if (step->at && !step->index) fm_find_next(w, step, 0, 0, rows, rows);
@@ -100,7 +100,7 @@ static void run_alone(const fm_worker *w, fm_step *step, double *loss)
 static void run_together(fm_worker *w, fm_step *step, double *loss)
 {
     const fm_plan *plan = w->plan;
-    /* Where no barrier parts the steps, a worker must keep to the same buffer rows in all of them. */
+    /* Without barriers between steps, a worker must use the same buffer rows in all of them. */
     const int64_t rows = w->barriers != FM_BARRIERS_NONE ? step->rows : plan->capacity;
     const int64_t begin = share_begin(w, FM_BATCH, rows, w->me), share = share_begin(w, FM_BATCH, rows, w->me + 1);
     const int64_t end = share < step->rows ? share : step->rows;
@@ -122,14 +122,14 @@ static void run_together(fm_worker *w, fm_step *step, double *loss)
         run_rows(w, step, i, next, own ? 0 : begin, own ? step->rows : end);
     }
     if (!loss) return;
-    /* Behind an op on parameters all rows are done; else wait, and let nobody begin the next step before the sum is made. */
+    /* After an op on parameters all rows are done. Else wait for them, and begin the next step only after the sum. */
     const int wait = !splits_params(&w->ops[w->last_op - 1]);
     if (wait) meet(w, step);
     if (w->me == 0) *loss = mean_loss(plan->row_loss, step);
     if (wait) meet(w, step);
 }
 
-/* For the sake of stores past the caches. */
+/* Matters for non-temporal stores. */
 static int are_far_apart(const fm_run_args *args, fm_team *team, int me)
 {
     if (args->apart != FM_APART_MEASURED) return args->apart == FM_APART_FAR;
@@ -144,11 +144,11 @@ static void run_steps(void *context, fm_team *team, int me, int n)
     const int direct = job->plan->last_direct && args->first_op == 0 && args->last_op >= job->plan->last_direct;
     const void *at[FM_DIRECT_ROWS + FM_ROWS_AHEAD];
     fm_fetch coming = {0};
-    /* Once: clearing it takes as long as a layer of a tiny network. */
+    /* Cleared once only: that takes as long as a layer of a tiny network. */
     fm_step step = {.weight = args->weight, .coming = &coming, .me = me, .n_workers = n};
     step.far_apart = n > 1 && w.barriers == FM_BARRIERS_BY_SYNC && are_far_apart(args, team, me);
     if (w.balance) w.left = fm_ticks();
-    if (args->order) fm_find_fetching(&w); /* else one row follows another, as the processor guesses */
+    if (args->order) fm_find_fetching(&w); /* else rows are in order, which the hardware predicts */
     if (job->dynamic && n > 1 && w.barriers == FM_BARRIERS_NONE) {
         fm_run_dynamic(&w, &step, args->offsets[0], direct ? at : 0);
         return;

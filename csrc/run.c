@@ -1,4 +1,4 @@
-/* By how many workers a plan is run: by one where more cannot pay, else by what has been faster lately. */
+/* Chooses the number of workers: one where more cannot pay, else what was faster lately. */
 #include "helpers.h"
 #include "plan.h"
 #include "stack.h"
@@ -6,12 +6,12 @@
 
 #include <sched.h>
 
-#define SERIAL_STEP 4e5 /* floating-point operations of a step: ~10 us on one core, below which a barrier costs more */
-#define SERIAL_RUN 16e6 /* of a run: ~150 us, below which waking a helper brought little, or cost more, ... */
-#define SERIAL_ROWS 5e6 /* ... but where workers never meet, rows are predicted in half the time */
-#define ROW_OF_OP 300   /* what an op takes for a row beside its products: to read, to write, to finish it */
-#define LARGE 5e8       /* of a step: ~5 ms on one core, of which no other choice is tried */
-#define TRIAL 32        /* of a run: a trial is no more */
+#define SERIAL_STEP 4e5 /* floating-point operations of a step, ~10 us on one core: below, a barrier costs more */
+#define SERIAL_RUN 16e6 /* of a run, ~150 us: below, waking a helper gained little or cost more, ... */
+#define SERIAL_ROWS 5e6 /* ... but of a run without barriers: above, two workers took half the time */
+#define ROW_OF_OP 300   /* cost of a row of an op beside its products, in operations: reading, writing, activation */
+#define LARGE 5e8       /* of a step, ~5 ms on one core: above, no other choice is tried */
+#define TRIAL 32        /* a part of a trial has 1 / TRIAL of a run's steps, or enough to pay */
 
 static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
 {
@@ -21,7 +21,7 @@ static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
     return work + rows * plan->n_ops * ROW_OF_OP < SERIAL_ROWS ? 1 : args->n_threads;
 }
 
-/* Steps of a trial: few of the run, but enough to be worth all workers. */
+/* Steps of a part of a trial: a small part of the run, but enough for all workers to pay. */
 static int64_t trial_steps(const fm_plan *plan, const fm_run_args *args)
 {
     const int64_t least = 1 + (int64_t)(SERIAL_RUN / plan->work), some = args->n_steps / TRIAL;
@@ -70,7 +70,7 @@ static void run_called(void *argument)
 void fm_run(const fm_plan *plan, const fm_run_args *args)
 {
     struct call call = {plan, args};
-    fm_helper *helper = fm_stack_suffices() ? 0 : fm_helper_take(1); /* whose stack does */
+    fm_helper *helper = fm_stack_suffices() ? 0 : fm_helper_take(1); /* a helper's stack does */
     if (!helper) {
         run(plan, args);
         return;

@@ -1,4 +1,4 @@
-/* Scalars: the numbers of a step that its kernels need once, in double. */
+/* Scalars: numbers that are computed once per step, in double. */
 #ifndef FASTMLP_SCALARS_H
 #define FASTMLP_SCALARS_H
 
@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-/* Sums are cut in eight, by position, whoever adds them: a fixed order that still keeps the adder busy. */
+/* Sums have eight parts, by position: an order that does not depend on the target, and keeps the adder busy. */
 static inline double sum_of_eight(const double *part)
 {
     return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
@@ -26,7 +26,7 @@ static inline double inverse_weight(const fm_step *step)
     return sum > 0 ? 1 / sum : 0;
 }
 
-/* b^n for whole n >= 0, by squaring: multiplications only, so the same bits everywhere. */
+/* b^n for an integer n >= 0, by squaring: only multiplications, so the same bits everywhere. */
 static inline double whole_power(double b, int64_t n)
 {
     double p = 1;
@@ -45,7 +45,7 @@ static inline double mean_loss(const double *row_loss, const fm_step *step)
     return sum_of_eight(part) * step->inverse_weight;
 }
 
-/* Adam's, of the moments that began with 0. */
+/* Adam's bias corrections. */
 static inline void set_unbias(fm_step *step, const fm_rule *adam)
 {
     step->unbias1 = 1 - whole_power(adam->beta1, step->number + 1);

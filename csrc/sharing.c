@@ -6,12 +6,12 @@ const fm_sharing *fm_sharing_of(const fm_plan *plan, const fm_run_args *args, in
     return n == plan->n_workers && args->first_op == 0 ? &plan->team : &plan->any;
 }
 
-/* Op `op`, a part of the whole one, has inputs begin .. end - 1 from now on. */
+/* Sets the inputs of `op`, a part of `whole`, to begin .. end - 1. */
 static void give_inputs(fm_op *op, const fm_op *whole, int64_t begin, int64_t end, int real_bytes)
 {
-    const int64_t weights = op->opcode == FM_gather ? begin : begin * whole->w.ld; /* of a gather: shift and scale */
+    const int64_t weights = op->opcode == FM_gather ? begin : begin * whole->w.ld; /* a gather's are shift and scale */
     op->first_in = begin;
-    if (op->opcode == FM_linear_update) return; /* what it moves follows from that */
+    if (op->opcode == FM_linear_update) return; /* its parameters follow from first_in */
     op->n_in = end - begin, op->x.p = (char *)whole->x.p + begin * real_bytes;
     if (whole->w.p) op->w.p = (char *)whole->w.p + weights * real_bytes;
 }

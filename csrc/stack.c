@@ -1,15 +1,15 @@
-/* How much of a thread's stack is left, see stack.h. */
+/* The space left on a thread's stack, see stack.h. */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
-#define _GNU_SOURCE /* before any header: to ask where a stack begins is not in POSIX */
+#define _GNU_SOURCE /* before any header: pthread_getattr_np is not in POSIX */
 #endif
 #include "stack.h"
 
 #include <pthread.h>
 #include <stdint.h>
 
-#define KERNELS_NEED (640 << 10) /* bytes: the deepest have 420 KiB of scratch, with AVX-512 580 */
+#define KERNELS_NEED (640 << 10) /* bytes: kernels have up to 420 KiB of scratch, with AVX-512 580 */
 
-/* The lowest address of the calling thread's stack; 0 where the system does not tell. */
+/* The lowest address of the calling thread's stack; 0 if it is unknown. */
 static uintptr_t find_end(void)
 {
 #if defined(__linux__)
@@ -29,7 +29,7 @@ static uintptr_t find_end(void)
 
 int fm_stack_suffices(void)
 {
-    static _Thread_local uintptr_t end; /* asked for once: of the first thread, Linux has to read the table of all memory */
+    static _Thread_local uintptr_t end; /* found once: for the first thread, glibc reads /proc/self/maps */
     static _Thread_local int is_known;
     const char here = 0;
     if (!is_known) end = find_end(), is_known = 1;

@@ -1,4 +1,4 @@
-/* The targets, best first. The first one the CPU supports is the default; Python can ask for any by name. */
+/* The targets, best first. The first one that the CPU supports is the default; Python can select any by name. */
 #include "fastmlp.h"
 #include "cpu.h"
 

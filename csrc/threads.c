@@ -1,4 +1,4 @@
-/* A team of workers and its barrier: with helpers.c the only file that knows pthreads. */
+/* A team of workers and its barrier, see threads.h. */
 #include "threads.h"
 #include "helpers.h"
 
@@ -7,32 +7,32 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define FEW_WORKERS 4                 /* workers at most that poll the phase in the line of the waiting counter without slowing arrivals */
-#define PARTS 2               /* of a fair share of what is left: who begins late, or is slow, takes fewer */
-#define TRIPS 8               /* of the token of the latency test, there and back, that are timed together */
-#define FAR_APART 150e-9      /* seconds a trip: 50 ns were seen within a complex of cores, 300 between two */
-#define ANSWER_POLLS 20000         /* polls for one, ~10 us, before the other is thought to be elsewhere */
-#define POLLS_PER_CLOCK_READ 16              /* whether somebody has begun, ~0.2 us, from one look at the clock to the next */
-#define KNOWN 0.02            /* seconds for which a measurement holds: short runs need not repeat it */
+#define FEW_WORKERS 4         /* at most this many can poll the phase in the waiting counter's line without slowing arrivals */
+#define PARTS 2               /* of a fair share of what is left: late or slow workers take fewer */
+#define TRIPS 8               /* round trips of the token that are timed together */
+#define FAR_APART 150e-9      /* seconds a trip: 50 ns were seen within a core complex, 300 between two */
+#define ANSWER_POLLS 20000    /* for the token, ~10 us, before the other worker is assumed not to be running */
+#define POLLS_PER_CLOCK_READ 16 /* ~0.2 us */
+#define KNOWN 0.02            /* seconds for which a measurement is valid: short runs need not repeat it */
 
 struct fm_team {
     fm_work *work;
     void *context;
     int n;
     _Alignas(128) atomic_int waiting;
-    atomic_uint phase_beside; /* in that line, which whoever comes last has then, or in one of its own */
+    atomic_uint phase_beside; /* in that line, which the last to arrive then owns; or in a line of its own */
     _Alignas(128) atomic_uint phase_apart;
     _Alignas(128) atomic_uint *phase;
     atomic_int sleepers;
     pthread_mutex_t lock;
     pthread_cond_t woken;
-    _Alignas(128) atomic_long handed; /* by worker 0 to worker 1 */
-    _Alignas(128) long handing;       /* the same, which worker 0 alone sees */
-    _Alignas(128) long taken;         /* by worker 1, who alone sees it */
-    _Alignas(128) atomic_long begun;  /* pieces of work that somebody has taken */
-    _Alignas(128) atomic_int token;    /* the token that two workers pass to and fro to measure latency */
+    _Alignas(128) atomic_long handed; /* number of hand-overs, by worker 0 */
+    _Alignas(128) long handing;       /* the same, worker 0's copy */
+    _Alignas(128) long taken;         /* number of take-overs, worker 1's */
+    _Alignas(128) atomic_long begun;  /* number of pieces of work taken */
+    _Alignas(128) atomic_int token;   /* passed back and forth by two workers to measure latency */
     _Alignas(128) atomic_int far_apart;
-    int known; /* it has been measured so short a time ago that it holds in this run, too */
+    int known; /* far_apart was measured recently enough for this run */
     _Alignas(128) atomic_int open; /* set once the team's members are known */
 };
 
@@ -41,7 +41,7 @@ struct seat {
     int me;
 };
 
-/* A moment, well spent if there is something to do. Returns whether it was idle. */
+/* One step of waiting, used to prefetch if anything is left. Returns whether it was idle. */
 static inline int pass(fm_fetch *meanwhile)
 {
     const int busy = meanwhile && meanwhile->row != meanwhile->last;
@@ -79,10 +79,10 @@ void fm_barrier(fm_team *team, fm_fetch *meanwhile)
     }
 }
 
-/* A store, which need not wait for the line that the other is looking at. */
+/* A plain store need not wait for the cache line that the other worker polls. */
 void fm_hand_over(fm_team *team) { atomic_store_explicit(&team->handed, ++team->handing, memory_order_release); }
 
-/* Without sleeping: worker 0 is on its way through the same rows. */
+/* Without sleeping: worker 0 is computing the same rows. */
 void fm_take_over(fm_team *team, fm_fetch *meanwhile)
 {
     for (int i = 0; atomic_load_explicit(&team->handed, memory_order_acquire) <= team->taken;)
@@ -115,7 +115,7 @@ static double seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Seconds of so many trips, or a long time. */
+/* Seconds that the trips took; 1 if there was no answer. */
 static double ping_pong(fm_team *team, int token, int trips)
 {
     const double start = seconds();
@@ -126,7 +126,7 @@ static double ping_pong(fm_team *team, int token, int trips)
     return seconds() - start;
 }
 
-/* What was measured last, and when, by any team: the virtual processors that take part are most likely the same. */
+/* The last measurement and its time, by any team: the virtual processors are most likely the same. */
 static atomic_int last_far_apart;
 static atomic_llong last_measured; /* nanoseconds */
 
@@ -149,7 +149,7 @@ int fm_far_apart(fm_team *team, int me)
     if (team->n == 1) return 0;
     if (team->known) return atomic_load(&team->far_apart);
     fm_barrier(team, 0);
-    if (me == 0) { /* the first trips wake the line up; whatever comes between makes the others longer, not shorter */
+    if (me == 0) { /* the best of three: the first trips are slower, and disturbances only lengthen others */
         double best = ping_pong(team, 0, TRIPS);
         for (int i = 1; i < 3 && best < 1; i++) {
             const double again = ping_pong(team, 2 * TRIPS * i, TRIPS);
@@ -163,7 +163,7 @@ int fm_far_apart(fm_team *team, int me)
     return atomic_load(&team->far_apart);
 }
 
-/* ---- who takes part ------------------------------------------------------------------------------------------ */
+/* ---- forming the team ---------------------------------------------------------------------------------------- */
 
 static atomic_int insists;
 
@@ -181,19 +181,19 @@ static void take_seat(void *argument)
     team->work(team->context, team, seat->me, team->n);
 }
 
-/* Waits for the helpers, but no longer than that. A core that is lent to somebody else comes back in milliseconds. */
+/* Waits at most `patience` ns for the helpers: a core that runs another process is back only in milliseconds. */
 static void wait_for_begin(fm_helper *const *helpers, int n, int64_t patience)
 {
     const double end = seconds() + 1e-9 * (double)patience;
     for (int i = 1, polls = 1; i < n; polls++) {
         if (fm_helper_has_begun(helpers[i])) i++;
-        else if (polls % FM_SPINS == 0) sched_yield(); /* for one that shares this core */
+        else if (polls % FM_SPINS == 0) sched_yield(); /* for a helper that shares this core */
         else if (polls % POLLS_PER_CLOCK_READ == 0 && !fm_team_insists() && seconds() > end) return;
         else fm_relax();
     }
 }
 
-/* Does without the helpers that have not begun: the others move up. */
+/* Withdraws the helpers that have not begun, and renumbers the others. */
 static void close_ranks(fm_team *team, fm_helper **helpers, struct seat *seats)
 {
     const int called = team->n;

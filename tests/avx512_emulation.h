@@ -1,7 +1,7 @@
-/* AVX-512 for CPUs without it: the intrinsics that csrc/simd/avx512.h asks for, each as two AVX2 halves.
+/* AVX-512 for CPUs without it: the intrinsics that csrc/simd/avx512.h uses, each as two AVX2 halves.
  *
  * Included in place of the AVX-512 instruction set (see test_avx512_emulated.py), within the same target region as the
- * kernels. The rest of a kernel is vector arithmetic, which the compiler splits in halves by itself. */
+ * kernels. The rest of a kernel is vector arithmetic, which the compiler splits into halves. */
 #include <immintrin.h>
 
 #define HALVES(name, whole, half, expression)                                                                          \

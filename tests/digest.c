@@ -1,9 +1,9 @@
-/* Trains small networks with the engine and no Python, and prints a digest of every weight: what has to be the same on
- * every target with fused multiply-add. Usage: digest TARGET THREADS
+/* Trains small networks with the engine, without Python, and prints digests of all weights, which must be the same on every
+ * target with fused multiply-add. Usage: digest TARGET THREADS
  *
- * A line a network: its name, its type, the loss of the first and of the last epoch, the digest. The data, the initial
- * weights and the order of the rows come from an integer generator; all numbers here are dyadic, and nothing is asked of
- * libm, so whatever differs between two machines was done by the kernels. */
+ * One line per network: its name, its type, the loss of the first and of the last epoch, the digest. The data, the initial
+ * weights and the order of the rows come from an integer generator; all numbers here are dyadic, and libm is not used, so
+ * any difference between two machines comes from the kernels. */
 #include "fastmlp.h"
 
 #include <stdio.h>
@@ -15,7 +15,7 @@
 #define BATCHES 4
 #define STEPS 20
 #define LAYERS 3
-static const int64_t sizes[LAYERS + 1] = {10, 37, 19, 7}; /* no width is a whole number of vectors */
+static const int64_t sizes[LAYERS + 1] = {10, 37, 19, 7}; /* no width is a multiple of a vector's */
 
 enum { MOMENTUM, ADAM, CLIPPED_ADAM, RMSPROP };
 
@@ -41,7 +41,7 @@ static const struct recipe recipes[] = {
 
 /* ---- memory and numbers -------------------------------------------------------------------------------------- */
 
-static void *taken[128]; /* each piece apart from the others: sanitizers see who leaves its own */
+static void *taken[128]; /* allocated separately, so that sanitizers detect accesses beyond a block */
 static int n_taken;
 static uint64_t seed;
 static int64_t whole[SAMPLES][32]; /* the data: 0 .. 15 */
@@ -82,7 +82,7 @@ static int64_t draw(int64_t below)
 
 static double centred(void) { return (double)(draw(1024) - 512) / 512; }
 
-/* FNV-1a of the weights and biases; the padding is nobody's business. */
+/* FNV-1a of the weights and biases, without the padding. */
 static uint64_t digest(const fm_mat *w, int dtype)
 {
     uint64_t hash = 14695981039346656037u;
@@ -120,7 +120,7 @@ static void add(struct network *net, fm_op op)
     net->ops[net->n_ops++] = op;
 }
 
-/* The data as the source type has them: whole numbers, or eighths. */
+/* The data in the source type: integers, or eighths. */
 static fm_op gather_data(struct network *net)
 {
     const int source = net->recipe->source;
@@ -153,7 +153,7 @@ static fm_op gather_data(struct network *net)
     return op;
 }
 
-/* What can be learnt: the sum of two columns, in seven classes; or the unit vector of the class. */
+/* Targets that can be learnt: the sum of two columns, in seven classes; or the class as one-hot vector. */
 static fm_op gather_targets(const struct network *net, fm_mat t)
 {
     const int64_t n = sizes[LAYERS];
@@ -214,7 +214,7 @@ static void add_backward(struct network *net)
     }
 }
 
-/* One op a layer, from the last to the first. */
+/* One op per layer, from the last to the first. */
 static void add_params(struct network *net, int opcode, int kind, fm_rule rule, const fm_mat *g)
 {
     int64_t first_part = 0, parts = 0;
@@ -278,7 +278,7 @@ static void train(struct network *net, const fm_target *target, int threads)
     double lr[STEPS], losses[STEPS];
     for (int epoch = 0; epoch < STEPS / BATCHES; epoch++) {
         int64_t *rows = order + epoch * SAMPLES;
-        for (int64_t r = 0; r < SAMPLES; r++) { /* Fisher and Yates, from the inside out */
+        for (int64_t r = 0; r < SAMPLES; r++) { /* Fisher-Yates, inside-out */
             const int64_t other = draw(r + 1);
             rows[r] = rows[other], rows[other] = r;
         }
@@ -293,7 +293,7 @@ static void train(struct network *net, const fm_target *target, int threads)
     const fm_plan plan = {
         .any = {net->ops, net->sync, 0, FM_BARRIERS_BY_SYNC}, .span = net->span, .n_ops = net->n_ops,
         .row_block = 8, .capacity = BATCH, .row_loss = net->row_loss, .kernels = target->kernels[net->dtype],
-        .adam = adam, .work = 1e12, /* or it would not think these steps worth waking a worker */
+        .adam = adam, .work = 1e12, /* else these steps would be too small for several workers */
     };
     fm_team_insist(1);
     fm_run(&plan, &(fm_run_args){.order = order, .offsets = offsets, .lr = lr, .losses = losses, .n_steps = STEPS,

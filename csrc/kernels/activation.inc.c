@@ -1,12 +1,12 @@
-/* Activations and their derivatives, one line a kind each way, on panels of whole vectors; softmax on whole rows.
+/* Activations and their derivatives, one line each per kind, on panels of whole vectors; softmax on whole rows.
  *
- * The derivative comes from the stored output except where it cannot (gelu, gelu_tanh, silu, mish). NaN stays NaN, and
- * an infinite z gives the limit, not NaN: the arguments of products like z sigmoid(z) are cut off where the product no
- * longer depends on it. */
+ * Derivatives are computed from the stored output where that is possible (not for gelu, gelu_tanh, silu and mish). NaN stays
+ * NaN, and an infinite z gives the limit, not NaN: the arguments of products like z sigmoid(z) are clamped where the product
+ * no longer changes. */
 
 #define GELU_SLOPE 1.5957691216057308 /* 2 sqrt(2 / pi) */
 #define GELU_CUBE (1.5957691216057308 * 0.044715)
-#define GELU_FARTHEST 24 /* the gate is 0 or 1 beyond, in both types */
+#define GELU_FARTHEST 24 /* beyond, the gate is 0 or 1 in both types */
 #define SELU_ALPHA 1.6732632423543772
 #define SELU_SCALE 1.0507009873554805
 
@@ -28,7 +28,7 @@ static inline vf gelu_derivative(vf z)
     return vf_fma(within(NORMAL_FARTHEST, z), density, phi);
 }
 
-/* (1 + tanh u) / 2 = sigmoid(2u): as a sigmoid the lower tail keeps its digits. */
+/* (1 + tanh u) / 2 = sigmoid(2u): as a sigmoid it keeps the digits of the lower tail. */
 static inline vf gelu_tanh(vf z)
 {
     const vf bounded = at_least(-GELU_FARTHEST, z);
@@ -80,9 +80,9 @@ static inline vf mish_derivative(vf z)
     return vf_fma(n, n2, vf_set1(4) * x * (w * (w + vf_set1(1)))) / (n2 * n2);
 }
 
-static inline vf relu(vf z) { return vf_max(vf_set1(0), z); } /* this way round, NaN stays NaN */
+static inline vf relu(vf z) { return vf_max(vf_set1(0), z); } /* in this order, NaN stays NaN */
 
-/* d act'(z), by y = act(z). */
+/* d act'(z), from y = act(z). */
 static inline vf sigmoid_back(vf d, vf y) { return d * (y * (vf_set1(1) - y)); }
 static inline vf tanh_back(vf d, vf y) { return d * vf_fma(-y, y, vf_set1(1)); }
 static inline vf relu_back(vf d, vf y) { return vf_keep(y > vf_set1(0), d); }
@@ -101,7 +101,7 @@ static inline vf relu_back(vf d, vf y) { return vf_keep(y > vf_set1(0), d); }
         }                                                                                                              \
         break;
 
-/* In place: y_panel holds z, then act(z). Where z_panel is given, z is kept there. */
+/* In place: y_panel holds z, then act(z). If z_panel is not null, z is stored there. */
 static void activation_forward(int kind, real param, real *y_panel, int64_t ldy, real *z_panel, int64_t ldz,
                                int64_t rows, int64_t vectors)
 {
@@ -130,12 +130,12 @@ static void activation_forward(int kind, real param, real *y_panel, int64_t ldy,
         EACH_VECTOR {                                                                                                  \
             const vf y = vf_load(y_panel + r * ldy + c), z = vf_load(z_panel + r * ldz + c);                           \
             const vf d = vf_load(dx_panel + r * lddx + c);                                                             \
-            (void)y, (void)z; /* a kind needs one of the two; the other load falls away */                             \
+            (void)y, (void)z; /* a kind needs one of them; the other load is optimised away */                             \
             vf_store(dx_panel + r * lddx + c, gradient);                                                               \
         }                                                                                                              \
         break;
 
-/* dx *= act', by y or by z. */
+/* dx *= act', from y or z. */
 static void activation_backward(int kind, real param, const real *y_panel, int64_t ldy, const real *z_panel,
                                 int64_t ldz, real *dx_panel, int64_t lddx, int64_t rows, int64_t vectors)
 {
@@ -161,17 +161,17 @@ static void activation_backward(int kind, real param, const real *y_panel, int64
 /* Row r, column j of an op's dx. */
 static real *dx_at(const fm_op *op, int64_t r, int64_t j) { return (real *)op->dx.p + r * op->dx.ld + j; }
 
-/* dx *= act' of an op, for a block of rows and vectors at (r, j), by the output of the layer below. */
+/* dx *= act', for a block of rows and vectors at (r, j), from the output of the layer below. */
 static void through_activation(const fm_op *op, int64_t r, int64_t j, int64_t rows, int64_t vectors, real *dx, int64_t ld)
 {
     const real *y = (const real *)op->y.p + r * op->y.ld + j, *z = op->z.p ? (const real *)op->z.p + r * op->z.ld + j : y;
     activation_backward(op->kind, (real)op->param, y, op->y.ld, z, op->z.ld, dx, ld, rows, vectors);
 }
 
-/* ---- rows: the ops ------------------------------------------------------------------------------------------ */
+/* ---- the ops, on rows --------------------------------------------------------------------------------------- */
 
-/* The vectors of a row of n columns, block by block to its padded end; i is the place in the block, for the lane sums.
- * Columns from n on are masked: whatever stands there, it reaches no sum, and 0 is stored there. */
+/* The vectors of a row of n columns, block by block to its padded end; i is the vector's index in its block, for sums over
+ * lanes. Columns from n on must be masked: they enter no sum, and are stored as 0. */
 #define EACH_COLUMN                                                                                                    \
     for (int64_t block = 0; block < n; block += BLOCK)                                                                 \
         for (int64_t i = 0, c = block; i < NB; i++, c += LANES)
@@ -200,7 +200,7 @@ static void softmax(const real *x, real *y, int64_t n)
     EACH_COLUMN vf_store(y + c, vf_load(y + c) / total);
 }
 
-/* width: a power of two, from n on; a constant. What the other columns of the block would add are zeros. */
+/* width: a power of two >= n; a constant. The other columns of the block would only add zeros. */
 INLINE void softmax_of_columns(const fm_op *op, int64_t begin, int64_t end, int width)
 {
     const int64_t n = op->n_out;
@@ -230,9 +230,9 @@ static void softmax_back(const real *y, const real *dy, real *dx, int64_t n)
     EACH_COLUMN vf_store(dx + c, vf_keep(inside(c, n), vf_load(y + c) * (vf_load(dy + c) - dot)));
 }
 
-#define SOME_ROWS 3 /* that are worth transposing */
+#define SOME_ROWS 3 /* least number for which transposing pays */
 
-/* x and y may be the same rows, and so may dy and dx. */
+/* x and y may be the same, and so may dy and dx. */
 static void activate(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (void)step;

@@ -1,4 +1,4 @@
-/* Everything one target runs in one type. A target file sets FM_REAL and FM_KERNELS, includes its vector words, then this. */
+/* All kernels of one target in one type. A target file defines FM_REAL and FM_KERNELS, and includes its vector words, then this. */
 #include "../cpu.h"
 #include "common.inc.c"
 #include "vmath.inc.c"

@@ -1,9 +1,9 @@
-/* Rows within a block, transposed: a vector of rows instead of a row of half-empty vectors, so that one exponential, say,
- * serves LANES rows. Sums go over columns as they would over lanes: the same bits. */
+/* Rows of at most a block, transposed: a vector holds a column of LANES rows instead of a part of one row, so that one
+ * exponential, say, serves LANES rows. Columns are summed in the order of lanes: the same bits. */
 
 typedef real square[BLOCK][LANES] __attribute__((aligned(64))); /* [column][row] */
 
-/* The first `width` columns of rows of m, as rows of `columns`; where there are fewer than LANES, the last one over and over. */
+/* The first `width` columns of rows of m, as rows of `columns`; of fewer than LANES rows, the last one is repeated. */
 INLINE void columns_of(const real *m, int64_t ldm, int64_t rows, int width, square columns)
 {
     real copy[LANES][LANES] __attribute__((aligned(64)));
@@ -13,7 +13,7 @@ INLINE void columns_of(const real *m, int64_t ldm, int64_t rows, int width, squa
     }
 }
 
-/* And back, with zeros in the rest of the block. */
+/* The inverse, with zeros in the rest of the block. */
 INLINE void rows_of(square columns, int width, real *m, int64_t ldm, int64_t rows)
 {
     real copy[LANES][LANES] __attribute__((aligned(64)));

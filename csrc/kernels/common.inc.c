@@ -1,4 +1,4 @@
-/* Whole numbers: how many vectors, how many parts. */
+/* Small functions and macros that all kernels use. */
 
 #define LINE FM_LINE
 
@@ -6,10 +6,10 @@ static inline int64_t vectors_of(int64_t columns) { return (columns + LANES - 1)
 static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Or gcc keeps what follows from it in others, one for every use. */
+/* Else GCC keeps derived values in further registers, one for every use. */
 #define ONE_REGISTER(value) __asm__("" : "+r"(value));
 
-/* gcc keeps acc in memory, ten times slower, unless the constant loops are unrolled by name. */
+/* Unless constant loops are unrolled explicitly, GCC keeps accumulators in memory, ten times slower. */
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
 #else

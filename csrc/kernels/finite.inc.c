@@ -7,7 +7,7 @@ static inline vf vf_anywhere(const char *p)
     return v;
 }
 
-/* n reals at any address: 0 times NaN or infinity is NaN, and a sum stays it. */
+/* n reals at any address: 0 times NaN or infinity is NaN, and so is a sum that contains it. */
 static int all_finite(const void *numbers, int64_t n)
 {
     const char *x = numbers, *const end = x + n * (int64_t)sizeof(real);

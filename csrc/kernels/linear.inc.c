@@ -1,32 +1,32 @@
-/* The dense layer, forward. (Its gradients: linear_grad.inc.c by the weights, linear_back.inc.c by the input.)
+/* The dense layer, forward. (Its gradients: linear_grad.inc.c for the weights, linear_back.inc.c for the input.)
  *
- * A panel of the result is finished by the activation while it is still in the first-level cache. */
+ * The activation is applied to a panel of the result while that is still in the L1 cache. */
 
-/* Bytes of weights that come soon enough when they are asked for a few rows ahead, by tiles: what a second-level cache keeps from
- * one step to the next. (On a Zen 4 with AVX2, 128 rows by more took 1.01 to 1.15 times as long without looking further ahead.) */
+/* Bytes of weights that stay in an L2 cache from one step to the next: prefetches a few rows ahead, by the tiles, are enough for
+ * them. (On a Zen 4 with AVX2, 128 rows by more weights took 1.01 to 1.15 times as long with no others.) */
 #define NEAR_WEIGHTS (768 << 10)
-#define NEAR_LOOKING (512 << 10) /* bytes of them that leave room in that cache for rows of the data to come */
+#define NEAR_LOOKING (512 << 10) /* bytes of weights that leave room in that cache for the data's next rows */
 
-/* Weights that come from memory, for few rows of a batch: reading them is what takes time. A short run of inputs is read along
- * the rows of w, by as many streams as the processor recognises. (On an Intel, 16 rows of 4096 x 4096 took 2.1 times as long in
- * long runs, with two workers 1.5 to 1.8 times; from 64 rows on short runs cost more than they save.) */
+/* With weights from memory and few rows of a batch, reading the weights takes most of the time. A short run of inputs reads
+ * along few rows of w at a time, as many streams as the hardware prefetcher follows. (On an Intel, 16 rows of 4096 x 4096 took
+ * 2.1 times as long in long runs, with two workers 1.5 to 1.8 times; from 64 rows on, short runs cost more than they save.) */
 #define FEW_ROWS 32
 #define SHORT_RUN 48
 
-/* Rows of the batch by some columns of the weights, in vectors. */
+/* A product of rows of the batch and columns of the weights, in vectors. */
 struct forward {
     const fm_op *op;
     int64_t begin, rows, first, last;
     const real *const *at; /* see product */
     struct ahead *coming;  /* of the data, for the next block of rows */
     int n_coming;
-    int64_t look; /* of k from one look at that to the next; 0: never */
-    int64_t run;  /* of k at a time */
+    int64_t look; /* terms between looks at `coming`; 0: none */
+    int64_t run;  /* inputs at a time */
 };
 
-/* Rows in order are one piece of memory, of which the tiles ask for a few lines at a look. (In bursts these take as long as the
- * looks save. Tiles of one vector are busy loading, and more weights leave no room for the rows; narrower vectors gained nothing.
- * On an Intel, predictions of 784-128-10 for 10,000 rows took 1.05 times as long before, of 784-32-10 1.13 times.) */
+/* The next rows, if in order, are contiguous memory, of which the tiles prefetch a few lines at a look. (Bursts would cost what
+ * they save. Tiles of one vector are busy loading, and more weights leave no room for the rows; narrower vectors gained nothing.
+ * On an Intel, predictions of 784-128-10 for 10,000 rows took 1.05 times as long without, of 784-32-10 1.13 times.) */
 static void look_at_next_rows(struct forward *f, const fm_step *step, struct ahead coming[2])
 {
     const int wide = panel_vectors(f->rows, f->last - f->first), n = wide == 2 ? 2 : 1;
@@ -37,8 +37,8 @@ static void look_at_next_rows(struct forward *f, const fm_step *step, struct ahe
     f->look = look_every(f->op->n_in, tiles_in(f->rows, wide) * fm_parts_of(f->last - f->first, wide), looks);
 }
 
-/* The product for one run of inputs, from k on, of a panel of y = x w + b: with the value each sum starts from; where the sums
- * go is for the caller to set. */
+/* The product for one run of inputs, from k on, of a panel of y = x w + b. Sums start from the bias or op->init; the caller sets
+ * where they are stored. */
 static inline struct product run_of_panel(const struct forward *f, int64_t k, int64_t v)
 {
     const fm_op *op = f->op;
@@ -51,7 +51,7 @@ static inline struct product run_of_panel(const struct forward *f, int64_t k, in
     };
 }
 
-/* A panel whose sums are complete, in y or on its way there. */
+/* Applies the activation to a panel whose sums are complete, in y or in scratch. */
 static inline void end_panel(const struct forward *f, int64_t v, int wide, real *y, int64_t ldy)
 {
     const fm_op *op = f->op;
@@ -59,8 +59,7 @@ static inline void end_panel(const struct forward *f, int64_t v, int wide, real 
     if (op->kind != FM_ACT_relu) activation_forward(op->kind, (real)op->param, y, ldy, z, op->z.ld, f->rows, wide);
 }
 
-/* What the panel reads that follows the one at row k and vector v of w, and what it writes. Returns how many terms of its sums
- * there are from one look to the next. */
+/* What the panel after the one at row k and vector v of w will read and write. Returns the number of terms between looks. */
 static int64_t next_panel(const struct forward *f, int64_t k, int64_t v, int wide, struct ahead ahead[2])
 {
     const fm_op *op = f->op;
@@ -73,14 +72,14 @@ static int64_t next_panel(const struct forward *f, int64_t k, int64_t v, int wid
     return look_every(run, tiles_in(f->rows, wide), next ? larger_of(next, f->rows) : 0);
 }
 
-/* The width of the next panel: of weights from afar one whose tiles look ahead, or are so low that they ask for b. */
+/* The width of the next panel. Far weights need tiles that look ahead, or that are so low that they prefetch b themselves. */
 static inline int forward_vectors(const struct forward *f, int64_t vectors, int far)
 {
     const int wide = panel_vectors(f->rows, vectors);
     return far && wide > LOOKING_VECTORS && f->rows > LOW_ROWS ? MAIN_VECTORS : wide;
 }
 
-/* All panels by a run of the inputs, then by the next: those of x stay in the second-level cache. */
+/* All panels for a run of the inputs, then for the next: the run's columns of x stay in the L2 cache. */
 NOINLINE void panels_forward(const struct forward *f, int far)
 {
     const fm_op *op = f->op;
@@ -99,7 +98,7 @@ NOINLINE void panels_forward(const struct forward *f, int far)
         }
 }
 
-/* One panel after the other, and past the caches. */
+/* One panel after the other, stored non-temporally. */
 NOINLINE void panels_handed_out(const struct forward *f)
 {
     const fm_op *op = f->op;
@@ -139,7 +138,7 @@ static void forward(const fm_op *op, const fm_step *step, int64_t begin, int64_t
     }
 }
 
-/* What others will read goes past the caches: of this worker's columns, others' rows; of its rows, others' columns. */
+/* Non-temporal stores for what others will read: of this worker's columns, others' rows; of its rows, others' columns. */
 static void forward_far_apart(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int64_t vectors = vectors_of(op->n_out);

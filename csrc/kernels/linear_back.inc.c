@@ -1,28 +1,28 @@
-/* The gradient of a dense layer by its input, on to the layer below: dx = (dy w^T) act'(y).
+/* The gradient of a dense layer with respect to its input, through the activation of the layer below: dx = (dy w^T) act'(y).
  *
- * One side must be turned for the product: w, a panel of it for all rows of the batch, or dy and dx, a panel of those for all
- * rows of w. */
+ * One side of the product must be transposed: w, a panel at a time for all rows of the batch; or dy and dx, a panel at a time
+ * for all rows of w. */
 
-#define BACK_VECTORS (FM_BYTES == 64 ? 4 : 2) /* of a panel, at most */
-#define BACK_LOOKING (FM_BYTES == 64 ? LOOKING_VECTORS : 2) /* the same where its tiles look ahead */
-#define BACK_PANELS (FM_BYTES == 64 ? 3 : 4)  /* at once: half of a second-level cache of 1 MB */
+#define BACK_VECTORS (FM_BYTES == 64 ? 4 : 2) /* widest panel */
+#define BACK_LOOKING (FM_BYTES == 64 ? LOOKING_VECTORS : 2) /* widest panel whose tiles look ahead */
+#define BACK_PANELS (FM_BYTES == 64 ? 3 : 4)  /* at once: half of an L2 cache of 1 MB */
 
 static inline int back_vectors(int64_t rows, int64_t vectors, int widest)
 {
-    if (vectors == widest) return widest; /* all at once: the other side is read once, and broadcast as often as can be */
+    if (vectors == widest) return widest; /* all at once: the other side is read only once, and each broadcast used most often */
     const int wide = panel_vectors(rows, vectors);
     return wide <= widest ? wide : 2;
 }
 
-/* A block of dx that lies in scratch: through the activation, and to (r, j) past the caches. */
+/* Applies act' to a block of dx in scratch, and stores it to (r, j) non-temporally. */
 static void hand_out(const fm_op *op, int64_t r, int64_t j, int64_t rows, int64_t vectors, real *scratch, int64_t ld)
 {
     through_activation(op, r, j, rows, vectors, scratch, ld);
     stream_block(scratch, ld, dx_at(op, r, j), op->dx.ld, rows, vectors);
 }
 
-/* dx = dy w^T by columns of dx: a panel of them from as many rows of w, transposed for all rows of the batch. The last
- * argument is a constant. */
+/* dx = dy w^T by columns of dx: a panel of them from as many rows of w, transposed once for all rows of the batch. handed_out is
+ * a constant. */
 INLINE void back_by_columns_as(const fm_op *op, int64_t begin, int64_t end, int handed_out)
 {
     const int64_t rows = end - begin, vectors = vectors_of(op->n_in), ldw = op->w.ld;
@@ -37,7 +37,7 @@ INLINE void back_by_columns_as(const fm_op *op, int64_t begin, int64_t end, int 
         real *dx = handed_out ? scratch : dx_at(op, begin, j);
         const int64_t left = op->n_in - j - width, next = left > 0 ? at_most(left, width) * ldw / width : 0;
         const int64_t look = far ? look_every(op->n_out, tiles_in(rows, (int)wide), next ? larger_of(next, rows) : 0) : 0;
-        struct ahead ahead[2] = { /* the rows of w that the next panel is made of, one piece of memory; and its dx */
+        struct ahead ahead[2] = { /* the next panel's rows of w, which are contiguous, and its dx */
             ahead_of(w + (j + width) * ldw, width, next), ahead_of(handed_out ? dx : dx + width, ldx, next ? rows : 0),
         };
         for (int64_t k = 0, run; k < op->n_out; k += run) {
@@ -57,14 +57,14 @@ INLINE void back_by_columns_as(const fm_op *op, int64_t begin, int64_t end, int 
 NOINLINE void back_by_columns(const fm_op *op, int64_t begin, int64_t end) { back_by_columns_as(op, begin, end, 0); }
 NOINLINE void back_by_columns_to_hand_out(const fm_op *op, int64_t begin, int64_t end) { back_by_columns_as(op, begin, end, 1); }
 
-/* Rows of the batch that lie across: their dy for a run of columns, and their dx for as many rows of w. */
+/* Rows of the batch, transposed: their dy for a run of columns, and their dx for as many rows of w. */
 struct back_panel {
     real *dyt, *dxt;
     int64_t first, rows, width;
     int wide;
 };
 
-/* Asks for columns k .. k + run - 1 of these rows of w, a piece of each at a look. */
+/* Prefetches columns k .. k + run - 1 of these rows of w, a piece of each row at a look. */
 static int look_at_rows(const fm_op *op, int64_t i, int64_t rows, int64_t k, int64_t run, int64_t piece, struct ahead *ahead)
 {
     if (run < piece) return 0;
@@ -72,8 +72,8 @@ static int look_at_rows(const fm_op *op, int64_t i, int64_t rows, int64_t k, int
     return (int)rows;
 }
 
-/* dxt += w dyt for rows i .. i + height - 1 of w and columns k .. k + run - 1: each tile of w goes through all panels, while
- * the next comes from memory. */
+/* dxt += w dyt for rows i .. i + height - 1 of w and columns k .. k + run - 1: all panels use a tile of w, while the next one is
+ * prefetched from memory. */
 static void back_through_panels(const fm_op *op, struct back_panel *panels, int n, int64_t i, int64_t height, int64_t k,
                                 int64_t run)
 {
@@ -97,7 +97,7 @@ static void back_through_panels(const fm_op *op, struct back_panel *panels, int 
     }
 }
 
-/* A panel's dx for rows i .. i + height - 1 of w, turned and finished. */
+/* Transposes a panel's dx for rows i .. i + height - 1 of w back and applies act'. */
 static void finish_panel(const fm_op *op, const struct back_panel *a, int64_t i, int64_t height, int handed_out)
 {
     real scratch[BACK_VECTORS * LANES * 4 * LANES] __attribute__((aligned(64)));
@@ -114,8 +114,8 @@ static void finish_panel(const fm_op *op, const struct back_panel *a, int64_t i,
     }
 }
 
-/* dx^T = w dy^T by rows of the batch: up to `most` panels of them at a time, transposed before and after, for all rows of w as
- * they lie. scratch: dyt and dxt of each panel, of up to `widest` vectors; fewer leave room for longer runs. */
+/* dx^T = w dy^T by rows of the batch: up to `most` panels of them at a time are transposed before and after; w is used as it is.
+ * scratch: dyt and dxt of each panel, of up to `widest` vectors; narrower panels leave room for longer runs. */
 static void back_by_panels(const fm_op *op, int most, int widest, real *scratch, int64_t begin, int64_t end, int handed_out)
 {
     struct back_panel panels[BACK_PANELS];
@@ -144,14 +144,14 @@ NOINLINE void back_by_rows(const fm_op *op, int64_t begin, int64_t end, int hand
     back_by_panels(op, 1, BACK_VECTORS, scratch, begin, end, handed_out);
 }
 
-/* Several panels at once: what comes from memory comes once for all of them. */
+/* Several panels at once: weights are read from memory once for all of them. */
 NOINLINE void back_by_rows_from_memory(const fm_op *op, int64_t begin, int64_t end, int handed_out)
 {
     real scratch[BACK_PANELS * 2 * RUN_K * BACK_LOOKING * LANES] __attribute__((aligned(64)));
     back_by_panels(op, BACK_PANELS, BACK_LOOKING, scratch, begin, end, handed_out);
 }
 
-/* Both give the same bits. What they differ in: how many squares are transposed, and the lanes that stay empty. */
+/* Which way costs less. Both give the same bits, but differ in the number of transposed squares and of empty lanes. */
 static int rows_are_cheaper(const fm_op *op, int64_t rows)
 {
     const int64_t vx = vectors_of(op->n_in), vy = vectors_of(op->n_out), vr = vectors_of(rows), square = 8 * LANES;
@@ -161,7 +161,7 @@ static int rows_are_cheaper(const fm_op *op, int64_t rows)
 
 static void linear_back(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    /* The next op on parameters has all workers read it, and the next step takes every line back. */
+    /* In the next op on parameters all workers read dx, and the next step writes every line of it again. */
     const int handed_out = is_handed_out(step, op->dx) && end - begin < step->rows && end - begin <= HANDED_ROWS;
     if (is_small(op, end - begin)) small_backs[op->n_in > LANES][small_activation(op->kind)](op, step, begin, end);
     else if (!rows_are_cheaper(op, end - begin)) (handed_out ? back_by_columns_to_hand_out : back_by_columns)(op, begin, end);

@@ -1,28 +1,28 @@
-/* The gradient of a dense layer by its weights, and the update fused into that: such a gradient lives in a tile of scratch and
- * never reaches memory. */
+/* The gradient of a dense layer with respect to its weights, and the update fused into it: a tile of that gradient exists only
+ * in scratch or registers. */
 
-#define NEAR (512 << 10) /* bytes of weights that, moved along with their state, stay in the second-level cache */
-#define SHARED (192 << 10) /* the same where other workers have read them */
-#define PACKED ((256 << 10) / (int64_t)sizeof(real)) /* of dy, packed: a quarter of a second-level cache of 1 MB */
-#define PACKED_SPAN 64   /* rows of w from which packing pays */
-#define PACKED_LEAST (8 << 10) /* bytes of a panel of dy */
-#define WALKED (2 << 20) /* bytes of weights, above which it pays to walk through them in order */
-#define WHOLE (512 << 10) /* bytes of dy that stay in the second-level cache as they lie */
-#define NEAR_PANEL (32 << 10) /* bytes of a panel of dy that stays in the first-level cache */
-#define NEAR_COLUMNS (FM_BYTES == 64 ? 0 : 16 << 10) /* bytes of columns of x that stay there beside a panel of dy */
-#define COPIED (2 * NEAR_COLUMNS / (int)sizeof(real) + 1) /* of them, in whole vectors */
-#define LEAST_TILES 4    /* of so many columns of x: fewer save less than reading the panel of dy again costs */
-#define COPIED_LEAST 4   /* panels that read them, from which a copy pays of rows that lie anywhere, each on a page of its own */
-#define COPIED_APART 16  /* and of rows that are far apart */
-#define NARROW 4         /* times as many lanes as columns: not worth a vector across */
-#define RUN_ROWS (FM_BYTES == 64 ? 128 : 256) /* of the batch: a tile's columns of x and a panel of dy stay in that cache */
-#define LONG_ROWS 256    /* of the batch, above which it goes in runs */
-#define LONG_RUN 1024    /* both, where the second-level cache is as good */
-#define SUMMED_ROWS 1024 /* of the batch, in one chain; beyond, such sums are added up: rounding grows with a chain's length */
-#define PART_OF_ROWS 128 /* weights whose gradient a long batch adds up at a time */
+#define NEAR (512 << 10) /* bytes of weights that, updated with their state, stay in the L2 cache */
+#define SHARED (192 << 10) /* the same if other workers have read them */
+#define PACKED ((256 << 10) / (int64_t)sizeof(real)) /* numbers of dy, packed: a quarter of an L2 cache of 1 MB */
+#define PACKED_SPAN 64   /* least number of rows of w for which packing pays */
+#define PACKED_LEAST (8 << 10) /* bytes of a panel of dy above which packing pays */
+#define WALKED (2 << 20) /* bytes of weights above which it pays to update them in the order of their rows */
+#define WHOLE (512 << 10) /* bytes of dy that stay in the L2 cache unpacked */
+#define NEAR_PANEL (32 << 10) /* bytes of a panel of dy that stays in the L1 cache */
+#define NEAR_COLUMNS (FM_BYTES == 64 ? 0 : 16 << 10) /* bytes of columns of x that stay there together with a panel of dy */
+#define COPIED (2 * NEAR_COLUMNS / (int)sizeof(real) + 1) /* room for a copy of them, in whole vectors */
+#define LEAST_TILES 4    /* tiles in a block: fewer save less than reading the panel of dy again costs */
+#define COPIED_LEAST 4   /* panels that read them, for which a copy pays if rows lie anywhere, each on a page of its own */
+#define COPIED_APART 16  /* the same if rows are far apart */
+#define NARROW 4         /* times as many lanes as columns: vectors across the columns would be too empty */
+#define RUN_ROWS (FM_BYTES == 64 ? 128 : 256) /* rows of the batch: a tile's columns of x and a panel of dy stay in the L1 cache */
+#define LONG_ROWS 256    /* rows of the batch above which it is split into runs */
+#define LONG_RUN 1024    /* both, if the L2 cache is as good */
+#define SUMMED_ROWS 1024 /* rows of the batch in one chain; sums of more are added up: rounding errors grow with a chain's length */
+#define PART_OF_ROWS 128 /* the part of the weights whose gradient a long batch adds up at a time */
 #define PART_OF_COLUMNS ((int)(1024 / sizeof(real)))
 
-/* g_b[j] = sum of dy[r, j] over rows, in rising r. The bias is the weight of an input that is always one. */
+/* g_b[j] = sum of dy[r, j] over rows, in increasing r. The bias is the weight of an input that is always 1. */
 static void bias_gradient(const real *dy, int64_t ldy, int64_t rows, int64_t vectors, real *g)
 {
     static const real one = 1;
@@ -34,14 +34,14 @@ static void bias_gradient(const real *dy, int64_t ldy, int64_t rows, int64_t vec
     }
 }
 
-/* t[rows, width] = m[rows, width of ldm]: a panel on consecutive lines. */
+/* t[rows, width] = m[rows, width], contiguous. */
 static void pack(const real *m, int64_t ldm, int64_t rows, real *t, int64_t width)
 {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < width; c += LANES) vf_store(t + r * width + c, vf_load(m + r * ldm + c));
 }
 
-/* A block of columns of dy, panel by panel: each is read once for every tile of the weights above it. */
+/* Packs a block of columns of dy, panel by panel: each is read once for every tile of its columns of the weights. */
 static void pack_panels(const real *dy, int64_t ldy, int64_t rows, int64_t span, int64_t vectors, real *t)
 {
     for (int64_t v = 0, wide; v < vectors; v += wide) {
@@ -51,8 +51,8 @@ static void pack_panels(const real *dy, int64_t ldy, int64_t rows, int64_t span,
     }
 }
 
-/* Whether dy is packed first. A panel that stays in the first-level cache gains nothing by it; unless another core has written
- * half of it, which comes faster when read in a row than between multiply-adds. */
+/* Whether dy is packed first. A panel that stays in the L1 cache gains nothing by that, unless another core has written half of
+ * it, which is read faster in sequence than between multiply-adds. */
 static int is_packed(const fm_step *step, int64_t rows, int64_t span, int64_t vectors)
 {
     const int64_t panel = rows * panel_vectors(span, vectors) * LANES;
@@ -60,26 +60,26 @@ static int is_packed(const fm_step *step, int64_t rows, int64_t span, int64_t ve
     return pays && span >= PACKED_SPAN && vectors > 2 && panel <= PACKED;
 }
 
-/* A gradient on its way: into g, going on from what is there or not; or, with a updater, into a tile of scratch, if not from
- * registers into the weights. Where a tile moves the one before, two take turns: the weights of one are moved while the other
- * is added up. */
+/* A gradient being computed: into g, optionally added to it; or, with an updater, into a tile of scratch, or from registers
+ * straight into the weights. If each tile updates the previous one's weights, two scratch tiles alternate: one is used for the
+ * update while the other is filled. */
 struct gradient {
     const fm_op *op;
     const struct updater *updater;
     const real *x;         /* the first row of the batch */
-    int64_t ld;            /* of where it goes: g, or the weights */
-    int go_on, far;        /* from what is in g; the parameters come from afar */
-    fm_fetch *coming;      /* rows of the next batch */
-    int64_t pace;          /* lines of those for each tile */
-    int form;              /* of tiles */
-    tile_table *moving;    /* those that move weights, or null */
+    int64_t ld;            /* row stride of g, or of the weights */
+    int go_on, far;        /* start from g; the parameters are not near (see NEAR) */
+    fm_fetch *coming;      /* rows of the next batch to prefetch */
+    int64_t pace;          /* lines of those per tile */
+    int form;              /* form of the tiles */
+    tile_table *moving;    /* tiles that update weights, or null */
     struct product product;
-    struct parameters moved; /* by such a tile */
+    struct parameters moved; /* updated by such a tile */
     struct ahead ahead[3];
     real *tile, *other;
 };
 
-/* Asks for what a tile ends in, the gradient or the parameters, whose first element is at `at`. */
+/* Sets the prefetches of what a tile writes, the gradient or the parameters, from element `at` on. */
 static void look_at_parameters(struct gradient *s, int64_t at, int64_t rows)
 {
     const fm_op *op = s->op;
@@ -89,8 +89,8 @@ static void look_at_parameters(struct gradient *s, int64_t at, int64_t rows)
         if (of[m].p) s->ahead[s->product.n_ahead++] = ahead_of((const real *)of[m].p + at, of[m].ld, rows);
 }
 
-/* A tile that moves the weights of the one before, if those are as wide as it takes them; those at `next` are moved two tiles
- * from here. */
+/* A tile that updates the previous tile's weights, if those have a suitable width; the weights at `next` are updated two tiles
+ * later. */
 INLINE void tile_moving_behind(struct gradient *s, int64_t i, int64_t j, int64_t rows, int wide, int64_t next)
 {
     struct product *p = &s->product;
@@ -107,7 +107,7 @@ INLINE void tile_moving_behind(struct gradient *s, int64_t i, int64_t j, int64_t
     s->tile = s->other, s->other = swap;
 }
 
-/* The tile of rows i .. i + rows - 1 from column j on, `wide` vectors. next: the first parameter of the tile that follows. */
+/* The tile of rows i .. i + rows - 1 from column j on, `wide` vectors. next: the first parameter of the next tile. */
 INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows, int wide, int64_t next)
 {
     struct product *p = &s->product;
@@ -130,28 +130,28 @@ INLINE void gradient_tile(struct gradient *s, int64_t i, int64_t j, int64_t rows
     if (s->updater) update_block(s->updater, s->op, i * s->op->w.ld + j, s->tile, p->ldc, rows, wide);
 }
 
-/* The tiles of a panel, one below the other. next: the first parameter of what follows. */
+/* The tiles of a panel, one below the other. next: the first parameter of the tile after the panel. */
 static void down_panel(struct gradient *s, int64_t begin, int64_t end, int64_t v, int wide, int64_t next)
 {
     for (int64_t i = begin, left = grad_tiles_in(end - begin, wide), m; i < end; i += m, left--) {
-        m = (end - i) / left; /* later ones are taller, and have a look for every row of the one before */
+        m = (end - i) / left; /* later ones are taller, and have a look for every row of the previous one */
         s->product.a = s->x + i, s->product.skip = i;
         fm_fetch_some(s->coming, s->pace);
         gradient_tile(s, i, v * LANES, m, wide, i + m < end ? (i + m) * s->ld + v * LANES : next);
     }
 }
 
-/* So many vectors of dy (0: one panel at a time) by so many rows of w; and whether their columns of x are copied together. */
+/* Vectors of dy (0: one panel at a time) and rows of w that are done together; and whether their columns of x are copied. */
 struct block {
     int64_t vectors, rows;
     int copied;
 };
 
-/* Where the weights are many, or a panel of dy does not stay in the first-level cache, a block is one tile high, and those follow
- * one another along the rows of w. So too for few rows of the batch, which need no packing: what takes time is to read the
- * weights and write them, as they lie. (On an Intel, updates of 4096 x 4096 by 4 to 32 rows took 2.1 times as long down the
- * panels, of 1024 x 1024 1.0 to 1.3 times.) Else it is as high as a panel of dy leaves room in that cache for columns of x, which
- * then come from further away once and not for every panel; but three vectors of 64 bytes leave none. */
+/* With many weights, or if a panel of dy does not stay in the L1 cache, a block is one tile high, and tiles follow one another
+ * along the rows of w. So too for few rows of the batch, which need no packing: most of the time is spent reading and writing
+ * the weights, best in order. (On an Intel, updates of 4096 x 4096 by 4 to 32 rows took 2.1 times as long down the panels, of
+ * 1024 x 1024 1.0 to 1.3 times.) Else a block is as high as the L1 cache has room for columns of x beside a panel of dy, so that
+ * they are read into it once and not for every panel; beside three vectors of 64 bytes it has none. */
 static struct block block_of(int64_t bytes, int64_t rows, int64_t span, int64_t vectors, int far, int packs, int form)
 {
     const int widest = panel_vectors(span, vectors), tile = tile_rows[widest];
@@ -177,8 +177,8 @@ static void copy_columns(const fm_op *op, const real *const *at, int64_t first, 
     }
 }
 
-/* Block by block: the weights below one another first, then those beside them, whose dy is packed anew. go_on: from the sums
- * in g, without a updater. */
+/* Block by block: first down the rows of the weights, then the next columns, whose dy is packed in turn. go_on: start from the
+ * sums in g (without an updater only). */
 static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
                             int go_on, const struct updater *updater)
 {
@@ -221,14 +221,14 @@ static void weight_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     if (MOVES_BEHIND) catch_up(&s.moved, op);
 }
 
-/* Few enough columns, and rows to fill vectors with: below, lanes lie along those rows of w instead. */
+/* Whether w has so few columns and so many rows that lanes should run along its rows instead. */
 static int is_narrow(const fm_op *op, const fm_step *step)
 {
-    const int in_place = rows_in_place(op, step, 0) != 0; /* vectors of x would go beyond the end of a row */
+    const int in_place = rows_in_place(op, step, 0) != 0; /* vectors of x would extend beyond the end of a row */
     return NARROW * op->n_out <= LANES && op->n_in >= NARROW * LANES && !in_place;
 }
 
-/* The same as g^T = dy^T x, turned before it moves w: the same chains, without empty lanes across. */
+/* The same as g^T = dy^T x, transposed before the update: the same chains, without empty lanes. */
 static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
                             int go_on, const struct updater *updater)
 {
@@ -261,14 +261,14 @@ static void narrow_gradient(const fm_op *op, const fm_step *step, int64_t begin,
     }
 }
 
-/* The rows of the weights, whichever way; not the bias. */
+/* Rows of the weights, either way; not the bias. */
 static void gradient(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows, int go_on,
                      const struct updater *updater)
 {
     (is_narrow(op, step) ? narrow_gradient : weight_gradient)(op, step, begin, end, first, rows, go_on, updater);
 }
 
-/* Into g, run by run of the batch. The same chains. */
+/* Into g, run by run of the batch: the same chains. */
 static void gradient_in_runs(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows)
 {
     const int64_t longest = fm_cpu_takes_long_runs() ? LONG_RUN : RUN_ROWS;
@@ -285,7 +285,7 @@ static void add_to(real *m, int64_t ldm, const real *t, int64_t ldt, int64_t row
         for (int64_t c = 0; c < vectors * LANES; c += LANES) vf_store(m + c, vf_load(m + c) + vf_load(t + c));
 }
 
-/* One part of the weights after the other: its gradient is added up in scratch before it moves them or, without a updater, is
+/* One part of the weights after the other: its gradient is summed in scratch, before it updates them or, without an updater, is
  * added to g. */
 static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int64_t first, int64_t rows,
                               const struct updater *updater)
@@ -297,7 +297,7 @@ static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begi
             fm_op part = *op;
             part.n_out = at_most(op->n_out - j, PART_OF_COLUMNS), part.dy.p = (real *)op->dy.p + j;
             part.g.ld = vectors_of(part.n_out) * LANES, part.g.p = g - i / PART_OF_ROWS * PART_OF_ROWS * part.g.ld;
-            part.data = i == begin && j == 0 ? op->data : 0; /* the first asks for the next batch */
+            part.data = i == begin && j == 0 ? op->data : 0; /* only the first prefetches the next batch */
             gradient_in_runs(&part, step, i, last, first, rows);
             const real *const sums = (const real *)part.g.p + i * part.g.ld;
             if (updater) update_block(updater, op, i * op->w.ld + j, sums, part.g.ld, last - i, vectors_of(part.n_out));
@@ -306,7 +306,7 @@ static void gradient_in_parts(const fm_op *op, const fm_step *step, int64_t begi
     }
 }
 
-/* g_b += that of these rows. */
+/* g_b += the bias gradient of these rows. */
 static void add_bias_gradient(const fm_op *op, int64_t first, int64_t rows)
 {
     real g[PANEL_VECTORS * LANES] __attribute__((aligned(64)));
@@ -317,7 +317,7 @@ static void add_bias_gradient(const fm_op *op, int64_t first, int64_t rows)
     }
 }
 
-/* Weights that come from memory are moved a tile at a time all the same, while the next tile's are on their way. */
+/* Not for weights from memory: they are updated tile by tile in any case, while the next tile's are prefetched. */
 static int goes_in_parts(const fm_op *op, const fm_step *step)
 {
     return step->rows > (fm_cpu_takes_long_runs() ? LONG_RUN : LONG_ROWS) && !is_distant(op) && !is_narrow(op, step);

@@ -1,9 +1,9 @@
-/* Losses of a row, and their gradients by the row's outputs.
+/* Losses of a row, and their gradients with respect to its outputs.
  *
- * y and dy may be the same rows. Columns from n_out on reach no sum, and dy is 0 there. Columns are added lane by lane
- * of a block and then across it, so every target gets the same bits. */
+ * y and dy may be the same. Columns from n_out on enter no sum, and dy is 0 there. Columns are summed in the lanes of a block,
+ * and then across it, so that the bits are the same on every target. */
 
-/* t[r, c ..], or the row of the unit matrix that a label stands for; a single output takes the label as its target. */
+/* t[r, c ..], or a label as one-hot row; with a single output, the label itself is the target. */
 static inline vf target(const fm_op *op, int64_t r, int64_t c)
 {
     if (!op->labels) return vf_load((const real *)op->t.p + r * op->t.ld + c);
@@ -12,7 +12,7 @@ static inline vf target(const fm_op *op, int64_t r, int64_t c)
     return vf_keep(lane_numbers() == (ireal)(label - c), vf_set1(1));
 }
 
-/* What the row's loss counts for in the loss of the batch. */
+/* The weight of the row's loss in the loss of the batch. */
 static inline double row_share(const fm_step *step, int64_t r)
 {
     return (step->weight ? step->weight[fm_data_row(step, r)] : 1) * step->inverse_weight;
@@ -20,7 +20,7 @@ static inline double row_share(const fm_step *step, int64_t r)
 
 /* ---- one element: the losses that are a mean over the outputs ----------------------------------------------- */
 
-/* t p softplus(-y) + (1 - t) softplus(y). Both from one e^-|y|, and never as a difference of large terms. */
+/* t p softplus(-y) + (1 - t) softplus(y). Both from one e^-|y|, without differences of large terms. */
 static inline vf sigmoid_cross_entropy(vf y, vf t, vf p, vf *slope)
 {
     const vf zero = vf_set1(0), one = vf_set1(1), e = vf_exp(minus_abs(y)), log1p_e = vf_log1p(e);
@@ -30,7 +30,7 @@ static inline vf sigmoid_cross_entropy(vf y, vf t, vf p, vf *slope)
     return on * (vf_max(zero, -y) + log1p_e) + off * (vf_max(zero, y) + log1p_e);
 }
 
-/* The loss of one output, and its derivative by y. a: scale or delta; q: quantile or positive weight. */
+/* The loss of one output, and its derivative with respect to y. a: scale or delta; q: quantile or positive weight. */
 INLINE vf element(int kind, vf y, vf t, vf a, vf q, vf *slope)
 {
     const vf e = y - t, size = vf_abs(e), zero = vf_set1(0), one = vf_set1(1), half = vf_set1((real)0.5);
@@ -41,7 +41,7 @@ INLINE vf element(int kind, vf y, vf t, vf a, vf q, vf *slope)
     case FM_LOSS_huber:
         *slope = vf_min(a, vf_max(-a, e));
         return vf_select(size <= a, half * e * e, a * (size - half * a));
-    case FM_LOSS_quantile: /* e = y - t has the other sign than the formula's; no slope at 0 */
+    case FM_LOSS_quantile: /* e = y - t has the opposite sign of the formula's; slope 0 at 0 */
         *slope = vf_select(e < zero, -q, vf_select(e > zero, one - q, e));
         return vf_max(-q * e, (one - q) * e);
     default: /* poisson */ *slope = vf_exp(y) - t; return vf_exp(y) - t * y;
@@ -73,19 +73,19 @@ INLINE void mean_over_outputs(int kind, const fm_op *op, const fm_step *step, in
     }
 }
 
-/* Not inlined: a loop would load all constants of all kinds before it begins, for what is mostly one vector. */
+/* Not inlined: else the loop, mostly of one vector, would first load the constants of all kinds. */
 NOINLINE vf one_vector(int kind, vf y, vf t, vf a, vf q, vf *slope)
 {
     return element(kind, y, t, a, q, slope);
 }
 
-/* A row's target where there is a single output. */
+/* A row's target for a single output. */
 static inline real single_target(const fm_op *op, int64_t r)
 {
     return op->labels ? (real)((const int32_t *)op->t.p)[r] : ((const real *)op->t.p)[r * op->t.ld];
 }
 
-/* The same for a single output: a vector of rows instead of a row of one column. Not inlined, for the sake of its frame. */
+/* The same for a single output, on a vector of rows. Not inlined, to keep its stack frame out of `loss`. */
 NOINLINE void single_loss(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const vf a = vf_set1((real)op->param), q = vf_set1(op->aux.p ? *(const real *)op->aux.p : 1);
@@ -114,13 +114,13 @@ NOINLINE void single_loss(const fm_op *op, const fm_step *step, int64_t begin, i
     }
 }
 
-/* ---- softmax: every output hangs on the whole row ------------------------------------------------------------ */
+/* ---- softmax: every output depends on the whole row ---------------------------------------------------------- */
 
-/* What an output adds to the sum. Left out is what is smaller than any rounding of it. */
+/* An output's term of the sum; 0 if it is smaller than the sum's rounding error. */
 static inline vf exp_or_zero(vf x) { return unless_lost(x, exp_from(vf_set1(EXP_LEAST), x)); }
 
 /* sum_c t_c (log(sum e^y) - y_c) = (sum t) log(sum e^(y - top)) + sum_c t_c (top - y_c): two sums without cancellation,
- * which one pass collects with the exponentials; a second turns those into the gradient. */
+ * which one pass computes with the exponentials; a second turns those into the gradient. */
 static void wide_softmax_cross_entropy(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int64_t n = op->n_out;
@@ -169,7 +169,7 @@ INLINE void target_columns(const fm_op *op, int64_t r, int64_t rows, int width, 
     }
 }
 
-/* width: a power of two, from n on; a constant. What the other columns of the block would add are zeros. */
+/* width: a power of two >= n; a constant. The other columns of the block would only add zeros. */
 INLINE void narrow_softmax_as(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, int width)
 {
     const int64_t n = op->n_out;

@@ -1,23 +1,22 @@
-/* The one matrix product: a register tile acc[rows][vectors] held for a whole run of k, and the panels made of it.
+/* The matrix product: tiles acc[rows][vectors], kept in registers for a whole run of k, and panels of tiles.
  *
- * Every element of a result is one FMA chain in rising k, whatever the tile, the panel or the place in the batch; a
- * chain cut into runs of k goes on from the stored value, which changes no bit. A tile starts from `init`: the bias (row
- * stride 0), zeros, or the chain so far.
+ * Every element of a result is one FMA chain in increasing k, whatever the tile, the panel or the place in the batch; a
+ * chain split into runs of k continues from the stored value, which changes no bit. A tile starts from `init`: the bias
+ * (row stride 0), zeros, or the chain so far.
  *
  *   nn  c[r, j] = init[r, j] + sum_k a[r * lda + k] b[k, j]       forward, and backward on a transposed panel
  *   tn  c[r, j] = init[r, j] + sum_k a[k * lda + r] b[k, j]       weight gradient: x as it lies, summed over the batch
  *   ti  c[r, j] = init[r, j] + sum_k at[k][r] b[k, j]             the same on rows of the data, in place */
 
-#define RUN_K 512         /* of k at a time: a panel of b this long comes from the second-level cache for every tile */
-#define NEAR_TERMS 512    /* vectors of a panel of b that stays in the first-level cache */
+#define RUN_K 512         /* length of a run of k: each tile reads a panel of b of this length from the L2 cache */
+#define NEAR_TERMS 512    /* vectors in a panel of b that stays in the L1 cache */
 #define PANEL_VECTORS 8   /* the widest panel */
 
-/* The tallest tile of each panel width in vectors, 0 where there is no such panel: enough accumulators to hide the FMA
- * latency, few enough to stay in registers, as the addresses of the rows must too. Without fused instructions the product
- * needs a register. */
+/* The height of the tallest tile by panel width in vectors; 0: no such panel. Enough accumulators to hide the FMA latency, few
+ * enough for them and the addresses of the rows to stay in registers. Without fused instructions the product needs one, too. */
 #if FM_BYTES == 64
-#define MAIN_VECTORS 3   /* of the panels that most columns are in, ... */
-#define MAIN_TILE_ROWS 8 /* ... and of their tallest tile */
+#define MAIN_VECTORS 3   /* width of the panels that hold most columns, ... */
+#define MAIN_TILE_ROWS 8 /* ... and height of their tallest tile */
 static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, 10, MAIN_TILE_ROWS, 6, 0, 0, 0, 1};
 #elif FM_BYTES == 32
 #define MAIN_VECTORS 2
@@ -32,32 +31,32 @@ static const int tile_rows[PANEL_VECTORS + 1] = {0, 10, MAIN_TILE_ROWS, 0, 4, 0,
 #define MAIN_TILE_ROWS 4
 static const int tile_rows[PANEL_VECTORS + 1] = {0, 8, MAIN_TILE_ROWS, 0, 2, 0, 0, 0, 1};
 #endif
-/* tn and ti of a single vector: their rows are columns of x, side by side, and need but one address. */
+/* tn and ti of one vector: their rows are adjacent columns of x, and need only one address. */
 #define TALLEST_ALONE (FM_BYTES == 64 ? 24 : tile_rows[1])
 #define TALLEST_TILE (FM_BYTES == 64 ? 24 : 10)
 
 #define LOOKING_VECTORS 3 /* wider panels have too few rows */
-#define LOW_ROWS 3        /* the tallest tile of those */
+#define LOW_ROWS 3        /* height of their tallest tile */
 
-/* In a loop too short for vectors. */
+/* For loops that are too short to be vectorised. */
 #define NOT_VECTORISED __asm__ volatile("")
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------ */
 
-/* What a product reads and writes, and how its elements end before they are stored. */
+/* What a product reads and writes, and what is applied to its elements before they are stored. */
 struct product {
     int64_t k;
     const real *a, *b, *init;
-    const real *const *at; /* rows of the data instead of a: row r of it (nn) or row k (ti) begins `skip` behind at[r] or at[k] */
+    const real *const *at; /* if not null, rows of the data instead of a: row r (nn) or k (ti) begins at at[.] + skip */
     int64_t skip;
     real *c;
     int64_t lda, ldb, ldi, ldc;
-    int64_t look; /* of k from one look to the next, a multiple of TERMS; 0: never */
+    int64_t look; /* terms between looks, a multiple of TERMS; 0: none */
     struct ahead *ahead;
     int n_ahead;
-    struct parameters *moved; /* by those that move: parameters of the tile before, or their own */
-    const char *coming; /* those that move the tile before: parameters of the tile after this, or null where they are near */
-    int relu;           /* a common end that costs nothing here */
+    struct parameters *moved; /* parameters to be updated: the previous tile's, or its own */
+    const char *coming; /* parameters of the next tile, to prefetch; null: they are near */
+    int relu;           /* apply relu, which costs nothing here */
 };
 typedef void tile_fn(const struct product *p);
 
@@ -65,8 +64,8 @@ typedef void tile_fn(const struct product *p);
     UNROLL for (int r = 0; r < rows; r++)                                                                              \
         UNROLL for (int v = 0; v < nv; v++)
 
-/* One term of every sum. Where the second of two terms lies is part of the address in its instructions: left to itself, GCC
- * moves a pointer, or one for each row. */
+/* One term of every sum. The second of two terms is addressed by an offset in its instructions: by default, GCC increments a
+ * pointer, or one for each row. */
 #define TERM(rows, nv, AT, A, t)                                                                                       \
     {                                                                                                                  \
         AT(nv, t)                                                                                                      \
@@ -104,11 +103,11 @@ typedef void tile_fn(const struct product *p);
         b += (terms) * step;                                                                                           \
         ONE_REGISTER(b)                                                                                                \
     }
-/* Whether multiply-adds read the inputs, or b, by themselves. To Intel's processors that is one instruction only where the
- * address is a register and a constant; so pointers move there, which would else share an index. */
+/* Whether multiply-adds have the inputs, or b, as memory operand. On Intel these are fused to one micro-operation only if the
+ * address is a register plus a constant; so there each pointer is incremented, instead of a common index. */
 #define READS_INPUTS(rows, nv) (FM_BYTES == 64 && nv == 1)
 #define READS_B(rows) (rows == 1)
-/* i, of k, is in bytes. b_waits: for both terms, where the second has nothing to ask for that lies a row further. */
+/* i, the position in k, is in bytes. b_waits: b is incremented once for both terms, not before the second. */
 #define TILE(form, rows, nv, ROWS, AT, A, NEXT, BEFORE, LOOK, AFTER)                                                   \
     static void tile_##form##_##rows##x##nv(const struct product *p)                                                   \
     {                                                                                                                  \
@@ -147,8 +146,8 @@ typedef void tile_fn(const struct product *p);
     }
 
 #define NONE(...)
-/* nn; nf, whose b does not stay in the first-level cache: its rows are a stride apart, and come late even from the second. */
-#define LINES_AHEAD 8 /* a factor that addresses can have */
+/* nn; nf, whose b does not stay in the L1 cache: its rows are a stride apart, and come late even from L2. */
+#define LINES_AHEAD 8 /* rows ahead to prefetch; a factor that x86 addresses can have */
 #define ROWS_OF_X(rows)                                                                                                \
     const char *row[rows];                                                                                             \
     UNROLL for (int r = 0; r < rows; r++) row[r] = (const char *)(p->at ? p->at[r] + p->skip : p->a + r * p->lda);
@@ -167,8 +166,8 @@ typedef void tile_fn(const struct product *p);
         ONE_REGISTER(step)                                                                                             \
         __builtin_prefetch(b + LINES_AHEAD * step + l);                                                                \
     }
-/* tn; tf, whose rows of x are so far apart that the processor does not guess the next; ti, whose rows lie anywhere. */
-#define GUESSED 2048 /* bytes from one row to the next, below which it does */
+/* tn; tf, whose rows of x are too far apart for the hardware prefetcher; ti, whose rows lie anywhere. */
+#define GUESSED 2048 /* bytes from one row to the next that it can follow */
 #define TN_ROWS                                                                                                        \
     const char *a = (const char *)p->a;                                                                                \
     int64_t lda = p->lda * (int64_t)sizeof(real);                                                                      \
@@ -194,7 +193,7 @@ typedef void tile_fn(const struct product *p);
 #define TI_A(t) ({ ONE_REGISTER(skip) (const real *)(reads_inputs ? a : a + skip) + r; })
 #define TI_NEXT at += TERMS; ONE_REGISTER(at)
 
-/* Those whose results move weights take the lines out of other caches. */
+/* Tiles whose results update weights prefetch for writing. */
 #define LOOK_AHEAD(nv, take) look_ahead(p->ahead, p->n_ahead, nv * FM_BYTES, take);
 #define TILES(form, rows, nv)                                                                                          \
     TILE(nn, rows, nv, NN_ROWS(rows), NONE, NN_A, NN_NEXT(rows), , LOOK_AHEAD(nv, 0), )                                \
@@ -209,10 +208,10 @@ typedef void tile_fn(const struct product *p);
     TILE(tn, rows, nv, TN_ROWS, TN_AT, TN_A, TN_NEXT, , LOOK_AHEAD(nv, 1), )                                           \
     TILE(ti, rows, nv, TI_ROWS, TI_AT, TI_A, TI_NEXT, , LOOK_AHEAD(nv, 1), )
 
-/* All tiles as AS(form, rows, vectors); those that there are of panels of several tiles, two or three vectors wide; and those
- * of a few rows alone, which have time to ask for b. */
+/* All tiles as AS(form, rows, vectors). EACH_OF_SEVERAL: those in panels of several tiles, two or three vectors wide.
+ * EACH_LOW_AND_WIDE: those for few rows in all, which have time to prefetch b. */
 #define EACH_LOW_AND_WIDE(AS, form) AS(form, 1, 4) AS(form, 2, 4) AS(form, 1, 8) THREE_BY_FOUR(AS, form)
-#if FM_BYTES > 16 || defined(__aarch64__) /* else it needs more registers than there are */
+#if FM_BYTES > 16 || defined(__aarch64__) /* else there are too few registers */
 #define THREE_BY_FOUR(AS, form) AS(form, 3, 4)
 #else
 #define THREE_BY_FOUR(AS, form)
@@ -223,7 +222,7 @@ typedef void tile_fn(const struct product *p);
 #if FM_BYTES == 64
 #define EACH_TILE(AS, form)                                                                                            \
     LOW(AS, form) AS(form, 9, 1) AS(form, 10, 1) AS(form, 3, 4) AS(form, 4, 4) AS(form, 5, 4) AS(form, 6, 4)           \
-    AS(form, 1, 3) AS(form, 2, 3) AS(form, 3, 3) /* what a block of rows leaves over */                                \
+    AS(form, 1, 3) AS(form, 2, 3) AS(form, 3, 3) /* for the remainder of a block of rows */                                \
     EACH_OF_SEVERAL(AS, form)
 #define EACH_OF_SEVERAL(AS, form)                                                                                      \
     AS(form, 5, 2) AS(form, 6, 2) AS(form, 7, 2) AS(form, 8, 2) AS(form, 9, 2) AS(form, 10, 2)                         \
@@ -251,7 +250,7 @@ EACH_ALONE(ALONE_TILES, )
 EACH_OF_SEVERAL(FAR_TILES, )
 EACH_LOW_AND_WIDE(FAR_LOW_TILES, )
 
-typedef tile_fn *const tile_table[PANEL_VECTORS + 1][TALLEST_TILE + 1]; /* by vectors and rows; null where there is none */
+typedef tile_fn *const tile_table[PANEL_VECTORS + 1][TALLEST_TILE + 1]; /* by vectors and rows; null: no such tile */
 #define BY_SIZE(form, rows, nv) [nv][rows] = tile_##form##_##rows##x##nv,
 enum { NN, TN, TI, NF, TF };
 static tile_table tiles[5] = {
@@ -259,20 +258,20 @@ static tile_table tiles[5] = {
     {EACH_OF_SEVERAL(BY_SIZE, nf) EACH_LOW_AND_WIDE(BY_SIZE, nf)}, {EACH_OF_SEVERAL(BY_SIZE, tf)},
 };
 
-/* Of a form, or the plain one where that has none of this size. */
+/* The tile of a form, or of the plain form (nn or tn) if there is none of this size. */
 static inline tile_fn *tile_for(int form, int wide, int64_t rows)
 {
     tile_fn *const tile = tiles[form][wide][rows];
     return tile ? tile : tiles[form == NF ? NN : TN][wide][rows];
 }
 
-/* ---- tiles that move weights -------------------------------------------------------------------------------- */
+/* ---- tiles that update weights ------------------------------------------------------------------------------ */
 
-/* By the rules most used. With thirty-two registers, the weights of the tile before, whose gradient is in scratch: a row of
- * the tile makes a look, and a look moves a row. Of sixteen the sums leave too few for that: such a tile moves its own weights
- * at its end, where they are in registers. */
+/* For the most common rules. With 32 registers, a tile updates the previous tile's weights, whose gradient is in scratch: there
+ * is a look for each row, and each look updates a row. Of 16 registers the sums leave too few: there a tile updates its own
+ * weights at its end, when their gradient is in registers. */
 #define MOVES_BEHIND (FM_BYTES == 64)
-#define MOVING_TERMS (MOVES_BEHIND ? 64 : 1) /* fewer are over before it pays */
+#define MOVING_TERMS (MOVES_BEHIND ? 64 : 1) /* with fewer it does not pay */
 
 #if MOVES_BEHIND
 #define MOVE_BEFORE                                                                                                    \
@@ -320,7 +319,7 @@ EACH_OF_SEVERAL(MOVING, )
     {{EACH_OF_SEVERAL(BY_SIZE, form##_sgd)}, {EACH_OF_SEVERAL(BY_SIZE, form##_momentum)}, {EACH_OF_SEVERAL(BY_SIZE, form##_adam)}}
 static tile_table moving_tiles[5][3] = {[TN] = BY_RULE(tn), [TI] = BY_RULE(ti), [TF] = BY_RULE(tf)};
 
-/* Null where there are none. k: terms of each sum. */
+/* Null if there are none. k: number of terms of each sum. */
 static tile_table *moving_tiles_for(const fm_op *op, const struct updater *updater, int64_t k, int form)
 {
     if (!updater || !updater->plain || updater->nesterov || k < MOVING_TERMS) return 0;
@@ -330,8 +329,8 @@ static tile_table *moving_tiles_for(const fm_op *op, const struct updater *updat
 
 /* ---- panels --------------------------------------------------------------------------------------------------- */
 
-/* How wide the next panel should be. Three vectors use a broadcast three times and leave none over that would be alone; fewer
- * rows than a tile has leave accumulators for a wider panel. */
+/* The width of the next panel. Three vectors use each broadcast three times, and avoid that a single one remains; if there are
+ * fewer rows than in a tile, there are accumulators for a wider panel. */
 static inline int panel_vectors(int64_t rows, int64_t vectors)
 {
     if (vectors < 2) return 1;
@@ -340,27 +339,27 @@ static inline int panel_vectors(int64_t rows, int64_t vectors)
     return vectors != 2 && vectors != 4 && tile_rows[3] > 0 && rows > tile_rows[3] / 2 ? 3 : 2;
 }
 
-/* Tiles in so many rows of a panel: of nn, and of tn or ti. */
+/* Number of tiles in a panel's rows: of nn, and of tn or ti. */
 static inline int64_t tiles_in(int64_t rows, int wide) { return fm_parts_of(rows, tile_rows[wide]); }
 static inline int64_t grad_tiles_in(int64_t rows, int wide)
 {
     return fm_parts_of(rows, wide == 1 ? TALLEST_ALONE : tile_rows[wide]);
 }
 
-/* Rows of x from row `first` of the batch on, where they are to be read in place; else null. */
+/* Addresses of rows of x from row `first` of the batch on, if they are read in place; else null. */
 static inline const real *const *rows_in_place(const fm_op *op, const fm_step *step, int64_t first)
 {
     return op->direct && step->at ? (const real *const *)step->at + first : 0;
 }
 
-/* Whether a panel of b does not stay in the first-level cache, and is not packed. */
+/* Whether a panel of b does not stay in the L1 cache, and is not packed. */
 static inline int is_far(const struct product *p, int wide)
 {
     return p->ldb > wide * LANES && p->k * wide > NEAR_TERMS;
 }
 
-/* One panel of nn, c[rows, wide vectors]: the rows in tiles as even as they come (32 is 6+6+5+5+5+5, not 6+6+6+6+6+2). p is
- * moved along. */
+/* One panel of nn, c[rows, wide vectors], its rows divided evenly into tiles (32 is 6+6+5+5+5+5, not 6+6+6+6+6+2). Advances p
+ * to the end of the panel. */
 static void panel(struct product *p, int64_t rows, int wide)
 {
     const int far = is_far(p, wide);

@@ -1,17 +1,17 @@
-/* How parameters move: the optimizers.
+/* The optimizers' updates of parameters.
  *
- * Row n_in of w, g, s1 and s2 is the bias. Padding stays zero under every rule because its gradient is zero: 0 goes to 0
- * also through eps and the square roots. */
+ * Row n_in of w, g, s1 and s2 is the bias. Padding stays zero under every rule because its gradient is zero, and so is
+ * 0 / (sqrt(0) + eps). */
 
-/* One op's rule for one step. */
+/* An op's rule in one step. */
 struct updater {
     int kind, nesterov, plain; /* plain: neither clipping nor penalties */
-    int stream;                /* w goes past the caches */
+    int stream;                /* w is stored non-temporally */
     real scale, clip, l1, l2, shrink, lr, momentum, alpha, beta1, beta2, eps;
-    real rest_alpha, rest_beta1, rest_beta2; /* 1 - alpha, ...: subtracted in double, or 0.999 loses four digits */
+    real rest_alpha, rest_beta1, rest_beta2; /* 1 - alpha, ...: subtracted in double, or 1 - 0.999 loses digits */
 };
 
-/* min(1, clip_norm / |all gradients|), from the partial sums added in order. */
+/* min(1, clip_norm / |all gradients|), from the partial sums, added in order. */
 static double norm_scale(const fm_op *op)
 {
     if (op->rule.clip_norm <= 0) return 1;
@@ -22,8 +22,8 @@ static double norm_scale(const fm_op *op)
     return norm > op->rule.clip_norm ? op->rule.clip_norm / norm : 1;
 }
 
-/* The rule of the weights, or of the bias, in the network's type. With constant `kind` and `plain` only what is going to be
- * read is made: for a tiny network that is done anew for every few vectors. scale: of the gradient. */
+/* The rule for the weights, or for the bias, in the network's type. With constant `kind` and `plain` the compiler computes only
+ * what is used: tiny networks do that for every few vectors. scale: factor on the gradient. */
 INLINE struct updater updater_as(int kind, int plain, const fm_op *op, const fm_step *step, int bias, double scale)
 {
     const fm_rule *rule = &op->rule;
@@ -33,7 +33,7 @@ INLINE struct updater updater_as(int kind, int plain, const fm_op *op, const fm_
         .kind = kind, .nesterov = rule->nesterov, .plain = plain,
         .scale = (real)scale, .clip = rule->clip_value > 0 ? (real)rule->clip_value : (real)INFINITY,
         .l1 = decays ? (real)rule->l1 : 0, .l2 = decays ? (real)rule->l2 : 0, .shrink = decays ? (real)(1 - lr * rule->decay) : 1,
-        /* adam's fraction is extended by root2: one division less an element */
+        /* adam's fraction is multiplied by root2 above and below: saves a division per element */
         .lr = (real)-(kind == FM_OPT_adam ? lr * step->root2 / step->unbias1 : lr), .momentum = (real)rule->momentum,
         .alpha = (real)rule->alpha, .rest_alpha = (real)(1 - rule->alpha),
         .beta1 = (real)rule->beta1, .rest_beta1 = (real)(1 - rule->beta1),
@@ -50,7 +50,7 @@ static struct updater updater_of(const fm_op *op, const fm_step *step, int bias)
     return updater_as(op->kind, !decays && rule->clip_value <= 0 && scale == 1, op, step, bias, scale);
 }
 
-/* Whether the bias moves by another rule than the weights. */
+/* Whether the bias has another rule than the weights. */
 static inline int bias_differs(const fm_op *op)
 {
     return op->rule.lr_bias != op->rule.lr_weight || (!op->rule.plain && !op->rule.decay_bias);
@@ -62,7 +62,7 @@ static inline vf sign(vf a)
     return vf_keep(a > zero, one) - vf_keep(a < zero, one);
 }
 
-/* How far w moves, in units of -lr, given the gradient: s1 and s2 are read and written in place. */
+/* The step of w in units of -lr, given the gradient; updates s1 and s2 in place. */
 INLINE vf direction(const struct updater *m, int kind, int momentum, vf g, real *s1, real *s2)
 {
     vf a, b;
@@ -121,13 +121,13 @@ INLINE void update_block_as(const struct updater *given, int kind, int momentum,
         }
 }
 
-/* Move a block of parameters that starts at element `at` of w and of the states. */
+/* Updates a block of parameters that starts at element `at` of w and of the states. */
 static void update_block(const struct updater *m, const fm_op *op, int64_t at, const real *g, int64_t ldg, int64_t rows,
                          int64_t vectors)
 {
     const int64_t ldw = op->w.ld;
     real *w = (real *)op->w.p + at, *s1 = op->s1.p ? (real *)op->s1.p + at : w, *s2 = op->s2.p ? (real *)op->s2.p + at : w;
-    if (ldw == vectors * LANES && ldg == ldw) vectors *= rows, rows = 1; /* rows one behind the other */
+    if (ldw == vectors * LANES && ldg == ldw) vectors *= rows, rows = 1; /* contiguous rows */
 #define UPDATE_BLOCK(kind, momentum, plain) update_block_as(m, kind, momentum, plain, w, s1, s2, ldw, g, ldg, rows, vectors)
     AS_OPTIMIZER(op, m->plain, UPDATE_BLOCK)
 #undef UPDATE_BLOCK

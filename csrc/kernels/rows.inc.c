@@ -1,12 +1,12 @@
-/* Rows in and out: gather from the caller's arrays, scatter into them, and dropout.
+/* Ops that move rows: gather from the caller's arrays, scatter into them, and dropout.
  *
  * The caller's data may have any strides and any alignment; it is read element by element through memcpy. */
 
-#define SHORT_ROW 64 /* columns, that are copied as they are, and looked at for NaN with their padding, which is 0 */
-#define FEW_COLUMNS 4 /* columns, for which a vectorised loop would take longer to set up than to run */
+#define SHORT_ROW 64 /* columns at most of rows that are copied by memcpy, and checked for NaN with their padding, which is 0 */
+#define FEW_COLUMNS 4 /* columns, with which a vectorised loop would take longer to set up than to run */
 
-/* Readers for each source type: rows of the data, converted, into x; rows of few columns and of one; and labels. Values land
- * where they are used as reals; a label that was checked fits an int32. */
+/* Readers for each source type: of rows, converted, into x; of rows of few columns, and of one; and of labels, which have been
+ * checked to fit an int32. */
 #define READ_ROWS(name, type, COLUMNS)                                                                                 \
     static void name(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                                 \
     {                                                                                                                  \
@@ -68,9 +68,9 @@ static void look_for_nonfinite(const fm_op *op, const real *x, int64_t n)
     if (!all_finite(x, n)) __atomic_store_n(op->nonfinite, 1, __ATOMIC_RELAXED);
 }
 
-#define GATHERED_OUT 2048 /* columns, at most: a row on the stack */
+#define GATHERED_OUT 2048 /* columns at most: a row is on the stack */
 
-/* Rows that others will read: past the caches, but for the columns that this worker reads of all rows. */
+/* Rows that others will read: non-temporal stores, except for the columns that this worker reads of all rows. */
 NOINLINE void gather_far_apart(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, fm_kernel *read)
 {
     real row[GATHERED_OUT] __attribute__((aligned(64))) = {0};
@@ -87,7 +87,7 @@ NOINLINE void gather_far_apart(const fm_op *op, const fm_step *step, int64_t beg
     vf_streamed();
 }
 
-/* Not where each worker has some of the inputs: it reads them itself, and the rest of such a row is the other's. */
+/* Not if each worker has some of the inputs: it reads them itself, and the rest of a row is the other worker's. */
 static inline int is_gathered_out(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const int read_by_others = end - begin < step->rows && !op->partial;
@@ -100,7 +100,7 @@ static inline vf standardised(vf x, const real *shift, const real *scale, int sm
     return smooth_clip ? v / vf_sqrt(vf_fma(third, third, vf_set1(1))) : v;
 }
 
-/* These columns of a row and no others: behind them may be those of another worker. */
+/* Exactly these columns of a row: the next ones may be another worker's. */
 static void standardise(const fm_op *op, real *x)
 {
     const real *shift = op->w.p, *scale = shift + op->w.ld;
@@ -152,10 +152,10 @@ static void scatter(const fm_op *op, const fm_step *step, int64_t begin, int64_t
 
 /* ---- dropout: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) ---------- */
 
-#define COUNTERS ((int)(2 * FM_BYTES / sizeof(uint64_t))) /* at a time: two vectors, each busy while the other waits */
+#define COUNTERS ((int)(2 * FM_BYTES / sizeof(uint64_t))) /* at a time: two vectors, to hide latency */
 
-/* Four random words for each of COUNTERS counters, from counter `first` of this row and step on: no state, so any worker
- * can draw any element's number. words[4 i + l] is word l of counter first + i. */
+/* Four random 32-bit words for each of COUNTERS counters, from counter `first` of this row and step on. Stateless, so any worker
+ * can draw any element's number. Seen as 32-bit words, words[4 i + l] is word l of counter first + i. */
 static void philox(uint32_t first, uint32_t row, uint64_t number, uint64_t key, uint64_t words[2 * COUNTERS])
 {
     const vw zero = {0}, low = zero + UINT32_MAX, m0 = zero + 0xD2511F53u, m1 = zero + 0xCD9E8D57u;
@@ -183,14 +183,14 @@ static void philox(uint32_t first, uint32_t row, uint64_t number, uint64_t key, 
 
 static void dropout(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
-    const int32_t threshold = (int32_t)ceil(op->param * 16777216.0); /* kept: the upper 24 bits are no less than p */
+    const int32_t threshold = (int32_t)ceil(op->param * 16777216.0); /* kept if the upper 24 bits are at least p */
     const vf scale = vf_set1((real)(1 / (1 - op->param)));
     uint64_t pairs[2 * COUNTERS];
     uint32_t words[4 * COUNTERS];
     ireal kept[4 * COUNTERS] __attribute__((aligned(64)));
     for (int64_t r = begin; r < end; r++)
         for (int64_t c = 0; c < op->n_in; c += 4 * COUNTERS) {
-            const real *x = (const real *)op->x.p + r * op->x.ld + c; /* y may be the same */
+            const real *x = (const real *)op->x.p + r * op->x.ld + c; /* may be y */
             real *y = (real *)op->y.p + r * op->y.ld + c;
             const int64_t n = at_most(4 * COUNTERS, op->n_in - c);
             philox((uint32_t)(c / 4), (uint32_t)r, (uint64_t)step->number, op->seed, pairs);

@@ -1,9 +1,9 @@
-/* The dense layer where its matrices are a vector or two wide: the same chains as in linear.inc.c, so the same bits, without
- * what large layers need (panels, runs of k, look-ahead), which would take longer to set up than the arithmetic takes.
+/* The dense layer with matrices one or two vectors wide: the same chains as in linear.inc.c, so the same bits, without what large
+ * layers need (panels, runs of k, prefetches), whose setup would take longer than the arithmetic.
  *
- * Four rows at a time. Where fewer are left the last one is computed again and not stored. */
+ * Four rows at a time. If fewer are left, the last one is computed repeatedly and stored once. */
 
-#define SMALL_ROWS 64 /* of the batch: beyond, taller tiles pay */
+#define SMALL_ROWS 64 /* of the batch at most: beyond, taller tiles pay */
 #define GROUP 4
 
 static inline int is_small(const fm_op *op, int64_t rows)
@@ -11,7 +11,7 @@ static inline int is_small(const fm_op *op, int64_t rows)
     return op->n_out <= 2 * LANES && op->n_in <= 2 * LANES && rows <= SMALL_ROWS;
 }
 
-/* The activations of most tiny networks; others come after the product. */
+/* The activations of most tiny networks; others are applied after the product. */
 enum { OTHER, RELU, SIGMOID, TANH };
 
 static inline int small_activation(int kind)
@@ -29,7 +29,7 @@ INLINE vf small_backward(int act, vf d, const real *y)
     return act == RELU ? relu_back(d, vf_load(y)) : act == SIGMOID ? sigmoid_back(d, vf_load(y)) : tanh_back(d, vf_load(y));
 }
 
-/* A product of the layer: y = act(x w + b), or dx = (dy w^T) act'(y), whichever is given the output of the layer below. */
+/* A product of the layer: y = act(x w + b), or, if `below` (the output of the layer below) is given, dx = (dy w^T) act'(y). */
 INLINE void small_product_of(int nv, int act, const struct product *p, int64_t rows, const real *below, int64_t ld_below)
 {
     const int64_t lda = p->lda, ldb = p->ldb, ldc = p->ldc, k = p->k;
@@ -100,7 +100,7 @@ INLINE void small_back_of(int nv, int act, const fm_op *op, const fm_step *step,
     if (act == OTHER) through_activation(op, begin, 0, rows, nv, dx_at(op, begin, 0), op->dx.ld);
 }
 
-/* A function for each combination of constants: each has all registers. */
+/* A function for each combination of constants, so that each has all registers. */
 #define SMALL(what, nv, act)                                                                                           \
     NOINLINE void what##_##nv##act(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)                   \
     {                                                                                                                  \
@@ -117,7 +117,7 @@ SMALL_TABLE(small_back)
 /* ---- update --------------------------------------------------------------------------------------------------- */
 
 /* Rows begin .. end - 1 of the weights, of which row n_in is the bias, whose input is always 1. A plain rule's updaters are
- * made here, where it is known what they need. */
+ * built here, where constants tell what they need. */
 INLINE void small_update_of(int nv, int kind, int momentum, int plain, const fm_op *op, const fm_step *step, int64_t begin,
                             int64_t end, const struct updater *given)
 {
@@ -155,7 +155,7 @@ INLINE void small_update_of(int nv, int kind, int momentum, int plain, const fm_
 #undef UPDATE_VECTOR
 }
 
-/* A function for each combination of constants, or all would share one set of registers. */
+/* A function for each combination of constants, so that each has all registers. */
 #define SMALL_UPDATE(kind, nv, momentum, plain)                                                                        \
     NOINLINE void small_##kind##_##nv##momentum##plain(const fm_op *op, const fm_step *step, int64_t begin, int64_t end, \
                                                        const struct updater *given)                                    \
@@ -178,7 +178,7 @@ static inline void small_update_as(const fm_op *op, const fm_step *step, int64_t
 #undef UPDATE_ROWS
 }
 
-/* With clipping or penalties, which are not the same for the bias. */
+/* With clipping or penalties, which may differ for the bias. */
 NOINLINE void small_update_not_plain(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     const struct updater updater = updater_of(op, step, 0), bias_updater = updater_of(op, step, 1);

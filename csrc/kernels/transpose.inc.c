@@ -1,6 +1,6 @@
-/* Transposition, for the products that need a matrix the other way round. */
+/* Transposition of matrices, for products. */
 
-/* t[c, r] = m[r, c] for a square of vectors, by interleaving the two halves log2(LANES) times. */
+/* t[c, r] = m[r, c] for LANES x LANES elements, by interleaving the two halves log2(LANES) times. */
 static inline void transpose_square(const real *m, int64_t ldm, real *t, int64_t ldt)
 {
     vf a[LANES], b[LANES];
@@ -15,7 +15,7 @@ static inline void transpose_square(const real *m, int64_t ldm, real *t, int64_t
     UNROLL for (int r = 0; r < LANES; r++) vf_store(t + r * ldt, a[r]);
 }
 
-/* t[columns, width] = m[rows, columns] transposed; lanes of t past `rows` become zero, up to width, whole vectors. */
+/* t[columns, width] = m[rows, columns] transposed; columns of t from `rows` to width, whole vectors, become zero. */
 static void transpose(const real *m, int64_t ldm, int64_t rows, int64_t columns, real *t, int64_t ldt, int64_t width)
 {
     for (int64_t r = 0; r < width; r += LANES) {

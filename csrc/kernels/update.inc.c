@@ -1,8 +1,8 @@
-/* What works on whole parameters: their update from a finished gradient, norms, averages. */
+/* Ops on whole parameters: update from a complete gradient, norms, averages. */
 
-/* Where a gradient stays zero, as that of a unit that has died, the optimizer's state fades until it is subnormal. There it
- * would stay: 0.9 times the smallest number is the smallest number again; and many processors take a hundred times as long
- * for it. So every few steps such states become zero; but not Adam's mean square before its mean, which is divided by it. */
+/* If a gradient stays zero, as that of a dead unit, the optimizer's state decays until it is subnormal. It would remain so,
+ * since 0.9 times the smallest number rounds back to it; and many processors take a hundred times as long for subnormal
+ * numbers. So every few steps these are set to zero; Adam's mean square only after its mean, which it divides. */
 #define FADED_STEPS 16
 
 static inline int is_time_to_clear(const fm_step *step) { return (step->number + 1) % FADED_STEPS == 0; }
@@ -36,7 +36,7 @@ static void update(const fm_op *op, const fm_step *step, int64_t begin, int64_t 
     if (is_time_to_clear(step)) clear_faded(op, begin, end);
 }
 
-/* part[r] = sum of g[r, :]^2, added on a block of lanes and then across it. */
+/* part[r] = sum of g[r, :]^2, in double, added in order. */
 static void square_sum(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (void)step;
@@ -51,7 +51,7 @@ static void square_sum(const fm_op *op, const fm_step *step, int64_t begin, int6
 static void average(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (void)step;
-    const vf rest = vf_set1((real)(1 - op->param)); /* of the difference: rounded, it and the decay would not add up to 1 */
+    const vf rest = vf_set1((real)(1 - op->param)); /* on the difference: this and the decay, both rounded, would not add up to 1 */
     for (int64_t r = begin; r < end; r++) {
         const real *w = (const real *)op->w.p + r * op->w.ld;
         real *a = (real *)op->aux.p + r * op->aux.ld;
@@ -60,8 +60,8 @@ static void average(const fm_op *op, const fm_step *step, int64_t begin, int64_t
     }
 }
 
-/* Splits the columns, not the rows: a unit's incoming weights are a column. span is the number of column vectors of a
- * block, so that workers own whole blocks. */
+/* Split by columns, not rows: a unit's incoming weights are a column. span counts blocks of columns, so that workers own whole
+ * blocks. */
 static void max_norm(const fm_op *op, const fm_step *step, int64_t begin, int64_t end)
 {
     (void)step;

@@ -1,9 +1,9 @@
-/* exp, log and their relatives on one vector, and the sums and maxima across a block.
+/* exp, log and related functions of a vector, and sums and maxima across a block.
  *
- * No branches, no tables, no estimates: the same operations in the same order everywhere, so targets that fuse vf_fma
- * agree to the bit (but for the sign and payload of NaN). NaN goes in, NaN comes out. The bounds in ulp were measured
- * against libm in the next wider type: float32 (every argument where the function moves) / float64 (6 10^7 random ones).
- * The generic target keeps them on samples, except vf_normal's. A subnormal result counts in units of the smallest. */
+ * No branches, tables or hardware estimates: the same operations in the same order everywhere, so that targets with a fused
+ * vf_fma agree to the bit (except for the sign and payload of NaN). NaN gives NaN. The bounds in ulp were measured against
+ * libm in the next wider type: float32 (every argument where the function is not constant) / float64 (6 10^7 random ones).
+ * The generic target meets them on samples, except vf_normal's. For a subnormal result, 1 ulp is the smallest number. */
 
 typedef
 #if FM_REAL == 32
@@ -14,7 +14,7 @@ typedef
     vu __attribute__((vector_size(FM_BYTES)));
 
 #if FM_REAL == 32
-#define INTEGER 0x1.8p23f /* adding it rounds to an integer, which then stands in the low bits */
+#define INTEGER 0x1.8p23f /* adding it rounds to an integer, found in the low bits */
 #define LN2_HI 0x1.62e4p-1f /* few enough bits that its multiples are exact; HI + LO is good to 2^-44 */
 #define LN2_LO 0x1.7f7d1cp-20f
 #define EXP_LOWEST (-104) /* below, e^x rounds to 0 */
@@ -70,7 +70,7 @@ static const real normal_terms[] = {
 static inline vi sign_bit(void) { return (vi)vf_set1((real)-0.0); }
 static inline vf vf_abs(vf x) { return (vf)((vi)x & ~sign_bit()); }
 static inline vf minus_abs(vf x) { return (vf)((vi)x | sign_bit()); }
-/* By the bits, as which NaN is large and stays. */
+/* Compares bit patterns, by which NaN is large and stays. */
 static inline vf unless_subnormal(vf x) { return vf_keep((vi)vf_abs(x) >= (vi)vf_set1(SMALLEST_NORMAL), x); }
 static inline vf with_sign_of(vf sign, vf x) { return (vf)((vi)vf_abs(x) | ((vi)sign & sign_bit())); }
 
@@ -88,8 +88,8 @@ INLINE vf polynomial(vf x, const real *c, int n)
 /* ---- exponentials ------------------------------------------------------------------------------------------- */
 
 /* x = n log(2) + r: returns e^r - 1, and n + 2 bias in the low bits of *n. Twice the bias, so that both halves of n can
- * become exponents without a signed shift, which AVX2 does not have for 64 bits. What n log(2) has beyond LN2_HI joins
- * the small terms, to be rounded with them and not with r. */
+ * become exponents without a signed shift, which AVX2 does not have for 64 bits. n LN2_LO is added to the small terms, to be
+ * rounded with them and not with r. */
 static inline vf expm1_reduced(vf x, vu *n)
 {
     const vf integer = vf_set1(INTEGER + 2 * FM_EXPONENT_BIAS);
@@ -102,7 +102,7 @@ static inline vf expm1_reduced(vf x, vu *n)
 /* 2^(n - bias), from the low bits of n. */
 static inline vf power_of_2(vu n) { return (vf)(n << FM_MANTISSA_BITS); }
 
-/* 2^n is applied in two halves: n may be one beyond the largest exponent, and a subnormal must round once. */
+/* 2^n is applied as two factors: n may be one more than the largest exponent, and a subnormal must be rounded only once. */
 static inline vf exp_from(vf lowest, vf x)
 {
     vu n;
@@ -114,11 +114,11 @@ static inline vf exp_from(vf lowest, vf x)
 /* e^x, 0.91 / 0.89 ulp. */
 static inline vf vf_exp(vf x) { return exp_from(vf_set1(EXP_LOWEST), x); }
 
-/* v, or 0 where it is a share of e^x that is too small to matter: so that nothing subnormal comes of it, for which many
- * processors take a hundred times as long. NaN stays NaN. */
+/* v, a multiple of e^x, or 0 if e^x is too small to matter: so that no subnormal numbers arise, for which many processors take a
+ * hundred times as long. NaN stays NaN. */
 static inline vf unless_lost(vf x, vf v) { return vf_keep(~(x < vf_set1(EXP_LEAST)), v); }
 
-/* e^x - 1, 1.1 / 1.0 ulp, for x <= 0 only: all that elu and the derivative of softplus ask for. */
+/* e^x - 1, 1.1 / 1.0 ulp, for x <= 0 only: enough for elu and the derivative of softplus. */
 static inline vf vf_expm1(vf x)
 {
     vu n;
@@ -126,7 +126,7 @@ static inline vf vf_expm1(vf x)
     return vf_fma(scale, p, scale - vf_set1(1));
 }
 
-/* (1 - e^-2|x|) / (1 + e^-2|x|), and the sign of x; 2.1 / 2.1 ulp. */
+/* (1 - e^-2|x|) / (1 + e^-2|x|), with the sign of x; 2.1 / 2.1 ulp. */
 static inline vf vf_tanh(vf x)
 {
     vu n;
@@ -135,7 +135,7 @@ static inline vf vf_tanh(vf x)
     return with_sign_of(x, vf_fma(scale, p, scale - one) / vf_fma(scale, p, scale + one));
 }
 
-/* 1 / (1 + e^-x) or e^x / (1 + e^x), whichever exponential is below 1; 2.5 / 2.5 ulp. */
+/* 1 / (1 + e^-x) or e^x / (1 + e^x), whichever exponential is at most 1; 2.5 / 2.5 ulp. */
 static inline vf vf_sigmoid(vf x)
 {
     const vf e = vf_exp(minus_abs(x)), one = vf_set1(1);
@@ -160,7 +160,7 @@ static inline vf vf_log(vf x)
     const ireal mantissa = ((ireal)1 << FM_MANTISSA_BITS) - 1;
     const vi subnormal = x < vf_set1(SMALLEST_NORMAL);
     const vf normal = vf_select(subnormal, x * vf_set1((real)(1LL << (FM_MANTISSA_BITS + 2))), x);
-    /* Moved so that the exponent steps at sqrt(1/2). It becomes a real by the mantissa of 2^M: no 64-bit conversion. */
+    /* Shifted so that the exponent changes at sqrt(1/2). It is converted by way of 2^M's mantissa: no 64-bit conversion. */
     const vu moved = (vu)normal + ((vu)one - (vu)sqrt_half);
     const vf two_m = vf_set1((real)(1LL << FM_MANTISSA_BITS));
     const vf k = (vf)((moved >> FM_MANTISSA_BITS) | (vu)two_m) - (two_m + vf_set1(FM_EXPONENT_BIAS));
@@ -172,8 +172,8 @@ static inline vf vf_log(vf x)
     return vf_select(x > vf_set1(0), vf_select(x < infinity, y, x), edge);
 }
 
-/* log(1 + x), 1.4 / 1.4 ulp, for 0 <= x <= 1 only: all that softplus asks for. 1 + x is never formed, so a small x
- * keeps its digits. */
+/* log(1 + x), 1.4 / 1.4 ulp, for 0 <= x <= 1 only: enough for softplus. 1 + x is never computed, so a small x keeps its
+ * digits. */
 static inline vf vf_log1p(vf x)
 {
     const vi beyond = x > vf_set1((real)0.41421356237309505);
@@ -186,10 +186,9 @@ static inline vf vf_softplus(vf x) { return vf_max(vf_set1(0), x) + vf_log1p(vf_
 
 /* ---- the normal distribution -------------------------------------------------------------------------------- */
 
-/* Phi(z), and its density. The lower tail is e^(-z^2 / 2) times a slow function of |z|, the upper one minus that; the
- * part of z^2 that its rounding drops goes into the exponential to first order, or the far tail would have few digits.
- * Phi 4.4 / 5.3 ulp, the density 2.8 / 3.0; without a fused vf_fma the drop goes unseen, and the far tail loses up to
- * 70 / 510 ulp. */
+/* Phi(z), and the density. The lower tail is e^(-z^2 / 2) times a slowly varying function of |z|, the upper tail 1 minus
+ * that; the rounding error of z^2 enters the exponential to first order, or the far tail would have few digits. Phi 4.4 / 5.3
+ * ulp, the density 2.8 / 3.0; without a fused vf_fma that error is not seen, and the far tail is off by up to 70 / 510 ulp. */
 static inline vf vf_normal(vf z, vf *density)
 {
     const vf one = vf_set1(1), half = vf_set1((real)0.5), a = vf_min(vf_set1(NORMAL_FARTHEST), vf_abs(z));
@@ -204,7 +203,7 @@ static inline vf vf_normal(vf z, vf *density)
 
 /* ---- across a block ----------------------------------------------------------------------------------------- */
 
-/* 0, 1, 2, ...: compared with a count, the mask of the lanes inside a row. */
+/* 0, 1, 2, ...: compared with a count, they give the mask of the lanes inside a row. */
 static inline vi lane_numbers(void)
 {
     vi l = {0};
@@ -212,10 +211,10 @@ static inline vi lane_numbers(void)
     return l;
 }
 
-/* v with another lane l. Not through memory: what is stored in parts waits before it can be loaded as a whole. */
+/* v with lane l replaced. Not through memory: a vector loaded after a partial store stalls. */
 static inline vf with_lane(vf v, int64_t l, vf value) { return vf_select(lane_numbers() == (ireal)l, value, v); }
 
-/* Lanes l and l + BLOCK / 2 first, then l and l + BLOCK / 4, and so on: whole vectors as long as there are several. */
+/* Adds elements l and l + BLOCK / 2, then l and l + BLOCK / 4, and so on: whole vectors while there are several. */
 static inline real vf_sum_block(const vf v[NB])
 {
     vf s[NB];

@@ -1,5 +1,5 @@
-/* Sums that grow where they are. Left to itself, GCC writes half of them to another register and moves them back later, in
- * loops of several terms; so on x86 it is told which register the result is in. Included by each ISA header at its end. */
+/* Multiply-adds in place. By default, in loops of several terms, GCC writes half of the sums to other registers and moves them
+ * back later; so on x86 the result's register is prescribed. Included at the end of each ISA header. */
 #if FM_BYTES == 64 && defined(__AVX512F__)
 #define FM_REGISTER "v"
 #elif FM_BYTES == 32 && defined(__AVX2__)
@@ -40,7 +40,7 @@ static inline void vf_accumulate_of(vf *c, const real *a, vf b)
 static inline void vf_accumulate_of(vf *c, const real *a, vf b) { vf_accumulate(c, vf_set1(*a), b); }
 #endif
 
-/* c[0] += *a b[0] and c[1] += *a b[1]. Of sixteen registers GCC does not find the one for *a without moving a sum away. */
+/* c[0] += *a b[0] and c[1] += *a b[1]. With 16 registers GCC would move a sum away to free one for *a. */
 #if defined(FM_REGISTER) && FM_BYTES == 32
 static inline void vf_accumulate_two(vf *c, const real *a, const vf *b)
 {

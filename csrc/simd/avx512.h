@@ -1,9 +1,9 @@
-/* Vector words for AVX-512F: 64 bytes, one is a block. Opens the target region; simd/end.h closes it. */
+/* Vector operations for AVX-512: 64 bytes, one vector a block. Opens the target region, which simd/end.h closes. */
 #include <immintrin.h> /* outside the region: it opens its own */
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prfchw"))), apply_to = function)
 #else
-#pragma GCC push_options /* tune: the generic one keeps addresses in vector registers, where they wait for multiply-adds */
+#pragma GCC push_options /* tune: the generic one keeps addresses in vector registers, which delays them behind multiply-adds */
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prfchw,tune=skylake-avx512")
 #endif
 #define FM_BYTES 64

@@ -1,5 +1,5 @@
-/* Vector words for any CPU: 16 bytes through the compiler's vector extension, and a multiply-add in two roundings
- * (a fused one without hardware for it is a library call), which is why this target's bits are its own. */
+/* Vector operations for any CPU: 16 bytes, by the compiler's vector extension, and a multiply-add with two roundings (a fused
+ * one without hardware is a library call), which is why this target's bits differ from the others'. */
 #define FM_BYTES 16
 #define FM_STREAMS 0
 #include "words.h"

@@ -1,10 +1,10 @@
-/* Vector words for ARM64 NEON: 16 bytes, four of them a block. NEON is ARM64's baseline: there is no region to open. */
+/* Vector operations for ARM64 NEON: 16 bytes, four vectors a block. NEON is in ARM64's baseline: no region to open. */
 #include <arm_neon.h>
 #define FM_BYTES 16
 #define FM_STREAMS 0
 #include "words.h"
 
-/* vmaxq and vminq differ from x86 on NaN and on signed zeros; compare and select agrees everywhere. */
+/* vmaxq and vminq differ from x86 on NaN and on signed zeros; compare and select agree everywhere. */
 #if FM_REAL == 32
 static inline vf vf_set1(real s) { return (vf)vdupq_n_f32(s); }
 static inline vf vf_fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }

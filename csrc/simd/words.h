@@ -1,8 +1,8 @@
-/* The vector words that need no instruction of their own: types, loads, masks, lane order. Included by each ISA header
- * after FM_BYTES and FM_STREAMS; FM_REAL is 32 or 64.
+/* The vector operations that need no intrinsics: types, loads, masks, lane order. Included by each ISA header after it has
+ * defined FM_BYTES and FM_STREAMS; FM_REAL is 32 or 64.
  *
- * vf is one native vector of LANES reals, vi the integers of the same width. A block is 64 bytes on every ISA (NB
- * vectors, BLOCK reals): reductions over lanes are defined on blocks, so that they add in the same order everywhere. */
+ * vf is one native vector of LANES reals, vi of integers of the same width. A block is 64 bytes on every ISA (NB vectors,
+ * BLOCK reals): reductions over lanes are defined on blocks, so that they add in the same order everywhere. */
 #if FM_REAL == 32
 typedef float real;
 typedef int32_t ireal;
@@ -22,8 +22,8 @@ typedef ireal vi __attribute__((vector_size(FM_BYTES)));
 typedef uint64_t vw __attribute__((vector_size(FM_BYTES))); /* for random numbers */
 typedef real vf_unaligned __attribute__((vector_size(FM_BYTES), aligned(sizeof(real)), may_alias));
 
-#define INLINE static inline __attribute__((always_inline)) /* for what is made for constant arguments */
-#define NOINLINE static __attribute__((noinline)) /* for what should not share its caller's frame and registers */
+#define INLINE static inline __attribute__((always_inline)) /* for functions with constant arguments */
+#define NOINLINE static __attribute__((noinline)) /* for functions that should not share their caller's frame and registers */
 
 #define LANES ((int)(FM_BYTES / sizeof(real)))
 #define BLOCK ((int)(64 / sizeof(real)))
@@ -31,15 +31,15 @@ typedef real vf_unaligned __attribute__((vector_size(FM_BYTES), aligned(sizeof(r
 
 static inline vf vf_load(const real *p) { return *(const vf_unaligned *)p; }
 static inline void vf_store(real *p, vf v) { *(vf_unaligned *)p = v; }
-/* Each ISA header adds vf_stream, a store past the caches to an aligned address (a plain one if not FM_STREAMS), and
- * vf_streamed, which makes those before it visible to other workers. */
+/* Each ISA header adds vf_stream, a non-temporal store to an aligned address (a plain one if not FM_STREAMS), and
+ * vf_streamed, which makes earlier ones visible to other workers. */
 
 /* Lane masks are all ones or all zeros, as comparisons (a > b) give them. */
 static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 static inline vf vf_keep(vi mask, vf v) { return (vf)(mask & (vi)v); }
 
 /* a0 b0 a1 b1 ... from the lower and from the upper halves of a and b. */
-#define FM_LANES (FM_BYTES * 8 / FM_REAL) /* LANES, where the preprocessor has to know it */
+#define FM_LANES (FM_BYTES * 8 / FM_REAL) /* LANES, for the preprocessor */
 #if FM_LANES == 2
 #define FM_LOW 0, 2
 #define FM_HIGH 1, 3
