@@ -1,6 +1,6 @@
 # Callers' arrays, and NumPy's memory, as C sees them. Part of _engine.pyx.
 
-# Positions in SOURCES by dtype.str, which NumPy has ready where dtype.name is put together at each call.
+# Positions in SOURCES by dtype.str, which NumPy stores; dtype.name is built at each call.
 SOURCE_CODES = {np.dtype(name).str: i for i, name in enumerate(SOURCES)}
 cdef int SINGLE = SOURCES.index("float32"), DOUBLE = SOURCES.index("float64"), UNREADABLE = -1
 cdef dict letters = {letter: SOURCE_CODES[np.dtype("B" if letter == "?" else letter).str] for letter in "?bBhHiIlLqQfd"}
@@ -8,13 +8,13 @@ cdef int[128] source_by_letter = [letters.get(chr(i), UNREADABLE) for i in range
 
 
 cdef inline int source_of(const Py_buffer *array) noexcept nogil:
-    """Which of SOURCES its numbers are: as they are, in this machine's byte order, aligned; or UNREADABLE."""
+    """Position of its type in SOURCES, or UNREADABLE: also for another byte order, and for unaligned numbers."""
     cdef unsigned char letter = array.format[0]
     return UNREADABLE if letter > 127 or array.format[1] else source_by_letter[letter]
 
 
 cdef inline fm_array numbers_of(const Py_buffer *array, int kind) noexcept nogil:
-    """An array of one or two dimensions; a vector as a column."""
+    """Describe an array of one or two dimensions; a vector is a column."""
     cdef fm_array numbers
     numbers.data, numbers.kind, numbers.itemsize = <const char *>array.buf, kind, array.itemsize
     numbers.rows, numbers.row = array.shape[0], array.strides[0]
@@ -27,7 +27,7 @@ cdef uintptr_t address(array) except? 0:
     cdef Py_buffer view
     if array is None:
         return 0
-    PyObject_GetBuffer(array, &view, PyBUF_STRIDED_RO)  # __array_interface__ is a dict, made anew each time
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDED_RO)  # __array_interface__ builds a dict each time
     cdef uintptr_t found = <uintptr_t>view.buf
     PyBuffer_Release(&view)
     return found
@@ -65,7 +65,7 @@ def all_finite(array, int n_threads=1, target=None):
 def all_within(array, double low, double high, int n_threads=1):
     """Whether all numbers of an array of one or two dimensions are finite and lie in low..high.
 
-    False also where no gather reads its type.
+    False also if no gather reads its type.
     """
     cdef Py_buffer view
     cdef fm_array numbers

@@ -1,4 +1,4 @@
-# The contract with the kernels as Cython sees it; what it means stands in csrc/fastmlp.h. Read together with _engine.pyx.
+# Declarations of the contract with the kernels, which csrc/fastmlp.h documents. Cython reads this file with _engine.pyx.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 

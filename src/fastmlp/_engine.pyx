@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
-"""The compiled executor: the only door to C.
+"""The compiled executor: the only interface to the C code.
 
 An :class:`Engine` copies a plan's numbers and the addresses of its buffers into C structs once; ``run`` then crosses
-into C without the GIL. The buffers belong to NumPy: the engine keeps the plan alive and never allocates during a run.
+into C without the GIL. The buffers belong to NumPy: the engine keeps the plan alive and allocates none during a run.
 """
 
 import os
@@ -70,15 +70,15 @@ KINDS = {
     "gather": SOURCES, "linear": ACTIVATIONS, "linear_back": ACTIVATIONS, "activate": ACTIVATIONS,
     "activate_back": ACTIVATIONS, "loss": LOSSES, "update": OPTIMIZERS, "linear_update": OPTIMIZERS,
 }
-cdef int PAGE = 4096, LINE = 64  # bytes: addresses a page apart share a set of the first-level cache
-cdef int AVX2_BYTES = 32  # of a vector
-cdef double HELD_WORK = 2 << 20  # floating-point operations of a call; with more, other threads should run meanwhile
-cdef int FULL_WAYS = 6  # of the eight lines a set holds: more would drive each other out
+cdef int PAGE = 4096, LINE = 64  # bytes: addresses a page apart share a set of the L1 cache
+cdef int AVX2_BYTES = 32  # size of a vector
+cdef double HELD_WORK = 2 << 20  # floating-point operations of a call: beyond, other Python threads should run during it
+cdef int FULL_WAYS = 6  # of a set's eight lines: with more, rows would evict one another
 cdef object ndarray = np.ndarray, empty = np.empty
 
 
 def insist_on_workers(bint insist):
-    """From now on: run by as many threads as are asked for, even where fewer are faster. For tests."""
+    """Set whether all runs use the given number of threads, even if fewer are faster. For tests."""
     fm_team_insist(insist)
 
 
@@ -94,7 +94,7 @@ def targets(supported=True):
 
 
 cdef const fm_kernels *kernels_of(target, int dtype):
-    """The best target's kernels, or those of the one so named (which there must be)."""
+    """The kernels of the named target, which must exist, or else of the best supported one."""
     cdef int i = 0
     while fm_targets[i].name.decode() != target if target else not fm_targets[i].supported():
         i += 1
@@ -105,7 +105,7 @@ include "_arrays.pxi"
 
 
 def suited(plan, known):
-    """The best of the targets for a plan: long vectors take longer than short ones that hold all columns as well."""
+    """The fastest target for a plan: AVX-512 is slower where AVX2 vectors hold all columns as well."""
     widest = max(max(op.n_in, op.n_out) for op in plan.ops) * plan.dtype.itemsize
     return "avx2" if known[0] == "avx512" and "avx2" in known and widest <= AVX2_BYTES else known[0]
 
@@ -123,21 +123,21 @@ cdef class Engine:
     Parameters
     ----------
     plan : Plan
-        Its buffers are bound for good; only gather sources and scatter destinations may be replaced, by `bind`. Where
-        the plan allows it and X is of the plan's type, whole runs read the rows of X in place: no copy of them is made.
+        Its buffers are bound permanently; only gather sources and scatter destinations can be replaced, by `bind`. If the
+        plan allows it and X has the plan's type, whole runs read the rows of X in place, without copying them.
     target : str, optional
-        One of `targets()`; default the best for this plan. The bits do not depend on it, but for ``"generic"``.
+        One of `targets()`; default: the fastest for this plan. Results do not depend on it, except with ``"generic"``.
     """
     cdef fm_plan _plan
-    cdef fm_op *_ops  # a list for any number of workers; then, where they have ops of their own, a list for each of them
+    cdef fm_op *_ops  # a list for any number of workers; then, if workers have ops of their own, a list for each
     cdef int _n_lists
     cdef int64_t *_span
-    cdef uint8_t *_sync  # for any number; then for a team, and what is its workers' own
+    cdef uint8_t *_sync  # for any number of workers; then for a team, followed by its `own`
     cdef int64_t _data_rows
     cdef readonly object plan
     cdef readonly str target
     cdef object _lock, __weakref__
-    cdef uint8_t *_fetch  # ops that fetch rows of X
+    cdef uint8_t *_fetch  # ops that prefetch rows of X
     cdef list _with_data
     cdef int _last_direct
     cdef fm_balance _balance
@@ -212,7 +212,7 @@ cdef class Engine:
         c.dy, c.dx, c.g = matrix(op.dy, dtype), matrix(op.dx, dtype), matrix(op.g, dtype)
         c.s1, c.s2, c.aux = matrix(op.s1, dtype), matrix(op.s2, dtype), matrix(op.aux, dtype)
         c.init = matrix(op.init, dtype)
-        if op.init is not None and len(op.init) == 1:  # a bias is the same for all rows
+        if op.init is not None and len(op.init) == 1:  # a bias, the same for all rows
             c.init.ld = 0
         c.t = matrix(op.t, None if op.labels else dtype)
         c.part = matrix(op.part, np.dtype(np.float64))
@@ -230,7 +230,7 @@ cdef class Engine:
         return 0
 
     cdef int _point(self, int i) except -1:
-        """Where op `i`, a gather or a scatter, finds its data."""
+        """Point op `i`, a gather or a scatter, at its data."""
         data = self.plan.ops[i].data
         cdef int64_t column = data.strides[1] if data.ndim > 1 else 0
         cdef int kind = self._ops[i].kind
@@ -240,7 +240,7 @@ cdef class Engine:
         return 0
 
     cdef void _point_at(self, int i, int kind, uintptr_t data, int64_t row, int64_t column) noexcept nogil:
-        """Ops that fetch follow the gather of the inputs, the first op. data: 0 where it may be gone."""
+        """Point op `i` at data, or at none (0); with the gather of the inputs, op 0, also the ops that prefetch."""
         cdef int k, j, n = self._plan.n_ops
         cdef fm_op *c
         if i == 0 and self._last_direct and data:
@@ -253,7 +253,7 @@ cdef class Engine:
                     c.data, c.data_row, c.data_column = <const char *>data, row, column
 
     cdef void _read_in_place(self, int kind, uintptr_t data, int64_t row, int64_t column) noexcept nogil:
-        """Whether rows of X are read as they lie: of the plan's type, aligned, and not all on the same cache sets."""
+        """Have rows of X read in place if they are of the plan's type, aligned, and not all in the same cache sets."""
         cdef int64_t crowding = gcd(row, PAGE), size = self._plan.kernels.real_bytes
         self._plan.last_direct = self._last_direct if (
             kind == (SINGLE if size == sizeof(float) else DOUBLE) and column == size and row % size == 0 and data % size == 0
@@ -266,7 +266,7 @@ cdef class Engine:
         return 0
 
     def bind(self, int i, data):
-        """Let gather or scatter number `i` of the plan read or write `data` from now on."""
+        """Have gather or scatter number `i` of the plan read or write `data` from now on."""
         op = self.plan.ops[i]
         if op.opcode == "scatter" and data.dtype != self.plan.dtype:
             raise TypeError(f"scatter writes {self.plan.dtype}, got an array of {data.dtype}")
@@ -277,7 +277,7 @@ cdef class Engine:
         self._count_data_rows()
 
     def release(self):
-        """Let go of the arrays that gathers read and scatters write; others must be bound before the next run."""
+        """Drop the references to the arrays that gathers read and scatters write; bind others before the next run."""
         for i in self._with_data:
             self.plan.ops[i].data = None
             self._point_at(i, self._ops[i].kind, 0, 0, 0)
@@ -285,19 +285,19 @@ cdef class Engine:
 
     @property
     def in_place(self):
-        """Whether the rows of X that are bound now are read as they lie, not gathered first."""
+        """Whether the rows of the bound X are read in place, not gathered first."""
         return self._plan.last_direct > 0
 
     @property
     def measured(self):
-        """Parts of runs that were timed: by one worker, and by all; by what is faster the next ones are run."""
+        """Number of parts of runs that were timed with one worker, and with all; later ones use what is faster."""
         return self._choice.n[0], self._choice.n[1]
 
     @property
     def shares(self):
-        """How much each worker is given of the rows of a batch, and of an op's parameters: as the last runs suggest.
+        """Each worker's share of the rows of a batch, and of an op's parameters, adjusted after each run.
 
-        Two lists of numbers that add up to 1, or None while nothing is known. The result of a run does not depend on it.
+        Two lists of numbers that add up to 1, or None before the first run. Results do not depend on them.
         """
         cdef int i, n = self._balance.n
         return [[self._balance.share[what][i] for i in range(n)] for what in range(2)] if n else None
@@ -315,12 +315,12 @@ cdef class Engine:
 
     def run(self, order, offsets, lr=None, *, weight=None, int64_t first_number=0, int first_op=0, last_op=None,
             int n_threads=1, far_apart=None):
-        """Run steps: step `s` works on rows ``order[offsets[s]:offsets[s + 1]]`` at rate ``lr[s]``.
+        """Run steps: step `s` uses rows ``order[offsets[s]:offsets[s + 1]]`` at rate ``lr[s]``.
 
         Parameters
         ----------
         order : int64 array or None
-            Row numbers of the data; None means that row numbers are positions.
+            Row numbers of the data; None means 0, 1, 2, ...
         offsets : int64 array, shape (n_steps + 1,)
         lr : float64 array, shape (n_steps,), optional
         weight : float64 array, shape (n_data,), optional
@@ -330,9 +330,9 @@ cdef class Engine:
         first_op, last_op : int
             Run only ops ``first_op .. last_op - 1``.
         n_threads : int
-            At most so many workers; the result does not depend on it.
+            Maximum number of workers; results do not depend on it.
         far_apart : bool or None
-            Whether the workers' cores share no cache; None means to find out, where it matters. The result does not depend on it.
+            Whether the workers' cores share no cache; None: measured where it matters. Results do not depend on it.
 
         Returns
         -------
@@ -378,7 +378,7 @@ cdef class Engine:
                 raise ValueError(f"op {s} ({self.plan.ops[s].opcode}) has no data: bind an array first")
         cdef int64_t ordered = rows if order is None else order_view.shape[0]
         cdef int64_t most = ordered if rows or order is not None else INT64_MAX
-        for s in range(n_steps + 1):  # all of them, before differences could overflow
+        for s in range(n_steps + 1):  # all first: else differences could overflow
             if not 0 <= offsets_view[s] <= most:
                 raise ValueError(f"offsets must lie in 0..{most}, got {offsets_view[s]}")
         for s in range(n_steps):
@@ -398,7 +398,7 @@ _engines = weakref.WeakSet()
 
 
 def _renew_locks():
-    """In a child process: a thread that was running a plan is not there to release its lock."""
+    """Replace the locks in a child process: a thread that held one does not exist there to release it."""
     for engine in _engines:
         (<Engine>engine)._lock = threading.Lock()
 

@@ -1,34 +1,34 @@
 # The fast path for one training step. Included by _engine.pyx, because it needs an Engine's C structs.
 
-cdef enum:  # what came of it
+cdef enum:  # outcomes of train
     UNFIT, UNSOUND, SOUND
 
 
 def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, before, double low, double high, int n_threads):
-    """A step of a training plan on arrays that its gathers can read; nothing of it is checked in Python.
+    """Run a step of a training plan on arrays that its gathers can read, with all checks in C.
 
     Parameters
     ----------
     engine : Engine
-        Of a plan with a gather of X, one of y, and a loss.
+        For a plan with a gather of X, one of y, and a loss.
     x : array, shape (rows, n_in)
     y : array, shape (rows,) or (rows, n_out)
     lr : float
     number : int
         Steps taken since training began.
     parameters, before : arrays of the same size, flat and C-contiguous
-        What the step moves, and where they are copied to first. They are put back if the loss or one of them is not
-        finite afterwards.
+        What the step updates, and where they are copied first. They are restored if the loss or one of them is not finite
+        afterwards.
     low, high : float
-        Targets that are no classes lie in low..high.
+        Limits of targets that are not classes.
     n_threads : int
 
     Returns
     -------
     (loss, sound) : float, bool
         sound: whether the loss and all parameters are finite. None, before anything is changed, unless x and y are arrays of
-        aligned numbers as this machine writes them, finite and within the range of the plan's type, of the right shapes, with
-        no more rows than the plan; and classes are whole numbers.
+        aligned numbers in native byte order, finite and within the range of the plan's type, of the right shapes, with no
+        more rows than the plan's; and classes are integers.
     """
     cdef Py_buffer[4] views
     cdef Py_buffer *X = &views[0]
@@ -39,12 +39,12 @@ def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, befor
     cdef int done = UNFIT, i
     if type(x) is not ndarray or type(y) is not ndarray:
         return None
-    memset(views, 0, sizeof(views))  # one that was not got is released without effect
+    memset(views, 0, sizeof(views))  # releasing a zeroed view has no effect
     try:
         try:
             PyObject_GetBuffer(x, X, PyBUF_STRIDED_RO | PyBUF_FORMAT)
             PyObject_GetBuffer(y, Y, PyBUF_STRIDED_RO | PyBUF_FORMAT)
-        except ValueError:  # dates have no format
+        except ValueError:  # dates export no buffer
             return None
         PyObject_GetBuffer(parameters, P, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
         PyObject_GetBuffer(before, B, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
@@ -63,7 +63,7 @@ def quick_step(Engine engine, x, y, double lr, int64_t number, parameters, befor
 
 
 cdef bint has_inputs(Engine engine, Py_buffer *X, int kind, int n_threads) noexcept nogil:
-    """Whether these rows of X can be trained on as they are."""
+    """Whether the rows of X can be trained on as they are."""
     cdef int64_t n_in = engine._ops[0].n_in, size = engine._plan.kernels.real_bytes
     cdef double most = FLT_MAX if size == sizeof(float) else DBL_MAX
     cdef fm_array numbers
@@ -78,7 +78,7 @@ cdef bint has_inputs(Engine engine, Py_buffer *X, int kind, int n_threads) noexc
 
 
 cdef bint has_targets(Engine engine, Py_buffer *Y, int kind, int64_t rows, double low, double high) noexcept nogil:
-    """Whether these are targets of so many rows, as they are."""
+    """Whether Y holds targets of this many rows that can be trained on as they are."""
     cdef const fm_op *gather = &engine._ops[targets_of(engine)]
     cdef double most = FLT_MAX if engine._plan.kernels.real_bytes == sizeof(float) else DBL_MAX
     cdef fm_array numbers
@@ -93,7 +93,7 @@ cdef bint has_targets(Engine engine, Py_buffer *Y, int kind, int64_t rows, doubl
 
 
 cdef inline int targets_of(Engine engine) noexcept nogil:
-    """The gather of the targets; the loss comes behind it."""
+    """Index of the gather of the targets; the loss follows it."""
     cdef int i = 1
     while engine._ops[i].opcode != FM_gather:
         i += 1
@@ -102,7 +102,7 @@ cdef inline int targets_of(Engine engine) noexcept nogil:
 
 cdef int train(Engine engine, Py_buffer *X, Py_buffer *Y, double low, double high, Py_buffer *P, Py_buffer *B, double lr,
                int64_t number, int n_threads, double *loss) noexcept nogil:
-    """The step, if the data are fit for it; taken back where something is not finite afterwards."""
+    """Run the step if the data are fit for it, and undo it if a result is not finite."""
     cdef int64_t[2] offsets
     cdef fm_run_args args
     cdef int targets = targets_of(engine), inputs_kind = source_of(X), targets_kind = source_of(Y)

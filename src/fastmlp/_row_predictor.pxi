@@ -1,13 +1,13 @@
 # The fast path for predicting one row, or a few. Included by _engine.pyx, because it needs an Engine's C structs.
 
-cdef long threads_changed = 0  # how often
+cdef long threads_changed = 0  # number of changes of the number of threads
 
 cdef enum:
-    MOST_STEPS = 64  # of one call
+    MOST_STEPS = 64  # in one call
 
 
 def reconsider_partners():
-    """How many threads may be used has changed: a row predictor sends its partner away until it has asked again."""
+    """Have row predictors dismiss their partners and ask again how many threads may be used, after a change."""
     global threads_changed
     threads_changed += 1
 
@@ -18,39 +18,40 @@ cdef inline void point_rows(fm_op *op, Py_buffer *rows):
 
 @cython.no_gc_clear  # the partner may be using the engine until __dealloc__
 cdef class RowPredictor:
-    """Predicts few rows with no more overhead than their arithmetic: no checks in Python, no lock.
+    """Predicts few rows with little overhead: no checks in Python, no lock.
 
-    Holds the GIL for a short call, so that no other thread can be using the plans' buffers, and releases it for a longer
-    one: concurrent callers then get None, and use the regular path. While single rows come quickly, one behind the other,
-    a partner in another thread computes half of the large layers (csrc/partner.c).
+    Holds the GIL during a short call, so that no other thread can use the plans' buffers, and releases it during a longer
+    one: concurrent callers then get None, and use the regular path. While single rows follow one another quickly, a partner
+    in another thread computes half of the large layers (csrc/partner.c).
 
     Parameters
     ----------
     one : Engine
-        Of a prediction plan for one row: a gather first, a scatter last.
+        For a prediction plan for one row: a gather first, a scatter last.
     shared : Engine, optional
-        Of the same for two workers with columns of their own, in buffers of its own.
+        For the same with two workers, each with its own columns; with buffers of its own.
     n_threads : callable, optional
-        Tells how many threads may be used, for several rows and before a partner is invited. None: one, and a partner.
+        Returns the number of threads that may be used; called for several rows, and before a partner is invited. None: one
+        thread, and a partner.
     few : Engine, optional
-        Of a prediction plan for several rows, with buffers of its own.
+        For a prediction plan for several rows, with buffers of its own.
     most : int, optional
-        Rows up to which a call is taken, in several steps; by default as many as `few` holds.
+        Maximum number of rows in a call, which may take several steps; default: the capacity of `few`.
 
     Attributes
     ----------
     partner_rows : int
-        Rows that were computed by two.
+        Number of rows computed together with a partner.
     most : int
-        Rows up to which a call is taken.
+        Maximum number of rows in a call.
     """
     cdef Engine _one, _shared, _few
     cdef object _shape, _dtype, _n_threads
     cdef int64_t _n_in, _n_out
     cdef fm_partner *_partner
-    cdef long _asked  # what threads_changed was then
+    cdef long _asked  # threads_changed when _refused was set
     cdef bint _refused, _busy
-    cdef long _counted  # what threads_changed was then
+    cdef long _counted  # threads_changed when _threads was set
     cdef int _threads
     cdef readonly long partner_rows
     cdef readonly int64_t most
@@ -76,14 +77,14 @@ cdef class RowPredictor:
         fm_partner_free(self._partner)
 
     def insist(self):
-        """Have a partner from now on wherever threads allow it, even where it is slower: for tests, on busy machines."""
+        """Use a partner from now on wherever threads allow it, even if that is slower: for tests, on busy machines."""
         if self._partner != NULL:
             fm_partner_insist(self._partner)
 
     def __call__(self, x):
-        """Outputs (rows, n_out) for an array x (rows, n_in) that a gather can read and is finite; None if x is anything else.
+        """Outputs (rows, n_out) for a finite array x (rows, n_in) that a gather can read; None for anything else.
 
-        None also for more than `most` rows, and while another thread is predicting several.
+        None also for more than `most` rows, and while another thread predicts several.
         """
         cdef Py_buffer view, to
         cdef int refused, kind
@@ -92,7 +93,7 @@ cdef class RowPredictor:
             return None
         try:
             PyObject_GetBuffer(x, &view, PyBUF_STRIDED_RO | PyBUF_FORMAT)
-        except ValueError:  # dates have no format
+        except ValueError:  # dates export no buffer
             return None
         try:
             rows = view.shape[0] if view.ndim == 2 else 0
@@ -113,7 +114,7 @@ cdef class RowPredictor:
         return None if refused else out
 
     cdef int _row(self, int kind, Py_buffer *x, Py_buffer *out) except -1:
-        """Together with the partner, if it is there, else alone. Returns whether a value of x is not finite."""
+        """Predict one row, with the partner if it is present. Returns whether a value of x is not finite."""
         cdef fm_op *ops = self._shared._plan.team.ops
         cdef int did, nonfinite
         cdef int64_t start
@@ -139,17 +140,17 @@ cdef class RowPredictor:
         return nonfinite
 
     cdef int _run(self, Engine engine, int64_t rows, int source, Py_buffer *x, Py_buffer *out) except -1:
-        """By the engine, without the partner. Returns whether a value of x is not finite, or the engine is being used."""
+        """Predict without the partner. Returns whether a value of x is not finite, or the engine is in use."""
         cdef int64_t[MOST_STEPS + 1] offsets
         cdef int64_t room = engine._plan.capacity, steps = 1 if rows <= room else (rows + room - 1) // room, s
         cdef fm_run_args args
         cdef int last = engine._plan.n_ops - 1, kind = engine._ops[last].kind
         cdef bint held = rows == 1 or engine._plan.work * rows < HELD_WORK * room
-        cdef int n_threads = 1 if held else self._count()  # first of all: it may let another thread run
+        cdef int n_threads = 1 if held else self._count()  # first: it may let another thread run
         if self._busy and engine is self._few:
             return True
         offsets[0], offsets[steps] = 0, rows
-        for s in range(1, steps):  # of about the same length: each worker has its part of them
+        for s in range(1, steps):  # of about the same length, each shared by all workers
             offsets[s] = rows * s // steps
         args.order, args.lr, args.weight, args.losses = NULL, NULL, NULL, NULL
         args.offsets = offsets
@@ -172,7 +173,7 @@ cdef class RowPredictor:
         return nonfinite
 
     cdef int _count(self) except -1:
-        """How many threads may be used, as far as that can change without `threads_changed`."""
+        """The number of threads that may be used, asked for again only after `threads_changed` has changed."""
         if self._threads == 0 or self._counted != threads_changed:
             self._counted, self._threads = threads_changed, 1 if self._n_threads is None else self._n_threads()
         return self._threads
