@@ -31,7 +31,7 @@ TURN = 2e-3  # seconds of a round
 
 
 def op_of(opcode, rng, rows, n_in, n_out, dtype):
-    """An op with random buffers; rates so small that weights stay what they are."""
+    """An op with random buffers; the rates are so small that weights hardly change."""
 
     def normal(m, n):
         return guarded(m, n, dtype, rng.standard_normal((m, n)))

@@ -1,7 +1,7 @@
-"""The networks that are timed: shapes, data, initial weights, and the arithmetic that says what a step costs.
+"""The networks that are timed: shapes, data, initial weights, and operations of a step.
 
-One list for all benchmarks. Data are seeded and the same for everyone: normal inputs, labels of a linear teacher with a
-tenth of them drawn at random, so that long runs neither finish learning nor run into subnormal numbers.
+One list for all benchmarks. Data are seeded and the same for all packages: normal inputs, labels of a linear teacher, a
+tenth of them replaced at random, so that long runs neither finish learning nor run into subnormal numbers.
 """
 
 import fnmatch
@@ -17,7 +17,7 @@ MOMENTUM = 0.9
 
 
 def environment(**more):
-    """This process's environment for a child: with the sources to import, where fastmlp is not installed."""
+    """The environment for a child process, with the path of the sources if fastmlp is not installed."""
     path = [] if importlib.util.find_spec("fastmlp") else [str(Path(__file__).resolve().parents[1] / "src")]
     path += filter(None, [os.environ.get("PYTHONPATH")])
     return os.environ | {"PYTHONPATH": os.pathsep.join(path)} | more
@@ -53,14 +53,14 @@ class Case:
 
     @property
     def flops(self):
-        """Of one step: 6 n_in n_out a row and layer, 4 in the first; 2 for a prediction of all rows."""
+        """FLOPs of a step: 6 n_in n_out per row and layer, 4 in the first; 2 for a prediction of all rows."""
         if not self.batch:
             return sum(2.0 * self.rows * n_in * n_out for n_in, n_out in self.layers)
         return sum((6.0 if i else 4.0) * self.batch * n_in * n_out for i, (n_in, n_out) in enumerate(self.layers))
 
     @property
     def title(self):
-        """What the table calls it."""
+        """The case's name in the table."""
         extras = [self.activation] * (self.activation != "relu") + ["mse"] * (self.loss == "mse")
         extras += ["Adam"] * (self.optimizer == "adam") + [self.dtype] * (self.dtype != "float32")
         extras += [f"dropout {self.dropout}"] * (self.dropout > 0)
@@ -94,7 +94,7 @@ CASES = [
 
 
 def find(names):
-    """The cases with these names (wildcards allowed), in the list's order; ValueError for a name that fits none."""
+    """The cases with these names (wildcards allowed), in the list's order; ValueError for a name that matches none."""
     patterns = [name for name in names.split(",") if name]
     for pattern in patterns:
         if not any(fnmatch.fnmatch(case.name, pattern) for case in CASES):
@@ -114,12 +114,12 @@ def data(case, rows=None):
         return X, np.tanh(X @ teacher / case.sizes[0] ** 0.5).astype(case.dtype)
     y = (X[:, :32] @ teacher[:32]).argmax(axis=1)
     noise = rng.permutation(rows)[: max(rows // 10, min(rows, case.sizes[-1]))]
-    y[noise] = np.arange(len(noise)) % case.sizes[-1]  # so that every class is there, too
+    y[noise] = np.arange(len(noise)) % case.sizes[-1]  # so that every class occurs
     return X, y
 
 
 def initial_weights(case):
-    """(W, b) of each layer: uniform, of He's or Glorot's variance; small biases, so that a forgotten one shows."""
+    """(W, b) of each layer: uniform, of He's or Glorot's variance; small biases, so that omitting one is noticed."""
     rng, pairs = np.random.default_rng(2), []
     for n_in, n_out in case.layers:
         limit = math.sqrt(6 / n_in if case.activation == "relu" else 6 / (n_in + n_out))
@@ -137,7 +137,7 @@ FUNCTIONS = {
 
 
 def loss_of(case, weights, X, y):
-    """The loss of these weights, in float64 and independent of everybody's kernels."""
+    """The loss of these weights, in float64, independent of all packages' kernels."""
     a = X.astype(np.float64)
     for i, (W, b) in enumerate(weights):
         a = a @ W.astype(np.float64) + b

@@ -1,4 +1,4 @@
-"""What the pytest-benchmark suites share: the tests' shapes and one-op plans, and how a result becomes GFLOP/s.
+"""Shared by the pytest-benchmark suites: the tests' shapes and one-op plans, and conversion of results to GFLOP/s.
 
     python -m pytest benchmarks/bench_kernels.py --benchmark-columns=min,median --benchmark-sort=name
 
@@ -20,7 +20,7 @@ import roofline  # noqa: E402
 import fastmlp  # noqa: E402
 
 RESULTS = []
-PEAKS = {}  # the best seen so far, by (dtype, threads): what the best round is held against
+PEAKS = {}  # the best so far, by (dtype, threads), with which the best round is compared
 
 
 @pytest.fixture(params=fastmlp.targets() or ["none"])
@@ -39,7 +39,7 @@ def rng():
 
 @pytest.fixture
 def timed(benchmark, request):
-    """timed(function, flops of one repeat, ...): benchmarks `repeats` of it a round, and records the best rate."""
+    """timed(function, flops of one repeat, ...): benchmarks `repeats` of it per round, and records the best rate."""
 
     def run(function, flops, dtype="float32", threads=1, rounds=15, repeats=1):
         peaks = [PEAKS.get((dtype, threads), 0.0), roofline.peak(dtype, threads)]

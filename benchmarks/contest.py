@@ -1,10 +1,10 @@
 """The fair part of the comparison: processes, verification, interleaved rounds, ratios with their uncertainty.
 
-Every package runs in its own process, once for each number of threads it may use; the faster one goes on. A round asks
-everybody once, in random order; ratios are taken within rounds, so that a noisy neighbour hits both sides. Before a
-turn all cores run the FMA loop until it is as fast as it gets: a virtual machine's idle cores were seen to share one
-real core for a while. No round is thrown away: how often that was in vain, and how often the system took a core away,
-is reported.
+Every package runs in its own process, once for each number of threads it may use; the fastest takes part. In a round
+each has one turn, in random order; ratios are taken within rounds, so that a noisy neighbour affects both sides. Before
+a turn all cores run the FMA loop until it reaches full speed: a virtual machine's idle cores were seen to share one
+real core for a while. No round is discarded; the report tells how often that failed, and how often the system took a
+core away.
 """
 
 import json
@@ -23,15 +23,15 @@ from roofline import peak
 
 HERE = Path(__file__).parent
 TIMEOUT = 900  # seconds for an answer: torch.compile may build C++ first
-PAUSE = 0.01  # between turns: let the last one's threads stop spinning
-SETTLED = 0.9  # of the best FMA rate: the machine gives us all its cores
+PAUSE = 0.01  # between turns, for the last one's threads to stop spinning
+SETTLED = 0.9  # of the best FMA rate, from which all cores are assumed to be available
 PATIENCE = 1.0  # seconds to wait for that
-AGREE = 2e-3  # of what the loss moved in the steps that are compared
-ROUGHLY = 0.1  # with dropout, everybody draws other masks
+AGREE = 2e-3  # of the change of the loss in the steps that are compared
+ROUGHLY = 0.1  # with dropout, whose masks differ
 
 
 class Process:
-    """A worker.py, spoken to by lines of JSON."""
+    """A worker.py process, driven by lines of JSON."""
 
     def __init__(self, entrant, threads):
         self.entrant, self.threads = entrant, threads
@@ -48,7 +48,7 @@ class Process:
         self.answer = self.ask("hello", entrant=entrant, threads=threads)
 
     def ask(self, do, **command):
-        """The answer; {"error"} where the process died or said nothing in time, and then it is gone."""
+        """The answer; {"error"} if the process died or timed out, and then it is stopped."""
         if self.pipe.poll() is not None:
             return {"error": "its process has ended"}
         try:
@@ -76,9 +76,9 @@ class Row:
 
     case: object
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    threads: dict[str, int] = field(default_factory=dict)  # which number of threads was the best
+    threads: dict[str, int] = field(default_factory=dict)  # the best number of threads
     peak: list[float] = field(default_factory=list)  # GFLOP/s around our turn of the round
-    notes: dict[str, str] = field(default_factory=dict)  # why somebody has no time
+    notes: dict[str, str] = field(default_factory=dict)  # why an entrant has no time
     disturbed: int = 0  # turns in which the system took the core away
 
     def median(self, who):
@@ -92,7 +92,7 @@ class Row:
         return float(np.median(ratios)), float(low), float(high)
 
     def share_of_peak(self):
-        """Of the peak measured around each round, in percent."""
+        """Our rate, in percent of the peak measured around each round."""
         rates = self.case.flops / np.array(self.seconds["ours"]) * 1e-9
         return float(np.median(100 * rates / np.array(self.peak)))
 
@@ -103,7 +103,7 @@ class Row:
 
 
 class Contest:
-    """All processes of a run, and what is common to its rows."""
+    """All processes of a run, and the state that its rows share."""
 
     def __init__(self, rivals, threads, rounds, target):
         self.threads, self.rounds, self.target = threads, rounds, target
@@ -131,7 +131,7 @@ class Contest:
             process.end()
 
     def run(self, case):
-        """Verify, choose everybody's best number of threads, time."""
+        """Verify, choose each entrant's best number of threads, time."""
         row = Row(case)
         entered = self.verified(row, ["ours", *self.rivals])
         if "ours" not in entered:
@@ -147,7 +147,7 @@ class Contest:
         return row
 
     def verified(self, row, entrants):
-        """Those who computed the same thing as NumPy did (or as we did, where NumPy cannot)."""
+        """The entrants whose results agree with NumPy's (or ours, where NumPy has none)."""
         expected, good = None, []
         for who in dict.fromkeys(["by_numpy", *entrants]):
             answer = self.processes[who, self.threads].ask("verify", case=row.case.name)
@@ -166,9 +166,9 @@ class Contest:
         process, count = self.processes[who, n], 1
         answer = process.ask("open", case=row.case.name)
         if "error" not in answer:
-            answer = process.ask("time", count=1)  # what compiles on first use does it here
+            answer = process.ask("time", count=1)  # compilation on first use happens here
         for _ in range(12):
-            self.settle()  # a disturbed call would make for short turns
+            self.settle()  # a disturbed call would make turns too short
             answer = process.ask("time", count=count) if "error" not in answer else answer
             if "error" in answer:
                 row.notes[who] = answer["error"]
@@ -180,13 +180,13 @@ class Contest:
         return count
 
     def turn(self, key, count):
-        """Seconds of a step (or call), and how often the core was taken away; None if it failed."""
+        """Seconds of a step (or call), and the number of involuntary context switches; None if it failed."""
         self.settle()
         answer = self.processes[key].ask("time", count=count)
         return (answer["seconds"] / answer["count"], answer["switches"]) if "seconds" in answer else None
 
     def settle(self):
-        """Wait until all cores are at full speed, or for `PATIENCE` in vain."""
+        """Wait until all cores are at full speed, for at most `PATIENCE` seconds."""
         time.sleep(PAUSE)
         self.turns += 1
         until, rate = time.perf_counter() + PATIENCE, 0.0
@@ -198,7 +198,7 @@ class Contest:
         self.unsettled += 1
 
     def trial(self, playing):
-        """The best of three interleaved turns of everybody."""
+        """The best of three interleaved turns of each."""
         best = dict.fromkeys(playing, float("inf"))
         for _ in range(3 if self.rounds > 3 else 1):
             for key, count in playing.items():
@@ -214,7 +214,7 @@ class Contest:
         return {(who, n): count for (who, n), count in playing.items() if who == "ours" or row.threads[who] == n}
 
     def play(self, row, playing):
-        """The rounds: everybody's turn in random order, the machine's peak just before and after ours."""
+        """The rounds: all turns in random order, the machine's peak just before and after ours."""
         rounds, started, order = self.rounds, time.perf_counter(), list(playing)
         row.seconds = {self.label(key): [] for key in playing}
         while len(row.peak) < rounds and ("ours", self.threads) in order:
@@ -225,7 +225,7 @@ class Contest:
                 around += [peak(row.case.dtype, self.threads)] if ours else []
                 result = self.turn(key, playing[key])
                 around += [peak(row.case.dtype, self.threads)] if ours else []
-                if result is None:  # its times are of no use without this round's
+                if result is None:  # its other times are useless without this round's
                     row.notes[key[0]] = "failed while it was timed"
                     del row.seconds[self.label(key)]
                     order.remove(key)
@@ -246,7 +246,7 @@ def disturbed_share(rows):
 
 
 def disagreement(answer, expected):
-    """Why this is not the same result, or None."""
+    """Why a result does not agree, or None."""
     if "outputs" in expected:
         worst = np.abs(np.subtract(answer["outputs"], expected["outputs"])).max()
         return None if worst < 1e-4 else f"its outputs differ by {worst:.1e}"

@@ -1,9 +1,9 @@
-"""What `import fastmlp` costs over `import numpy`; and that it brings in nothing heavy.
+"""Time of `import fastmlp` beyond `import numpy`; and a check that it imports nothing heavy.
 
     python benchmarks/import_time.py [--runs 30]
 
-New processes, the two imports in turn; the median of the differences. Fails if a package was imported that must wait
-until it is needed.
+Each import in a new process, the two in turn; the median of the differences. Fails if a package is imported that should
+be imported only when it is needed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ print(seconds, *(name for name in {heavy} if name in sys.modules))
 
 
 def imported(module):
-    """Seconds of the import in a new process, and the heavy packages it brought in."""
+    """Seconds of the import in a new process, and the heavy packages that it imported."""
     command = [sys.executable, "-c", CODE.format(module=module, heavy=HEAVY)]
     env = {name: value for name, value in environment().items() if name != "PYTHONDONTWRITEBYTECODE"}
     result = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""Peak memory of a fit, measured in a process of its own, against what it has to hold.
+"""Peak memory of a fit, measured in its own process, compared with what it must hold.
 
     python benchmarks/memory.py [CASE ...]
 
@@ -25,7 +25,7 @@ def resident_peak():
 
 
 def load(case):
-    """The data without temporaries: what the allocator could reuse would hide memory that the fit takes."""
+    """The data, without temporaries: memory that the allocator reuses would hide some of the fit's."""
     rng = np.random.default_rng(1)
     X = np.empty((case.rows, case.sizes[0]), case.dtype)
     rng.standard_normal(out=X, dtype=case.dtype)
@@ -39,7 +39,7 @@ def child(name):
 
     case = cases.find(name)[0]
     little = fastmlp.MLP([40, 40, 3], case.activation, seed=0)  # too wide for the kernels of small layers
-    little.fit(np.eye(40), np.arange(40) % 3, epochs=2, optimizer=case.optimizer)  # brings in the code
+    little.fit(np.eye(40), np.arange(40) % 3, epochs=2, optimizer=case.optimizer)  # loads the code
     X, y = load(case)
     before = resident_peak()
     net = fastmlp.MLP(case.sizes, case.activation, case.loss, dtype=case.dtype)
@@ -57,7 +57,7 @@ def needed(case):
 
 
 def measure(name):
-    """What `child` found, in a new process."""
+    """The results of `child`, in a new process."""
     command = [sys.executable, __file__, "--child", name]
     result = subprocess.run(command, env=cases.environment(), check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(result.stdout)

@@ -71,12 +71,12 @@ def footer(rows, contest, rivals):
     text = [
         f"{datetime.date.today()}, {roofline.cpu_name()}, {roofline.usable_cpus()} CPUs, {platform.system()}, Python "
         f"{platform.python_version()}; {contest.threads} thread{'s' * (contest.threads > 1)} ({versions}).",
-        f"Best FMA peak seen, GFLOP/s: {peaks or 'none'}; *limit* is the FLOPs of a step (6 n_in n_out a row and "
-        "layer, 4 in the first; 2 for predictions) at that peak, *of peak* takes the peak measured around each round.",
+        f"Best FMA peak seen, GFLOP/s: {peaks or 'none'}; *limit* is the FLOPs of a step (6 n_in n_out per row and "
+        "layer, 4 in the first; 2 for predictions) at that peak, *of peak* refers to the peak around each round.",
         "Times are medians of interleaved rounds, for one training step or one call; in brackets the median of the "
         "rounds' ratios to fastmlp, and its 95% interval. Rivals run with their best number of threads.",
-        "Before each turn the FMA loop ran on all cores until it reached 90% of its best rate, for a second at most: "
-        f"in vain in {contest.unsettled} of {contest.turns} turns. No round was left out; in {disturbed} of {turns} "
+        "Before each turn the FMA loop ran on all cores until it reached 90% of its best rate, for at most a second; "
+        f"in {contest.unsettled} of {contest.turns} turns it did not. No round was omitted; in {disturbed} of {turns} "
         "timed turns the system took a core away at least once.",
     ]
     absent = [f"{NAMES.get(who, who)} ({why})" for who, why in contest.missing.items() if who in rivals]
@@ -88,7 +88,7 @@ def footer(rows, contest, rivals):
 
 
 def plot(rows, rivals, path):
-    """Times relative to fastmlp, one group a row, on a log scale."""
+    """Times relative to fastmlp, one group per row, on a log scale."""
     import matplotlib
 
     matplotlib.use("Agg")

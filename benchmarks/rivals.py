@@ -3,9 +3,9 @@
     python benchmarks/rivals.py --markdown rivals.md --plot rivals.png
 
 Every package trains each network from the same weights on the same batches first, and must end with the same loss,
-before it is timed. A package that is not installed is named in the table; `pip install ".[bench]"` brings all but
-PyTorch, for which its CPU wheel is enough. PyTorch compiled needs a C++ compiler. With RIVALS_LOG=file, everything
-that the packages print goes there. See contest.py for how it is measured and cases.py for what.
+before it is timed. A package that is not installed is named in the table; `pip install ".[bench]"` installs all but
+PyTorch, whose CPU wheel is enough. PyTorch compiled needs a C++ compiler. With RIVALS_LOG=file, the packages' output
+goes to that file. See contest.py for how it is measured and cases.py for what.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def main(argv=None):
         print("\n".join(f"{case.name:<20} {case.title}" for case in cases.CASES))
         return 0
     chosen = cases.find(options.rows)
-    library()  # the peak first: without a compiler, better now than after an hour
+    library()  # the peak first: a missing compiler should be noticed now, not after an hour
     random.seed(0)
     contest, rows = Contest(options.rivals, options.threads, options.rounds, options.milliseconds / 1e3), []
     try:

@@ -3,7 +3,7 @@
     python benchmarks/roofline.py [--threads 2]
 
 The loops are in peak.c, compiled on the fly with the system's C compiler (CC, else cc). The other benchmarks import
-`peak`, which takes ~20 ms, and call it next to what they time: on a shared machine the peak itself moves.
+`peak`, which takes ~20 ms, and call it next to what they time: on a shared machine the peak itself varies.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def library():
 
 
 def peak(dtype="float32", threads=1, tries=TRIES):
-    """GFLOP/s of the FMA loop (a multiply-add counts two), the best of some tries.
+    """GFLOP/s of the FMA loop (a multiply-add counts as two), the best of some tries.
 
     >>> peak("float32", 1) > 0.1
     True
@@ -66,12 +66,12 @@ def bandwidth(size, threads=1, kind="read", tries=TRIES):
 
 
 def isa():
-    """Which vectors the loops use."""
+    """The instruction set that the loops use."""
     return library().isa().decode()
 
 
 def cpu_name():
-    """The CPU as it calls itself."""
+    """The CPU's name, as it reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model")))
@@ -85,7 +85,7 @@ def usable_cpus():
 
 
 def caches():
-    """Cache sizes of the first CPU as the system tells them: {"L1": bytes, ...}, empty where it does not."""
+    """Cache sizes of the first CPU as reported by the system: {"L1": bytes, ...}; empty if unknown."""
     found = {}
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:

@@ -2,9 +2,9 @@
 
     python benchmarks/sklearn_comparison.py [--seeds 10] [--output table.md]
 
-Every fold is fitted by both libraries one after the other, with the same seed, so that whatever else the machine does
-hits both. Scores are accuracy or R2, the mean over seeds (a seed draws the folds as well as the network's numbers) with
-its standard error; times are medians over all fits. Both libraries take as many threads as they like.
+Every fold is fitted by both libraries one after the other, with the same seed, so that other load on the machine
+affects both. Scores are accuracy or R2, the mean over seeds (a seed determines the folds and the network's random
+numbers) with its standard error; times are medians over all fits. Both libraries use their default number of threads.
 """
 
 import argparse

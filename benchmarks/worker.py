@@ -1,12 +1,12 @@
-"""One package in one process: reads a command a line on stdin, answers a line of JSON on stdout.
+"""One package in one process: reads commands on stdin, one per line, and answers each with a line of JSON on stdout.
 
-    hello  {"entrant", "threads"}  -> {"version"} or {"missing"}       first of all: imports the package
-    open   {"case"}                -> {}                               data, weights, compilation are done here ...
-    verify {"case"}                -> {"loss", "rough"} or {"outputs"} ... and what was computed is shown before
-    time   {"count"}               -> {"seconds", "count", "switches"} it is timed: epochs, or calls of a prediction
+    hello  {"entrant", "threads"}  -> {"version"} or {"missing"}       first: imports the package
+    open   {"case"}                -> {}                               data, weights and compilation ...
+    verify {"case"}                -> {"loss", "rough"} or {"outputs"} ... and results are shown before ...
+    time   {"count"}               -> {"seconds", "count", "switches"} ... timing: epochs, or calls of a prediction
     close                          -> {}
 
-An answer {"unsupported"} or {"error"} says why not. Its own process keeps every package's threads to itself.
+An answer {"unsupported"} or {"error"} tells the reason. Separate processes keep the packages' threads apart.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ import cases
 import numpy as np
 
 VERIFY_STEPS = 6
-CALLS = 64  # different rows that the one-row predictions go through
+CALLS = 64  # different rows for the one-row predictions
 
 
 class Worker:
@@ -96,7 +96,7 @@ class Worker:
 
 def main():
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a package prints must not look like an answer
+    os.dup2(2, 1)  # a package's output must not be taken for an answer
     worker = Worker()
     for line in sys.stdin:
         command = json.loads(line)
@@ -104,7 +104,7 @@ def main():
             answer = getattr(worker, command.pop("do"))(**command)
         except cases.Unsupported as why:
             answer = {"unsupported": str(why)}
-        except Exception as error:  # told to the parent, which goes on without this one
+        except Exception as error:  # reported to the parent, which continues without this package
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]}
         answers.write(json.dumps(answer) + "\n")

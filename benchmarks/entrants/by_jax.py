@@ -72,7 +72,7 @@ class Entrant:
         self.scan = jax.jit(self.epochs, donate_argnums=(0, 1), static_argnums=(6,))
 
     def epochs(self, params, state, key, X, y, order, steps):
-        """All steps of `order` [steps, batch] (None: the whole data, again and again)."""
+        """All steps of `order` [steps, batch] (None: the whole data, repeatedly)."""
         case, gradient = self.case, jax.grad(functools.partial(loss_of, self.case))
 
         def step(carry, rows):

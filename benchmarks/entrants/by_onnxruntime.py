@@ -1,4 +1,4 @@
-"""onnxruntime: the network as Gemm, Relu and Softmax nodes, one plain `session.run` a prediction."""
+"""onnxruntime: the network as Gemm, Relu and Softmax nodes, one plain `session.run` per prediction."""
 
 import cases
 import numpy as np

@@ -18,7 +18,7 @@ class Entrant:
             raise cases.Unsupported("no gelu")
         if case.dropout:
             raise cases.Unsupported("no dropout")
-        warnings.simplefilter("ignore")  # that the few epochs asked for have not converged
+        warnings.simplefilter("ignore")  # of few epochs, about missing convergence
         self.X, self.y = X, (y.ravel() if y.ndim == 2 else y)
         if case.loss == "binary_cross_entropy":
             self.y = self.y.astype(np.int64)
