@@ -59,8 +59,7 @@ static fm_kernel *const readers[FM_N_SOURCES][N_READERS] = {FM_SOURCES(X)};
 
 static inline fm_kernel *reader_of(const fm_op *op)
 {
-    const int columns = op->n_in == 1 ? ONE : op->n_in <= FEW_COLUMNS ? FEW : MANY;
-    return readers[op->kind][op->labels ? LABELS : columns];
+    return readers[op->kind][op->labels ? LABELS : op->n_in == 1 ? ONE : op->n_in <= FEW_COLUMNS ? FEW : MANY];
 }
 
 static void look_for_nonfinite(const fm_op *op, const real *x, int64_t n)
