@@ -10,6 +10,7 @@
 #define SERIAL_RUN 16e6 /* of a run, ~150 us: below, waking a helper gained little or cost more, ... */
 #define SERIAL_ROWS 5e6 /* ... but of a run without barriers: above, two workers took half the time */
 #define ROW_OF_OP 300   /* cost of a row of an op beside its products, in operations: reading, writing, activation */
+#define READING_ROWS 4  /* rows whose products take as long as reading weights from beyond the L2 cache */
 #define LARGE 5e8       /* of a step, ~5 ms on one core: above, no other choice is tried */
 #define TRIAL 32        /* a part of a trial has 1 / TRIAL of a run's steps, or enough to pay */
 
@@ -17,8 +18,9 @@ static int workers_worth_waking(const fm_plan *plan, const fm_run_args *args)
 {
     const double work = fm_work_of(plan, args);
     if (plan->any.barriers) return plan->work < SERIAL_STEP || work < SERIAL_RUN ? 1 : args->n_threads;
-    const double rows = (double)(args->offsets[args->n_steps] - args->offsets[0]);
-    return work + rows * plan->n_ops * ROW_OF_OP < SERIAL_ROWS ? 1 : args->n_threads;
+    const double rows = (double)(args->offsets[args->n_steps] - args->offsets[0]), least = (double)args->n_steps * READING_ROWS;
+    const double products = plan->work / (double)plan->capacity * (rows > least ? rows : least);
+    return products + rows * plan->n_ops * ROW_OF_OP < SERIAL_ROWS ? 1 : args->n_threads;
 }
 
 /* Steps of a part of a trial: a small part of the run, but enough for all workers to pay. */

@@ -26,6 +26,7 @@ LAYERS = [
     (64, 604, 300),  # columns of x that are copied for many panels of dy, the last block narrower than a vector
     (170, 90, 600),  # blocks of such columns, and more of dy than is packed at once
     (9, 700, 600),  # such weights, and linear_back by columns
+    (4, 700, 330),  # such weights, and as few rows as low tiles have, by panels that do not come out even
     (33, 100, 1),  # few columns: the gradient of the weights with lanes along their rows
     (130, 257, 2),
     (700, 70, 1),

@@ -4,6 +4,7 @@ import re
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from conftest import needs_engine
 import fastmlp
 from fastmlp import MLP, SGD, Adam, Trainer, checks, runtime
 from fastmlp.plans import prediction_plan
-from fastmlp.prediction import QUICK_ROWS, QUICK_WORK
+from fastmlp.prediction import QUICK_ROWS, ROW_PARAMETERS
 from fastmlp.stepper import Stepper
 
 # Name: sizes, loss, targets of so many rows, options of the network.
@@ -369,16 +370,32 @@ def test_the_first_prediction_makes_no_short_way_and_the_second_does():
 
 
 @needs_engine
-def test_large_networks_take_the_long_way():
-    net, larger = MLP([1000, 700, 2]), MLP([2000, 700, 2])
+def test_large_calls_take_the_long_way(monkeypatch):
+    net, larger = MLP([1000, 700, 2]), MLP([1000, 800, 2])
+    monkeypatch.setattr("fastmlp.prediction.QUICK_WORK", larger.n_parameters - 1)
     for _ in range(2):
         net.predict_proba(np.zeros((1, 1000), np.float32))
-        larger.predict_proba(np.zeros((1, 2000), np.float32))
-    most = net._row_predictor.most
-    assert most <= QUICK_WORK // net.n_parameters
-    assert net._row_predictor(np.zeros((most, 1000), np.float32)) is not None
-    assert net._row_predictor(np.zeros((most + 1, 1000), np.float32)) is None
+        larger.predict_proba(np.zeros((1, 1000), np.float32))
     assert larger._row_predictor is None
+    assert net._row_predictor.most == 1
+    assert net._row_predictor(np.zeros((1, 1000), np.float32)) is not None
+    assert net._row_predictor(np.zeros((2, 1000), np.float32)) is None
+
+
+@needs_engine
+def test_one_row_of_a_large_network_from_several_threads(rng):
+    net = MLP([2000, 700, 2], seed=0)
+    assert net.n_parameters > ROW_PARAMETERS
+    X = rng.standard_normal((6, 2000), np.float32)
+    expected = net.predict_proba(X)
+    for _ in range(2):
+        net.predict_proba(X[:1])
+    for i in range(6):
+        np.testing.assert_array_equal(net._row_predictor(X[i : i + 1]), expected[i : i + 1])
+    with ThreadPoolExecutor(4) as pool:  # of which one at a time takes the short way
+        found = list(pool.map(lambda i: net.predict_proba(X[i % 6 : i % 6 + 1]), range(60)))
+    for i, row in enumerate(found):
+        np.testing.assert_array_equal(row, expected[i % 6 : i % 6 + 1])
 
 
 @needs_engine

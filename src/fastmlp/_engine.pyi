@@ -68,7 +68,7 @@ class RowPredictor:
     most: int
     def __init__(
         self,
-        one: Engine,
+        one: Engine | None = None,
         shared: Engine | None = None,
         n_threads: Callable[[], int] | None = None,
         few: Engine | None = None,

@@ -26,8 +26,8 @@ cdef class RowPredictor:
 
     Parameters
     ----------
-    one : Engine
-        For a prediction plan for one row: a gather first, a scatter last.
+    one : Engine, optional
+        For a prediction plan for one row: a gather first, a scatter last. Without it, single rows go to `few`.
     shared : Engine, optional
         For the same with two workers, each with its own columns; with buffers of its own.
     n_threads : callable, optional
@@ -56,7 +56,9 @@ cdef class RowPredictor:
     cdef readonly long partner_rows
     cdef readonly int64_t most
 
-    def __init__(self, Engine one, Engine shared=None, n_threads=None, Engine few=None, most=None):
+    def __init__(self, Engine one=None, Engine shared=None, n_threads=None, Engine few=None, most=None):
+        if one is None and few is None:
+            raise ValueError("one or few must be an Engine")
         for engine in (one, shared, few):
             if engine is None:
                 continue
@@ -68,7 +70,7 @@ cdef class RowPredictor:
             raise ValueError("the shared plan must be for two workers with ops of their own, and read no row in place")
         self._one, self._few, self._n_in, self._n_out = one, few, first.n_in, last.n_out
         self.most = 1 if few is None else few.plan.capacity if most is None else min(most, MOST_STEPS * few.plan.capacity)
-        self._shape, self._dtype = (1, last.n_out), one.plan.dtype
+        self._shape, self._dtype = (1, last.n_out), (few if one is None else one).plan.dtype
         self._shared, self._n_threads = shared, n_threads
         if shared is not None and self._partner == NULL:
             self._partner = fm_partner_new(&shared._plan)
@@ -103,8 +105,10 @@ cdef class RowPredictor:
             out = empty(self._shape if rows == 1 else (rows, self._n_out), self._dtype)
             PyObject_GetBuffer(out, &to, PyBUF_STRIDED_RO)
             try:
-                if rows > 1 or self._partner == NULL:
-                    refused = self._run(self._few if rows > 1 else self._one, rows, kind, &view, &to)
+                if rows > 1 or self._one is None:
+                    refused = self._run(self._few, rows, kind, &view, &to)
+                elif self._partner == NULL:
+                    refused = self._run(self._one, 1, kind, &view, &to)
                 else:
                     refused = self._row(kind, &view, &to)
             finally:
@@ -145,7 +149,7 @@ cdef class RowPredictor:
         cdef int64_t room = engine._plan.capacity, steps = 1 if rows <= room else (rows + room - 1) // room, s
         cdef fm_run_args args
         cdef int last = engine._plan.n_ops - 1, kind = engine._ops[last].kind
-        cdef bint held = rows == 1 or engine._plan.work * rows < HELD_WORK * room
+        cdef bint held = engine is self._one or engine._plan.work * rows < HELD_WORK * room
         cdef int n_threads = 1 if held else self._count()  # first: it may let another thread run
         if self._busy and engine is self._few:
             return True

@@ -74,19 +74,24 @@ class Prediction(Network):
         again = key in self._predictors
         if not again:
             self._predictors[key] = self._new_predictor(rows, n_threads)
-        small = self._row_predictor is None and self.n_parameters <= ROW_PARAMETERS
-        if again and small and has_short_way(self._predictors[key][0]):  # making it takes longer than the long way
+        quick = self._row_predictor is None and self.n_parameters <= QUICK_WORK
+        if again and quick and has_short_way(self._predictors[key][0]):  # making it takes longer than the long way
             self._row_predictor = self._new_row_predictor()
         return self._predictors[key]
 
     def _new_row_predictor(self) -> Callable[[object], NDArray[Any] | None]:
-        """With buffers of its own: it takes no lock, and the other ones run without the GIL."""
+        """With buffers of its own: it takes no lock, and the other ones run without the GIL.
+
+        A single row of a large network goes the way of a few, without the GIL.
+        """
         most, n = QUICK_WORK // self.n_parameters, get_num_threads()
         if self.parameters.nbytes > NEAR:  # workers share weights, as long as rows are few
             most = min(most, FEW_ROWS * n)
         few = min(QUICK_ROWS, most)
-        one, some = (executor(plan, self.backend) for plan in (prediction_plan(self, 1), prediction_plan(self, few, n)))
-        return row_predictor(one, shared_row_plan(self), some, most)
+        some = executor(prediction_plan(self, few, n), self.backend)
+        if self.n_parameters > ROW_PARAMETERS:
+            return row_predictor(None, None, some, most)
+        return row_predictor(executor(prediction_plan(self, 1), self.backend), shared_row_plan(self), some, most)
 
     def _new_predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:
         return executor(prediction_plan(self, rows, n_threads), self.backend), threading.Lock()

@@ -86,16 +86,16 @@ def has_short_way(runner: Executor) -> bool:
 
 
 def row_predictor(
-    one: Executor, shared: Plan | None = None, few: Executor | None = None, most: int | None = None
+    one: Executor | None, shared: Plan | None = None, few: Executor | None = None, most: int | None = None
 ) -> Callable[[object], NDArray[Any] | None]:
-    """The short way through engines of prediction plans: for one row, and for a few.
+    """The short way through engines of prediction plans: for one row (where others may wait for it), and for a few.
 
     shared: a plan for one row by two workers, or None where that is not worth while. most: rows up to which a call
     is taken.
     """
-    assert isinstance(one, _engine.Engine)
+    assert one is None or isinstance(one, _engine.Engine)
     assert few is None or isinstance(few, _engine.Engine)
-    by_two = _engine.Engine(shared, one.target) if shared else None
+    by_two = _engine.Engine(shared, one.target) if one and shared else None
     return _engine.RowPredictor(one, by_two, get_num_threads, few, most)
 
 
