@@ -13,6 +13,12 @@
 #define FEW_ROWS 32
 #define SHORT_RUN 48
 
+/* Rows that are few enough for low tiles of four vectors, although each tile reads the panel again, from the L1 or L2 cache. (On
+ * a Zen 3 with AVX2, 4 to 9 rows of 784 x 512 and 1000 x 1000 took up to 1.5 times as long in tiles of two vectors, which wait
+ * for the L3 cache; of 2048 x 2048, whose weights come from memory, 1 to 8 rows took 1.2 to 1.9 times as long in longer runs.) */
+#define LOW_TILES_ROWS (FM_BYTES == 32 ? 9 : 0)
+#define SHORTEST_RUN 8
+
 /* A product of rows of the batch and columns of the weights, in vectors. */
 struct forward {
     const fm_op *op;
@@ -23,6 +29,14 @@ struct forward {
     int64_t look; /* terms between looks at `coming`; 0: none */
     int64_t run;  /* inputs at a time */
 };
+
+/* How many inputs are read at a time. */
+static inline int64_t run_of_inputs(const fm_op *op, int64_t rows)
+{
+    if (!is_distant(op) || rows > FEW_ROWS) return RUN_K;
+    if (rows <= LOW_TILES_ROWS) return SHORTEST_RUN;
+    return rows > LOW_ROWS ? SHORT_RUN : RUN_K;
+}
 
 /* The next rows, if in order, are contiguous memory, of which the tiles prefetch a few lines at a look. (Bursts would cost what
  * they save. Tiles of one vector are busy loading, and more weights leave no room for the rows; narrower vectors gained nothing.
@@ -71,10 +85,6 @@ static int64_t next_panel(const struct forward *f, int64_t k, int64_t v, int wid
     ahead[1] = ahead_of((real *)op->y.p + f->begin * op->y.ld + v * LANES, op->y.ld, next ? f->rows : 0);
     return look_every(run, tiles_in(f->rows, wide), next ? larger_of(next, f->rows) : 0);
 }
-
-/* Rows that are few enough for low tiles, although each reads the panel again, from the L1 or L2 cache. (On a Zen 3 with AVX2,
- * 4 to 9 rows of 784 x 512 and 1000 x 1000 took up to 1.5 times as long in tiles of two vectors, which wait for the L3 cache.) */
-#define LOW_TILES_ROWS (FM_BYTES == 32 ? 9 : 0)
 
 /* The width of the next panel. Far weights need tiles that look ahead, or that are so low that they prefetch b themselves. */
 static inline int forward_vectors(const struct forward *f, int64_t vectors, int far)
@@ -134,7 +144,7 @@ static void forward(const fm_op *op, const fm_step *step, int64_t begin, int64_t
         rows = handed_out ? at_most(end - r, HANDED_ROWS) : end - r;
         struct forward f = {
             .op = op, .begin = r, .rows = rows, .first = first, .last = last, .at = rows_in_place(op, step, r),
-            .run = is_distant(op) && rows > LOW_ROWS && rows <= FEW_ROWS ? SHORT_RUN : RUN_K,
+            .run = run_of_inputs(op, rows),
         };
         struct ahead coming[2];
         look_at_next_rows(&f, step, coming);
