@@ -3,17 +3,14 @@
 Specify one by name (``"relu"``) or, to set its parameter, as an object (``LeakyReLU(0.2)``). The kernels compute the
 derivative from the output y where possible; ``needs_z`` marks the functions whose derivative also needs z. A network
 rejects a nonzero parameter that its dtype rounds to 0 or to infinity.
-
-``lookup`` and ``check_number`` at the end are shared with losses, optimizers and schedules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import ClassVar, Protocol, TypeVar
+from collections.abc import Callable
+from typing import ClassVar
 
-from . import checks, keywords
-from .keywords import hyperparameters
+from .hyperparameters import check_bool, check_number, hyperparameters, lookup
 
 __all__ = [
     "ELU",
@@ -330,38 +327,3 @@ def get(activation: str | Activation) -> Activation:
     (LeakyReLU(slope=0.01), ELU(alpha=0.5))
     """
     return lookup(activation, KNOWN, Activation)
-
-
-# ---- shared by activations, losses, optimizers and schedules ---------------------------------------------------------
-
-
-class Checked(Protocol):
-    def check(self) -> None: ...
-
-
-Named = TypeVar("Named", bound=Checked)
-
-
-def lookup(spec: object, known: Mapping[str, Callable[[], Named]], base: type[Named]) -> Named:
-    """Return a new object of that name, or the given object, after calling its ``check``."""
-    noun = base.__name__.lower()
-    article = "an" if noun[0] in "aeiou" else "a"
-    if isinstance(spec, str):
-        if spec not in known:
-            raise ValueError(keywords.unknown(noun, spec, sorted(known)))
-        spec = known[spec]()
-    if not isinstance(spec, base):
-        raise TypeError(f"{noun} must be a name or {article} {base.__name__} object, got {checks.shown(spec)}")
-    spec.check()
-    return spec
-
-
-def check_number(owner: object, argument: str, interval: str, value: object = ..., *, whole: bool = False) -> None:
-    """Raise unless the argument (or ``value``, an element of it) is a number in the interval, as in ``"[0, 1)"``."""
-    value = getattr(owner, argument) if value is ... else value
-    checks.number(f"{type(owner).__name__}: {argument}", value, interval, whole=whole)
-
-
-def check_bool(owner: object, argument: str) -> None:
-    """Raise unless the argument is True or False."""
-    checks.flag(f"{type(owner).__name__}: {argument}", getattr(owner, argument))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import cache, wraps
-from typing import ParamSpec, TypeVar, dataclass_transform
+from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
 
 # Keywords that people bring along from other libraries, and what to write here.
 HABITS = {
@@ -63,14 +62,6 @@ def _close(name: str, known: list[str]) -> str | None:
     from difflib import get_close_matches  # for this alone
 
     return next(iter(get_close_matches(name, known, 1)), None)
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def hyperparameters(kind: type[T]) -> type[T]:
-    """A frozen dataclass whose constructor explains keywords that it does not have."""
-    made = dataclass(frozen=True)(kind)
-    made.__init__ = explained(f"{kind.__name__}()")(made.__init__)  # type: ignore[method-assign]
-    return made
 
 
 def explained(call: str, more: Iterable[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import checks
-from .activations import check_number, lookup
-from .keywords import hyperparameters
+from .hyperparameters import check_number, hyperparameters, lookup
 
 __all__ = ["MAE", "MSE", "BinaryCrossEntropy", "CrossEntropy", "Huber", "Loss", "Poisson", "Quantile", "get"]
 

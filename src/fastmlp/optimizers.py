@@ -20,8 +20,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .activations import check_bool, check_number, lookup
-from .keywords import hyperparameters
+from .hyperparameters import check_bool, check_number, hyperparameters, lookup
 from .plan import Rule
 from .schedules import Schedule
 

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checks
-from .activations import check_number, lookup
-from .keywords import hyperparameters
+from .hyperparameters import check_number, hyperparameters, lookup
 
 __all__ = [
     "Constant",

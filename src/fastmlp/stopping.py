@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checks, metrics
-from .activations import check_bool, check_number
 from .callbacks import Callback, TrainingState
+from .hyperparameters import check_bool, check_number
 from .keywords import explained
 
 LOSSES = ("loss", "val_loss")
