@@ -30,7 +30,7 @@ def chosen(net: Network, given: ClassWeight = None) -> ClassWeight:
         return own
     if own is not None:
         raise ValueError(f"class_weight must be given once: the loss has {own!r}, got {given!r}")
-    if not net.loss.is_classifier or (net.loss.name != "cross_entropy" and net.sizes[-1] > 1):
+    if not net.loss.is_classifier or (not net.loss.is_multiclass and net.sizes[-1] > 1):
         raise ValueError(
             "class_weight must be None but for cross-entropy over classes or a single label, got"
             f" {given!r} with loss {net.loss.name!r} and {checks.counted(net.sizes[-1], 'output')}"
@@ -48,7 +48,7 @@ def check(net: Network, class_weight: ClassWeight) -> None:
 
 def n_classes(net: Network) -> int:
     """The number of classes: that of the outputs, or two for a single label."""
-    return net.sizes[-1] if net.loss.name == "cross_entropy" else 2
+    return net.sizes[-1] if net.loss.is_multiclass else 2
 
 
 def weighted(
@@ -80,7 +80,7 @@ def of_rows(
     if y.ndim == 1:
         counts = np.bincount(counted.astype(np.int64), minlength=n)
         return np.asarray(spec.class_weights(range(n), counts)[y.astype(np.int64)])
-    if net.loss.name == "cross_entropy":
+    if net.loss.is_multiclass:
         counts = counted.sum(axis=0, dtype=np.float64)
         found = np.zeros(len(y))
         for column, factor in zip(y.T, spec.class_weights(range(n), counts), strict=True):

@@ -43,6 +43,8 @@ class Loss:
         Output activation that is computed within the loss: y is the value before it.
     is_classifier : bool
         Whether targets are classes.
+    is_multiclass : bool
+        Whether the outputs are the classes, of which each row has one.
     target_range : (float, float)
         Smallest and largest allowed target.
     """
@@ -52,6 +54,7 @@ class Loss:
     default_output: ClassVar[str] = "identity"
     fused_output: ClassVar[str | None] = None
     is_classifier: ClassVar[bool] = False
+    is_multiclass: ClassVar[bool] = False
     target_range: ClassVar[tuple[float, float]] = (-inf, inf)
 
     @property
@@ -61,6 +64,18 @@ class Loss:
     def aux(self, n_out: int) -> NDArray[np.float64] | None:
         """Return the parameter of each of the n_out outputs, if the loss has one; ValueError for a wrong number."""
         return None
+
+    def decide(self, outputs: NDArray[Any], *, from_logits: bool = False) -> NDArray[Any]:
+        """Return the prediction of each row: a class number, 0 or 1 for each label, or values; one column as a vector.
+
+        ``from_logits``: the outputs are those before the softmax or sigmoid. Also applies to targets ``(rows, n_out)``.
+        """
+        if self.is_multiclass:
+            classes: NDArray[Any] = outputs.argmax(axis=1)
+            return classes
+        if self.is_classifier:
+            outputs = (outputs > (0.0 if from_logits else 0.5)).astype(np.int64)
+        return outputs[:, 0] if outputs.shape[1] == 1 else outputs
 
     def check(self) -> None:
         """Raise TypeError or ValueError for an invalid parameter; the message gives the allowed range."""
@@ -95,6 +110,7 @@ class CrossEntropy(Loss):
     default_output = "softmax"
     fused_output = "softmax"
     is_classifier = True
+    is_multiclass = True
     target_range = (0.0, 1.0)
 
     @property

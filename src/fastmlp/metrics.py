@@ -177,7 +177,7 @@ class Metric:
             )
         if self.needs != "score":
             return
-        if net.sizes[-1] != (2 if net.loss.name == "cross_entropy" else 1):
+        if net.sizes[-1] != (2 if net.loss.is_multiclass else 1):
             outputs = checks.counted(net.sizes[-1], "output")
             raise ValueError(f"metric {self.name!r} needs two classes; the network has {outputs}")
         found = np.unique(truth(net, y))
@@ -202,22 +202,14 @@ def _names(needs: str) -> str:
 
 def truth(net: MLP, y: Array) -> Array:
     """The targets in the form of `answers`: class numbers, 0 or 1 for each label, or values; one column as a vector."""
-    if net.loss.name == "cross_entropy":
-        return y if y.ndim == 1 else y.argmax(axis=1)
-    y = (y > 0.5).astype(np.int64) if net.loss.is_classifier else y
-    return y[:, 0] if y.shape[1] == 1 else y
+    return y if y.ndim == 1 else net.loss.decide(y)
 
 
 def answers(net: MLP, out: Array) -> Array:
     """What `MLP.predict` returns for these outputs, except that the logits decide where rounded probabilities tie."""
-    if net.loss.name == "cross_entropy":
-        found: Array = out.argmax(axis=1)
-        return found
-    if net.loss.is_classifier:
-        found = (out > 0).astype(np.int64)
-    else:
-        found = np.exp(out) if net.loss.default_output == "exp" else net.restored(out)
-    return found[:, 0] if found.shape[1] == 1 else found
+    if not net.loss.is_classifier:
+        out = np.exp(out) if net.loss.default_output == "exp" else net.restored(out)
+    return net.loss.decide(out, from_logits=True)
 
 
 def scores(net: MLP, out: Array) -> Array:

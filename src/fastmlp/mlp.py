@@ -148,7 +148,7 @@ class MLP(Prediction, Gradients):
         if batch_size is None:
             raise TypeError("batch_size must be a whole number, got None: for all rows of some data use len(X)")
         rows = checks.whole("batch_size", batch_size)
-        return Trainer(self, optimizer).plan_for(rows, self.loss.name == "cross_entropy")
+        return Trainer(self, optimizer).plan_for(rows, self.loss.is_multiclass)
 
     @explained("MLP.fit()", FitSettings.__annotations__)
     def fit(

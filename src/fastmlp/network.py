@@ -290,7 +290,7 @@ class Network:
         y = checks.numeric(name_y, y)
         if (len(y) if y.ndim else 1) != len(X):
             raise ValueError(f"{name_y} must have as many rows as {name_x}, {len(X)}, got shape {y.shape}")
-        if self.loss.name == "cross_entropy" and y.ndim == 1:
+        if self.loss.is_multiclass and y.ndim == 1:
             return X, checks.labels(y, len(X), self.sizes[-1], name_y)
         y = checks.dense_targets(y, len(X), self.sizes[-1], self.dtype, name_y, self._hint(y))
         if self.loss.target_range != (-inf, inf):
@@ -303,7 +303,7 @@ class Network:
         if n == 1 or (y.ndim != 1 and y.shape[1:] != (1,)):
             return ""
         name = "y" if y.ndim == 1 else "y.ravel()"
-        if self.loss.name == "cross_entropy":
+        if self.loss.is_multiclass:
             return f"; for class numbers use {name}"
         if self.loss.name == "quantile":
             return f"; for several quantiles of one target use np.tile({'y[:, None]' if y.ndim == 1 else 'y'}, {n})"

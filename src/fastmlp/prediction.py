@@ -135,12 +135,7 @@ class Prediction(Network):
             is more probable than not, int64. Other losses: the outputs, in the units of the targets. With a single
             output the shape is (rows,), else (rows, n_out).
         """
-        out = self._outputs(X)
-        if self.loss.name == "cross_entropy":
-            return np.asarray(out.argmax(axis=1))
-        if self.loss.is_classifier:
-            out = (out > 0.5).astype(np.int64)
-        return out[:, 0] if out.shape[1] == 1 else out
+        return self.loss.decide(self._outputs(X))
 
     def activations(self, X: ArrayLike) -> list[NDArray[Any]]:
         """What every layer gives, from the inputs (as the first layer reads them: standardised) to the outputs.

@@ -183,7 +183,7 @@ class Stepper:
         if self._before is None:
             return None
         net = self._net
-        labels = net.loss.name == "cross_entropy" and y.ndim == 1
+        labels = net.loss.is_multiclass and y.ndim == 1
         with WholeSteps():
             runner = self._plans.get((roomy(len(X)), labels, get_num_threads()))
             kept = net._parameters, self._before  # not by way of properties, as this is done at every step
@@ -332,7 +332,7 @@ class Stepper:
 
     def _updater(self) -> Executor:
         """Of a plan for its updates alone, where there is none: in a copy that has not trained yet."""
-        return executor(self.plan_for(1, self.net.loss.name == "cross_entropy"), self.net.backend)
+        return executor(self.plan_for(1, self.net.loss.is_multiclass), self.net.backend)
 
     # ---- averaged weights --------------------------------------------------------------------------------------------
 

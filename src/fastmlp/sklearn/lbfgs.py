@@ -28,7 +28,7 @@ class RowsObjective(Objective):
     """
 
     def __init__(self, net: MLP, rows: Rows, alpha: float) -> None:
-        scale = 1 if net.loss.name == "cross_entropy" else net.sizes[-1]
+        scale = 1 if net.loss.is_multiclass else net.sizes[-1]
         super().__init__(net, rows, alpha / rows.total_weight, scale=scale, slice_rows=self._slice_rows(rows))
         self.rows = rows
         self._prepare()

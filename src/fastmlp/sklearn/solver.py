@@ -70,7 +70,7 @@ class Solver:
 
     def attach(self, net: MLP) -> None:
         """Train this network from now on."""
-        self.net, self.outputs = net, 1 if net.loss.name == "cross_entropy" else net.sizes[-1]
+        self.net, self.outputs = net, 1 if net.loss.is_multiclass else net.sizes[-1]
         self._runners: PlanCache[tuple[Runner, Pace]] = PlanCache()
         self._rates = np.empty(0)
         self.last_rate = self.rate
