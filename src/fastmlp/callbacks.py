@@ -15,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -102,9 +103,31 @@ def check(callbacks: Iterable[Any]) -> list[Any]:
     return found
 
 
-def wants_to_stop(answers: Iterable[Any]) -> bool:
-    """Whether any callback returned True (Python's or NumPy's); other values are ignored."""
-    return any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers)
+class Listeners(ExitStack):
+    """The callbacks of one training; on exit it calls every ``on_train_end``, even if one of them raises.
+
+    Call `begin` first in the ``with`` block: after an error there, too, each ``on_train_end`` is called.
+    """
+
+    def __init__(self, callbacks: Iterable[Any], state: TrainingState) -> None:
+        super().__init__()
+        self.all, self.state = list(callbacks), state
+
+    def begin(self) -> None:
+        """Call ``on_train_begin``."""
+        for callback in reversed(self.all):
+            if hasattr(callback, "on_train_end"):
+                self.callback(callback.on_train_end, self.state)
+        self.push(self._keep_error)
+        self.tell("on_train_begin")
+
+    def _keep_error(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        self.state.error = error
+
+    def tell(self, event: str) -> bool:
+        """Call this method of all callbacks that have it; return whether any answers True (Python's or NumPy's)."""
+        answers = [getattr(callback, event)(self.state) for callback in self.all if hasattr(callback, event)]
+        return any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers)
 
 
 def last_of(state: TrainingState) -> dict[str, Any]:

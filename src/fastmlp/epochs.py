@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import checks
-from .callbacks import TrainingState, wants_to_stop
+from .callbacks import Listeners, TrainingState
 from .data import Data
 from .evaluation import Evaluator, batch_weights, batches
 from .history import DivergenceError, History
 from .interrupts import WholeSteps, check_cancelled
-from .schedules import ReduceOnPlateau
+from .schedules import ReduceOnPlateau, plateau
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -65,13 +64,13 @@ class EpochLoop:
     def _begin(self, trainer: Trainer, epochs: int, evaluator: Evaluator | None, callbacks: Iterable[Any]) -> None:
         """What every kind of training has: `stream` and `lbfgs` have others than this one."""
         self.trainer, self.epochs, self.evaluator = trainer, epochs, evaluator
-        self.callbacks = list(callbacks)
         self.snapshots: list[Snapshot] = []
         self.history = History()
         self.state = TrainingState(0, epochs, trainer.net, self.history, trainer)
-        plateau = self._plateau()
-        if plateau and trainer.steps == 0:  # another trainer may have told it something
-            plateau.reset()
+        self.listeners = Listeners(callbacks, self.state)
+        schedule = self._plateau()
+        if schedule and trainer.steps == 0:  # another trainer may have reported metrics to it
+            schedule.reset()
 
     def take(self, data: Data) -> None:
         """The same data, with targets as the loss reads them; from here on nobody else trains this network."""
@@ -95,13 +94,11 @@ class EpochLoop:
         self.pace = self.trainer.pace_of(self.runner.plan)
 
     def _plateau(self) -> ReduceOnPlateau | None:
-        """The schedule that wants to hear how training goes; ValueError if it wants to hear what nobody finds out."""
-        schedule = self.trainer.optimizer.learning_rate
-        if not isinstance(schedule, ReduceOnPlateau):
-            return None
-        if schedule.mode == "max" and not (self.evaluator and self.evaluator.metrics):
-            raise ValueError("ReduceOnPlateau: mode 'max' needs validation rows and a metric; the loss is to fall")
-        return schedule
+        """The schedule to report a metric to, if any; ValueError if it monitors a metric that is not computed."""
+        has_metric = bool(self.evaluator and self.evaluator.metrics)
+        return plateau(
+            self.trainer.optimizer.learning_rate, has_metric, "validation rows and a metric; the loss is to fall"
+        )
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
@@ -113,16 +110,9 @@ class EpochLoop:
             self.evaluator.end()
 
     def run(self) -> History:
-        with ExitStack() as ends:  # calls all of them, whichever raises
-            for callback in reversed(self.callbacks):
-                if hasattr(callback, "on_train_end"):
-                    ends.callback(callback.on_train_end, self.state)
-            try:
-                self._tell("on_train_begin")
-                self._train()
-            except BaseException as error:
-                self.state.error = error
-                raise
+        with self.listeners:
+            self.listeners.begin()
+            self._train()
         return self.history
 
     def _train(self) -> None:
@@ -137,28 +127,24 @@ class EpochLoop:
         """Some epochs are done: evaluate, and tell everybody; whether to stop."""
         self.state.epoch += group
         self._validate()
-        if plateau := self._plateau():
-            plateau.observe(self._plateau_metric(plateau))
-        return self._tell("on_epoch_end")
+        if schedule := self._plateau():
+            schedule.observe(self._plateau_metric(schedule))
+        return self.listeners.tell("on_epoch_end")
 
     def _validate(self) -> None:
         """Put what the network is worth on the validation rows into the history."""
         if self.evaluator:
             self.history.add(**{f"val_{name}": value for name, value in self.evaluator().items()})
 
-    def _plateau_metric(self, plateau: ReduceOnPlateau) -> float:
+    def _plateau_metric(self, schedule: ReduceOnPlateau) -> float:
         name = "val_loss" if self.evaluator else "loss"
-        if plateau.mode == "max" and self.evaluator:
+        if schedule.mode == "max" and self.evaluator:
             name = f"val_{self.evaluator.metrics[0].name}"
         return float(self.history[name][-1])
 
-    def _tell(self, event: str) -> bool:
-        """Call that method of every callback that has it; whether any of them answered True."""
-        return wants_to_stop([getattr(c, event)(self.state) for c in self.callbacks if hasattr(c, event)])
-
     def _group(self) -> int:
         """How many epochs to run before anybody looks."""
-        if self.evaluator or self.callbacks or self._plateau():
+        if self.evaluator or self.listeners.all or self._plateau():
             return 1
         return max(1, min(self.pace.steps // (len(self.offsets) - 1), GROUP_ROWS // self.n))
 

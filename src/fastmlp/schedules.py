@@ -385,6 +385,15 @@ class ReduceOnPlateau(Schedule):
         checks.one_of("ReduceOnPlateau: mode", self.mode, "min", "max")
 
 
+def plateau(schedule: object, has_metric: bool, needs: str) -> ReduceOnPlateau | None:
+    """The schedule if it is a ReduceOnPlateau, else None; ValueError, naming what it `needs`, without its metric."""
+    if not isinstance(schedule, ReduceOnPlateau):
+        return None
+    if schedule.mode == "max" and not has_metric:
+        raise ValueError(f"ReduceOnPlateau: mode 'max' needs {needs}")
+    return schedule
+
+
 def fraction(step: float, total: float) -> float:
     """step / total, at most 1."""
     return min(step / total, 1.0) if total > 0 else 1.0

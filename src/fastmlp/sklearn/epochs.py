@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from ..history import History
-from ..schedules import ReduceOnPlateau
-from .listeners import Listeners
+from ..schedules import plateau
+from .listeners import EstimatorListeners
 from .notices import warn
 from .protocol import Tasks
 from .rows import Rows
@@ -49,17 +49,9 @@ class Training:
         self.stops_on_score = bool(estimator.early_stopping and validation)
         self.history, self.terms = History(), constant_terms(rows.y, solver.net.loss.name)
         self.constant = mean_of(self.terms, rows)
-        self.plateau = self._plateau()
+        needs = "a validation score; else only the loss is monitored"
+        self.plateau = plateau(solver.optimizer.learning_rate, bool(validation), needs)
         solver.begin(rows, self.batch, float(estimator.alpha), int(estimator.max_iter))
-
-    def _plateau(self) -> ReduceOnPlateau | None:
-        """The schedule to report the metric to, if the optimizer has a ReduceOnPlateau."""
-        schedule = self.solver.optimizer.learning_rate
-        if not isinstance(schedule, ReduceOnPlateau):
-            return None
-        if schedule.mode == "max" and not self.validation:
-            raise ValueError("ReduceOnPlateau: mode 'max' needs a validation score; else only the loss is monitored")
-        return schedule
 
     def _batch_size(self) -> int:
         wanted, n = self.estimator.batch_size, len(self.rows)
@@ -84,11 +76,12 @@ class Training:
         """Train for at most max_iter epochs, or for one if `incremental`."""
         estimator, best = self.estimator, self.solver.net.parameters.copy() if self.stops_on_score else None
         estimator.n_iter_ = 0
-        listeners = Listeners(estimator, self.solver, self.history, self.tasks)
+        listeners = EstimatorListeners(estimator, self.solver, self.history, self.tasks)
         if self.tasks:
             self.tasks.train_on(self.rows.chosen, best)
         try:
             with listeners:
+                listeners.begin()
                 stop = False
                 while not stop and estimator.n_iter_ < estimator.max_iter:
                     listeners.epoch_begins()

@@ -15,7 +15,7 @@ from ..runtime import executor
 from ..tape import Tape
 from . import notices, wide
 from .epochs import constant_terms, mean_of
-from .listeners import Listeners
+from .listeners import EstimatorListeners
 from .protocol import Tasks
 from .rows import Rows, is_sparse, short
 from .solver import Solver
@@ -87,7 +87,7 @@ class Minimisation:
         self.objective = kind(self.net, rows, float(estimator.alpha))
         self.places, self.constant = self.net.layout.places(), mean_of(constant_terms(rows.y, self.net.loss.name), rows)
         self.unit = solver.unit / self.objective.scale  # scikit-learn's squared error is a mean over outputs
-        self.listeners, self.tasks = Listeners(estimator, solver, self.history, tasks), tasks
+        self.listeners, self.tasks = EstimatorListeners(estimator, solver, self.history, tasks), tasks
         self.memory = int(solver.optimizer.history)  # type: ignore[attr-defined]
         if tasks:
             tasks.train_on(None, None)
@@ -98,9 +98,10 @@ class Minimisation:
         limits["maxcor"] = self.memory
         start, estimator.n_iter_ = self.net.parameters[self.places].astype(np.float64), 0
         try:
-            # scipy's own vectors are short: threads would cost more than they save
-            with self.listeners, threadpool_limits(1, "blas"):
-                found = minimized(self._evaluated if self.tasks else self.objective, start, self._iterated, limits)
+            with self.listeners:
+                self.listeners.begin()
+                with threadpool_limits(1, "blas"):  # scipy's own vectors are too short for threads to pay off
+                    found = minimized(self._evaluated if self.tasks else self.objective, start, self._iterated, limits)
         except KeyboardInterrupt:
             notices.warn("Training interrupted by user.")
             return
