@@ -5,7 +5,7 @@ Nothing here changes anything; all of it runs before training or prediction begi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
@@ -42,9 +42,14 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' * (n != 1)}"
 
 
+def is_number(value: Any, kind: type = Real) -> bool:
+    """Whether it is a number, or with ``Integral`` a whole number; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
+
+
 def whole(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
-    """`value` as an int of at least `low`; TypeError or ValueError otherwise."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+    """`value` as an int from `low` to `high`; TypeError or ValueError otherwise."""
+    if not is_number(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {shown(value)}")
     if value < low or (high is not None and value > high):
         allowed = f"at least {low}" if high is None else f"between {low} and {high}"
@@ -53,24 +58,19 @@ def whole(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
 
 
 def count(name: str, value: Any) -> int:
-    """`value` as a number of epochs or steps, of which schedules can make floats."""
-    found = whole(name, value)
-    if found > MOST:
+    """`value` as a number of epochs or steps: a `whole` number of at most `MOST`, which schedules convert to float."""
+    if (found := whole(name, value)) > MOST:
         raise ValueError(f"{name} must be at most {MOST}, got {shown(value)}")
     return found
 
 
-def flag(name: str, value: Any) -> bool:
-    """`value` as True or False; TypeError otherwise."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {shown(value)}")
-    return bool(value)
-
-
 def number(name: str, value: Any, interval: str, *, whole: bool = False) -> float:
-    """`value` as a float in the interval, as in ``"[0, 1)"``; TypeError or ValueError otherwise."""
+    """`value` as a float in the interval, as in ``"[0, 1)"``; TypeError or ValueError otherwise.
+
+    With ``whole=True`` it must be a whole number, as for `whole`.
+    """
     rule = f"{name} must be a {'whole ' if whole else ''}number in {interval}, got "
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral if whole else Real):
+    if not is_number(value, Integral if whole else Real):
         raise TypeError(rule + shown(value))
     low, high = (float(end) for end in interval[1:-1].split(","))
     try:
@@ -84,6 +84,13 @@ def number(name: str, value: Any, interval: str, *, whole: bool = False) -> floa
     return found
 
 
+def flag(name: str, value: Any) -> bool:
+    """`value` as True or False; TypeError otherwise."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
 def one_of(name: str, value: Any, *allowed: str | None) -> str | None:
     """`value`, one of the allowed names or None; ValueError otherwise, also for arrays, which compare by element."""
     if not (value is None or isinstance(value, str)) or value not in allowed:
@@ -93,8 +100,13 @@ def one_of(name: str, value: Any, *allowed: str | None) -> str | None:
 
 
 def iterable(value: Any) -> bool:
-    """Whether it can be gone through, item by item, and is not a string."""
+    """Whether it can be iterated over, and is not a string."""
     return isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) > 0
+
+
+def sequence(value: Any) -> bool:
+    """Whether it is a list, tuple, array or other sequence, and not a string."""
+    return isinstance(value, (Sequence, np.ndarray)) and iterable(value)
 
 
 def sizes(value: Iterable[int]) -> tuple[int, ...]:
@@ -310,8 +322,8 @@ def weighable(name: str, weight: NDArray[np.float64]) -> None:
 def same_length(name: str, value: Any, expected: int, what: str) -> list[Any]:
     """The items of `value`; TypeError unless it is a sequence, ValueError unless it has the expected number of them."""
     rule = f"{name} must have {counted(expected, 'item')}, {what}, got "
-    sequence = isinstance(value, Sized) and iterable(value)
-    if not sequence:
+    several = isinstance(value, Sized) and iterable(value)
+    if not several:
         raise TypeError(rule + shown(value))
     try:
         found = len(value)

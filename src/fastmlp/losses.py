@@ -314,8 +314,7 @@ def each_output(owner: Loss, argument: str, n_out: int) -> NDArray[np.float64]:
 def check_each(owner: Loss, argument: str, interval: str) -> None:
     """Raise unless the argument is a number in the interval, or a sequence of such numbers."""
     values = getattr(owner, argument)
-    several = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str | bytes)
-    if not several or getattr(values, "ndim", 1) != 1:
+    if not checks.sequence(values) or getattr(values, "ndim", 1) != 1:
         check_number(owner, argument, interval)
     elif len(values) == 0:
         raise ValueError(f"{type(owner).__name__}: {argument} must have numbers in {interval}, got {values!r}")

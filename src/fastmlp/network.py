@@ -75,7 +75,7 @@ class Network:
         if backend is not None:
             check_backend(backend)
         self.backend = backend
-        self.standardize = scaling.check_method(standardize)
+        self.standardize = checks.one_of("standardize", standardize, None, *scaling.METHODS)
         self.standardize_targets = self._check_targets_flag(standardize_targets)
         self.layout = Layout(self.sizes, self.dtype)  # refuses what does not fit into memory
         self.loss_aux()
@@ -124,7 +124,7 @@ class Network:
 
     def _hidden(self, value: Any) -> tuple[named.Activation, ...]:
         n = len(self.sizes) - 2
-        if isinstance(value, (list, tuple)):
+        if checks.sequence(value):
             items = checks.same_length("activation", value, n, "one for each hidden layer")
             found = tuple(named.get(a) for a in items)
         else:

@@ -76,7 +76,7 @@ class Options:
     def dropout_rates(self, net: Network) -> tuple[float, ...]:
         """A rate for the inputs of each layer; nothing if all are 0."""
         hidden = len(net.sizes) - 2
-        if isinstance(self.dropout, (list, tuple, np.ndarray)):
+        if checks.sequence(self.dropout):
             each = checks.same_length("dropout", self.dropout, hidden, "one rate for each hidden layer")
             rates = [checks.number(f"dropout[{i}]", rate, "[0, 1)") for i, rate in enumerate(each)]
         else:
@@ -89,7 +89,7 @@ class Options:
         layers = len(net.sizes) - 1
         if self.lr_factors is None:
             return [1.0] * layers
-        if not isinstance(self.lr_factors, (list, tuple, np.ndarray)):
+        if not checks.sequence(self.lr_factors):
             raise TypeError(f"lr_factors must be a list of numbers, one for each layer, got {self.lr_factors!r}")
         each = checks.same_length("lr_factors", self.lr_factors, layers, "one factor for each layer")
         return [checks.number(f"lr_factors[{i}]", f, "[0, inf)") for i, f in enumerate(each)]

@@ -24,13 +24,6 @@ QUANTILE_ROWS = 1 << 20  # quantiles of longer columns are computed from every k
 Vector = NDArray[np.float64]
 
 
-def check_method(value: Any) -> str | None:
-    """Return the method of standardisation if it is known, else raise a ValueError that names the known ones."""
-    if value is not None and not (isinstance(value, str) and value in METHODS):
-        raise ValueError(f"standardize must be None, {' or '.join(map(repr, METHODS))}, got {value!r}")
-    return value
-
-
 def warn_if_all_constant(scale: Vector, rows: int) -> None:
     """Issue a UserWarning if every column has scale 0."""
     if not scale.any():

@@ -13,7 +13,7 @@ import numpy as np
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from .. import checks, losses
@@ -165,6 +165,14 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _with_class_weight(self, y: Any, weight: Any, incremental: bool) -> Any:
         return weight
+
+    def _validated(self, X: Any, y: Any, reset: bool, **settings: Any) -> tuple[Any, Any]:
+        """X and y as scikit-learn validates them; a single column of targets becomes a vector, with a warning."""
+        dtypes = [np.dtype(name) for name in DTYPES]
+        X, y = validate_data(
+            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=dtypes, reset=reset, **settings
+        )
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     # ---- the network -------------------------------------------------------------------------------------------------
 

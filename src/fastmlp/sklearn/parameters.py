@@ -128,7 +128,7 @@ def check_use(estimator: Any, X_val: Any, y_val: Any) -> None:
 
 def refuse(name: str, value: Any, default: Any, why: str) -> None:
     """Raise ValueError unless the value is the default."""
-    if isinstance(value, (list, tuple, np.ndarray)) or not (value is default or value == default):
+    if checks.sequence(value) or not (value is default or value == default):
         raise ValueError(f"{name} must be {default!r} {why}, got {value!r}")
 
 
