@@ -589,7 +589,7 @@ def test_a_wide_sparse_row_has_the_same_answer_in_any_slice(n_threads, monkeypat
     whole = net.predict_proba(X_WIDE)
     for i in (0, 100, 209):
         assert_array_equal(net.predict_proba(X_WIDE[[i]])[0], whole[i])
-    monkeypatch.setattr(ours.wide, "SLICE_BYTES", 10_000)
+    monkeypatch.setattr(ours.wide_sparse, "SLICE_BYTES", 10_000)
     assert_array_equal(net.predict_proba(X_WIDE), whole)
 
 
@@ -602,7 +602,7 @@ def test_wide_sparse_data_are_not_densified(settings, monkeypatch):
 
 def test_only_some_bytes_of_wide_sparse_data_that_are_standardised_are_densified_at_once(monkeypatch):
     slices, densified = [], type(X_WIDE).toarray
-    monkeypatch.setattr(ours.wide, "SLICE_BYTES", 100_000)
+    monkeypatch.setattr(ours.wide_sparse, "SLICE_BYTES", 100_000)
     monkeypatch.setattr(type(X_WIDE), "toarray", lambda X: slices.append(X.shape) or densified(X))
     ours.MLPClassifier(solver="lbfgs", max_iter=2, standardize=True).fit(X_WIDE, Y_WIDE).predict(X_WIDE)
     assert max(slices) == (100_000 // (8 * N_WIDE), N_WIDE)

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 import fastmlp
 from fastmlp.sklearn import MLPClassifier, MLPRegressor
-from fastmlp.sklearn.protocol import Tasks
+from fastmlp.sklearn.sklearn_callbacks import Tasks
 
 try:
     from sklearn.callback import ScoringMonitor

@@ -22,11 +22,11 @@ from ..memory import check_size
 from ..mlp import MLP
 from ..scaling import warn_if_all_constant
 from ..threads import limited_threads
-from . import parameters, state
+from . import parameters, pickling
 from .epochs import Training
 from .lbfgs import Minimisation
-from .protocol import CallbackSupportMixin, Tasks
 from .rows import Rows, column_statistics, is_sparse, outputs
+from .sklearn_callbacks import CallbackSupportMixin, Tasks
 from .solver import Solver
 from .validation import Validation, split
 
@@ -389,10 +389,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
-        return state.packed(super().__getstate__(), self._current() if "_net" in self.__dict__ else None)
+        return pickling.packed(super().__getstate__(), self._current() if "_net" in self.__dict__ else None)
 
     def __setstate__(self, pickled: dict[str, Any]) -> None:
-        attributes = state.unpacked(self, pickled)
+        attributes = pickling.unpacked(self, pickled)
         super().__setstate__(attributes)
         if attributes.get("_net") is not None:
             self._show(list(self._net.weights), list(self._net.biases))

@@ -12,9 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from ..history import History
 from ..schedules import plateau
 from .listeners import EstimatorListeners
-from .notices import warn
-from .protocol import Tasks
 from .rows import Rows
+from .sklearn_callbacks import Tasks
+from .sklearn_warnings import warn
 from .solver import Solver
 from .validation import Validation
 

@@ -13,11 +13,11 @@ from ..lbfgs import SLICE_ROWS, Objective, Vector, minimized
 from ..mlp import MLP
 from ..runtime import executor
 from ..tape import Tape
-from . import notices, wide
+from . import sklearn_warnings, wide_sparse
 from .epochs import constant_terms, mean_of
 from .listeners import EstimatorListeners
-from .protocol import Tasks
 from .rows import Rows, is_sparse, short
+from .sklearn_callbacks import Tasks
 from .solver import Solver
 
 
@@ -63,7 +63,7 @@ class WideObjective(RowsObjective):
         self.X = self.rows.X.astype(np.float64, copy=False)
 
     def _add_up(self) -> float:
-        self.z = wide.sums(self.net, self.X)  # a slice is overwritten by its gradient once that is known
+        self.z = wide_sparse.sums(self.net, self.X)  # a slice is overwritten by its gradient once that is known
         bind_data(self.runner, self.z, self.rows.y)
         return super()._add_up()
 
@@ -75,7 +75,7 @@ class WideObjective(RowsObjective):
         return float(loss[0])
 
     def _complete(self) -> None:
-        wide.products(self.X, self.z / self.sum.total, self.sum.matrices[0])
+        wide_sparse.products(self.X, self.z / self.sum.total, self.sum.matrices[0])
 
 
 class Minimisation:
@@ -83,7 +83,7 @@ class Minimisation:
 
     def __init__(self, estimator: Any, solver: Solver, rows: Rows, tasks: Tasks | None = None) -> None:
         self.estimator, self.net, self.history = estimator, solver.net, History()
-        kind = WideObjective if wide.is_wide(self.net, rows.X) else RowsObjective
+        kind = WideObjective if wide_sparse.is_wide(self.net, rows.X) else RowsObjective
         self.objective = kind(self.net, rows, float(estimator.alpha))
         self.places, self.constant = self.net.layout.places(), mean_of(constant_terms(rows.y, self.net.loss.name), rows)
         self.unit = solver.unit / self.objective.scale  # scikit-learn's squared error is a mean over outputs
@@ -103,11 +103,11 @@ class Minimisation:
                 with threadpool_limits(1, "blas"):  # scipy's own vectors are too short for threads to pay off
                     found = minimized(self._evaluated if self.tasks else self.objective, start, self._iterated, limits)
         except KeyboardInterrupt:
-            notices.warn("Training interrupted by user.")
+            sklearn_warnings.warn("Training interrupted by user.")
             return
         self._take(found.x, float(found.fun))
         if found.status != 99:  # 99: stopped by a callback, which is no failure
-            estimator.n_iter_ = notices.iterations(found, int(estimator.max_iter))
+            estimator.n_iter_ = sklearn_warnings.iterations(found, int(estimator.max_iter))
 
     def _take(self, x: Vector, value: float) -> None:
         """Copy these parameters to the network; their loss including the penalty is `value`."""

@@ -8,7 +8,7 @@ from .. import callbacks
 from ..callbacks import TrainingState
 from ..history import History
 from ..stopping import EarlyStopping
-from .protocol import Tasks
+from .sklearn_callbacks import Tasks
 from .solver import Solver
 
 

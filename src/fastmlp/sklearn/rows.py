@@ -1,6 +1,6 @@
 """Rows: the data of an estimator as plans read them: dense in place, sparse densified batch by batch.
 
-Wide sparse rows are not densified, unless they are standardised: see :mod:`fastmlp.sklearn.wide`.
+Wide sparse rows are not densified, unless they are standardised: see :mod:`fastmlp.sklearn.wide_sparse`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ..data import Data, bind_data
 from ..evaluation import batches
 from ..mlp import MLP
 from ..runtime import Executor
-from . import wide
+from . import wide_sparse
 
-Runner = Executor | wide.WideStep
+Runner = Executor | wide_sparse.WideStep
 SLICE_ROWS = 1024  # rows of a sparse matrix densified at once, unless another limit applies
 
 
@@ -40,7 +40,7 @@ class Rows(Data):
 
     def bind(self, runner: Runner) -> None:
         """Bind these rows to a plan, unless they are passed batch by batch."""
-        if not (is_sparse(self.X) or isinstance(runner, wide.WideStep)):
+        if not (is_sparse(self.X) or isinstance(runner, wide_sparse.WideStep)):
             bind_data(runner, self.X, self.y)
 
     def run(
@@ -48,7 +48,7 @@ class Rows(Data):
     ) -> NDArray[np.float64]:
         """Run steps on these rows, which the plan is bound to; see :meth:`fastmlp.reference.ReferenceExecutor.run`."""
         settings["n_threads"] = runner.plan.n_threads
-        if not (is_sparse(self.X) or isinstance(runner, wide.WideStep)):
+        if not (is_sparse(self.X) or isinstance(runner, wide_sparse.WideStep)):
             return runner.run(order, offsets, weight=self.weight, **settings)
         lr, first = settings.pop("lr", None), settings.pop("first_number", 0)
         losses = np.empty(len(offsets) - 1)
@@ -56,7 +56,7 @@ class Rows(Data):
             rows = slice(begin, end) if order is None else order[begin:end]
             one = {"weight": None if self.weight is None else self.weight[rows], "first_number": first + s, **settings}
             X, y, rate = self.X[rows], self.y[rows], None if lr is None else lr[s : s + 1]
-            if isinstance(runner, wide.WideStep):
+            if isinstance(runner, wide_sparse.WideStep):
                 losses[s : s + 1] = runner.run(X, y, rate, **one)
                 continue
             bind_data(runner, X.toarray(), y)
@@ -69,15 +69,15 @@ def outputs(net: MLP, X: Any) -> NDArray[Any]:
     if not is_sparse(X):
         return net._outputs(X)
     X = X.tocsr()
-    if wide.is_wide(net, X):
-        return wide.outputs(net, X)
+    if wide_sparse.is_wide(net, X):
+        return wide_sparse.outputs(net, X)
     slices = batches(X.shape[0], min(SLICE_ROWS, short(X)))
     return np.concatenate([net._outputs(X[begin:end].toarray()) for begin, end in pairwise(slices)])
 
 
 def short(X: Any) -> int:
     """Number of rows of X that may be densified at once."""
-    return max(1, wide.SLICE_BYTES // (int(X.shape[1]) * 8))
+    return max(1, wide_sparse.SLICE_BYTES // (int(X.shape[1]) * 8))
 
 
 def column_statistics(X: Any, weight: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -24,7 +24,7 @@ from ..schedules import Schedule
 from ..tape import Learning
 from ..threads import get_num_threads
 from .rows import Rows, Runner
-from .wide import WideStep, is_wide
+from .wide_sparse import WideStep, is_wide
 
 LATE = 1 << 40  # steps after which Adam's bias correction is 1 to the last bit
 
