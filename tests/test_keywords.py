@@ -84,7 +84,8 @@ def test_an_unknown_keyword_is_explained(call, name, hint):
     ],
 )
 def test_an_unknown_name_is_explained(get, name, meant):
-    with pytest.raises(ValueError, match=rf"unknown [a-z]+ '{name}': did you mean '{meant}'\?; known: .*\b{meant}\b"):
+    hint = rf"\(did you mean '{meant}'\?\)"
+    with pytest.raises(ValueError, match=rf"unknown [a-z]+ '{name}' {hint}; known: .*\b{meant}\b"):
         get(name)
 
 

@@ -1,6 +1,7 @@
-"""What callers pass, checked: every error names the argument, the value and what is allowed.
+"""Argument checks: every error names the argument, the value and what is allowed.
 
-Nothing here changes anything; all of it runs before training or prediction begins.
+The checks do not modify their arguments. They run before training or prediction begins, except for `all_finite`, which
+is also called after a step or an epoch.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .scans import surely_finite, surely_within
 
-NATIVE = frozenset(  # what a gather reads in place, by dtype.str
+NATIVE = frozenset(  # the types that a gather reads in place, by dtype.str
     np.dtype(name).str
     for name in (*("float32", "float64", "uint8", "int8", "uint16"), *("int16", "uint32", "int32", "uint64", "int64"))
 )
 LEAST_WEIGHT, MOST_WEIGHT = 1e-100, 1e100  # the products of a loss and a weight, and of two sums of weights, are finite
 MOST = 2**63 - 1  # epochs or steps
-CHUNK = 1 << 20  # elements looked at in one go: no check doubles the memory of the data
+CHUNK = 1 << 20  # elements checked at once, so that no check doubles the memory of the data
 
 
 def shown(value: Any) -> str:
-    """`value` for a message: the beginning of its repr, or its type where it has none."""
+    """`value` for an error message: the first 200 characters of its repr, or its type if repr fails."""
     try:
         text = repr(value)
-    except Exception:  # Python prints no whole number of more than 4300 digits, for one
+    except Exception:  # Python does not print integers of more than 4300 digits, for example
         return f"an object of type {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def counted(n: int, noun: str) -> str:
-    """How many there are, in words that fit one of them as well.
+    """`n` and the noun, in the plural unless n is 1.
 
     >>> counted(1, "output"), counted(3, "output")
     ('1 output', '3 outputs')
@@ -43,7 +44,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def is_number(value: Any, kind: type = Real) -> bool:
-    """Whether it is a number, or with ``Integral`` a whole number; True and False are none."""
+    """Whether it is a number, or with ``Integral`` a whole number; True and False are not numbers here."""
     return isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
 
 
@@ -75,11 +76,11 @@ def number(name: str, value: Any, interval: str, *, whole: bool = False) -> floa
     low, high = (float(end) for end in interval[1:-1].split(","))
     try:
         found = float(value)
-    except OverflowError:  # a whole number or a fraction above every float
+    except OverflowError:  # an integer or a fraction greater than every float
         raise ValueError(rule + shown(value)) from None
     above = low <= found if interval[0] == "[" else low < found
     below = found <= high if interval[-1] == "]" else found < high
-    if not (above and below):  # the form that also refuses NaN
+    if not (above and below):  # written so that NaN is refused, too
         raise ValueError(rule + shown(value))
     return found
 
@@ -131,8 +132,8 @@ def real_dtype(value: DTypeLike) -> np.dtype[Any]:
 
 
 def as_array(name: str, value: Any, of: str = "") -> NDArray[Any]:
-    """`value` as an array of any type; TypeError or ValueError where it cannot be one, whatever it raised."""
-    if type(value) is np.ndarray:  # nothing can be raised here but by a signal's handler, whose error is the caller's
+    """`value` as an array of any type; TypeError or ValueError if the conversion fails, whatever it raised."""
+    if type(value) is np.ndarray:  # outside the try block, which would convert errors of signal handlers
         return value
     try:
         sparse = hasattr(value, "toarray") and hasattr(value, "nnz")
@@ -141,7 +142,7 @@ def as_array(name: str, value: Any, of: str = "") -> NDArray[Any]:
         raise
     except ValueError as error:
         raise ValueError(f"{name} must be a rectangular array{of}: {error}") from error
-    except Exception as error:  # a tensor that is elsewhere, or of a type that NumPy has not; code of the caller's
+    except Exception as error:  # a tensor on another device or of a type unknown to NumPy; the caller's code
         raise TypeError(f"{name} must be an array{of}, got {cannot(value, error)}") from error
     if sparse:
         raise TypeError(f"{name} must be dense, got a sparse {type(value).__name__}; use {name}.toarray()")
@@ -150,14 +151,14 @@ def as_array(name: str, value: Any, of: str = "") -> NDArray[Any]:
 
 
 def cannot(value: Any, error: Exception) -> str:
-    """For a message: what `value` is, and what it raised when it was looked at."""
+    """For an error message: the type of `value`, and the error raised on accessing it."""
     return f"an object of type {type(value).__name__}, which raised {type(error).__name__}: {error}"
 
 
 def unmasked(name: str, value: Any) -> None:
-    """ValueError if values of a masked array are masked: what is under a mask is no data."""
+    """ValueError if values of a masked array are masked: the numbers under a mask are not data."""
     if type(value) is np.ndarray or not isinstance(value, np.ndarray) or value.dtype.names is not None:
-        return  # without numpy.ma, which NumPy imports when it is first asked for
+        return  # before numpy.ma, which NumPy imports on first use
     if isinstance(value, np.ma.MaskedArray) and (n := int(np.ma.getmaskarray(value).sum())):
         raise ValueError(
             f"{name} must have no masked values, got {n} masked of {value.size}: fill them, as with {name}.filled(0),"
@@ -166,9 +167,9 @@ def unmasked(name: str, value: Any) -> None:
 
 
 def fits(owner: Any, dtype: np.dtype[Any]) -> None:
-    """ValueError if a number that a loss or an activation was made with becomes infinite, or 0, in the network's type.
+    """ValueError if a nonzero parameter of a loss or an activation becomes infinite or 0 in the network's dtype.
 
-    Class weights do not matter: they are factors on sample weights, which are float64 always.
+    Class weights are not checked: they multiply the sample weights, which are always float64.
     """
     for name in (field.name for field in fields(owner)):
         value = getattr(owner, name)
@@ -185,7 +186,7 @@ def _rounded(number: Real, dtype: np.dtype[Any]) -> float:
 
 
 def numeric(name: str, value: ArrayLike) -> NDArray[Any]:
-    """`value` as an array of a type that gather can read; a copy only where the type or byte order asks for it."""
+    """`value` as an array of a type that gather can read, copied only if its type or byte order requires it."""
     array = as_array(name, value, " of numbers")
     if array.dtype == np.bool_:
         return array.view(np.uint8)
@@ -197,12 +198,12 @@ def numeric(name: str, value: ArrayLike) -> NDArray[Any]:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.str in NATIVE:
         return array
-    with np.errstate(over="ignore"):  # what becomes infinite is refused by whoever looks for that
+    with np.errstate(over="ignore"):  # infinite values are refused by the checks for finite numbers
         return array.astype(np.float32 if array.itemsize < 4 and array.dtype.kind == "f" else np.float64)
 
 
 def all_finite(vector: NDArray[Any]) -> bool:
-    """Whether a vector holds neither NaN nor infinity: by the engine's workers, or a chunk at a time."""
+    """Whether a vector holds neither NaN nor infinity; scanned by the engine's workers, or by NumPy in chunks."""
     return surely_finite(vector) or all(np.isfinite(vector[i : i + CHUNK]).all() for i in range(0, len(vector), CHUNK))
 
 
@@ -235,7 +236,7 @@ def inputs(value: ArrayLike, columns: int, dtype: np.dtype[Any], name: str = "X"
 
 
 def shaped(value: ArrayLike, columns: int, name: str = "X") -> NDArray[Any]:
-    """X: numbers that may not be finite, at least one row, and the network's number of columns."""
+    """X: numbers, not necessarily finite; at least one row, and the network's number of columns."""
     array = numeric(name, value)
     if array.ndim != 2:
         hint = "; for one sample use X[None, :]" if array.ndim == 1 else ""
@@ -248,7 +249,7 @@ def shaped(value: ArrayLike, columns: int, name: str = "X") -> NDArray[Any]:
 
 
 def labels(value: ArrayLike, rows: int, classes: int, name: str = "y") -> NDArray[Any]:
-    """Class numbers 0 .. classes - 1, one a row."""
+    """Class numbers 0 .. classes - 1, one per row."""
     array = numeric(name, value)
     if array.shape != (rows,):
         raise ValueError(f"{name} must hold one class number for each of the {rows} rows of X, got shape {array.shape}")
@@ -260,7 +261,7 @@ def labels(value: ArrayLike, rows: int, classes: int, name: str = "y") -> NDArra
             raise ValueError(
                 f"{name} must hold whole class numbers 0..{classes - 1}, got {array[array != np.floor(array)][0]}"
             )
-    unsigned = array if array.dtype.kind == "f" else array.view(f"u{array.itemsize}")  # where -1 is a large number
+    unsigned = array if array.dtype.kind == "f" else array.view(f"u{array.itemsize}")  # in which -1 is a large number
     if unsigned.max() >= classes or (unsigned is array and array.min() < 0):
         wrong = array.min() if array.min() < 0 else array.max()
         hint = "; for two classes use loss='binary_cross_entropy', or 2 outputs" if classes == 1 else ""
@@ -272,7 +273,7 @@ def labels(value: ArrayLike, rows: int, classes: int, name: str = "y") -> NDArra
 def dense_targets(
     value: ArrayLike, rows: int, columns: int, dtype: np.dtype[Any], name: str = "y", hint: str = ""
 ) -> NDArray[Any]:
-    """Targets ``(rows, columns)``, finite; a vector stands for one column."""
+    """Finite targets ``(rows, columns)``; a vector is taken as one column."""
     array = numeric(name, value)
     if array.ndim == 1 and columns == 1:
         array = array[:, None]
@@ -295,7 +296,7 @@ def within(array: NDArray[Any], low: float, high: float, why: str, name: str = "
 
 
 def sample_weight(value: ArrayLike | None, rows: int, name: str = "sample_weight") -> NDArray[np.float64] | None:
-    """One weight for each row, 0 or within `LEAST_WEIGHT` and `MOST_WEIGHT`, not all of them zero."""
+    """One weight per row, each 0 or in [`LEAST_WEIGHT`, `MOST_WEIGHT`], not all zero."""
     if value is None:
         return None
     array = numeric(name, value)
@@ -312,7 +313,7 @@ def sample_weight(value: ArrayLike | None, rows: int, name: str = "sample_weight
 
 
 def weighable(name: str, weight: NDArray[np.float64]) -> None:
-    """ValueError unless every weight is 0 or within `LEAST_WEIGHT` and `MOST_WEIGHT`."""
+    """ValueError unless every weight is 0 or in [`LEAST_WEIGHT`, `MOST_WEIGHT`]."""
     least, most = weight.min(initial=np.inf, where=weight > 0), weight.max()
     if least < LEAST_WEIGHT or most > MOST_WEIGHT:
         got = least if least < LEAST_WEIGHT else most

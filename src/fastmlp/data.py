@@ -21,7 +21,7 @@ class Data:
     y : array
         Class numbers (rows,), or targets (rows, n_out).
     weight : float64 array, shape (rows,), or None
-        Sample weights; None where all rows weigh the same.
+        Sample weights; None if all are equal.
     chosen : int64 array or None
         Numbers of the rows that are used; None for all.
 
@@ -59,6 +59,6 @@ class Data:
 
 
 def bind_data(runner: Executor, X: NDArray[Any], y: NDArray[Any]) -> None:
-    """Let the gathers of a plan read these inputs and targets."""
+    """Bind these inputs and targets to the gathers of a plan."""
     for i, array in zip(runner.plan.gathers, (X, y), strict=True):
         runner.bind(i, array)

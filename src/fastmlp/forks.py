@@ -1,17 +1,17 @@
-"""Forks: what a child process does before anything else."""
+"""Forks: functions called in a child process right after the fork."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 
-count = 0  # forks between the first process and this one
+count = 0  # number of forks between the first process and this one
 
 
 def in_child(function: Callable[[], None]) -> Callable[[], None]:
-    """Call a function in every child process right after the fork.
+    """Register a function to be called in every child process right after the fork.
 
-    Of the parent's threads only the one that forked exists there: a lock that another one held is never released.
+    Only the thread that forked exists in the child: a lock held by another thread would never be released.
     """
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(after_in_child=function)

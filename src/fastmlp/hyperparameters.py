@@ -30,7 +30,7 @@ def hyperparameters(kind: type[T]) -> type[T]:
 
 
 def lookup(spec: object, known: Mapping[str, Callable[[], Named]], base: type[Named]) -> Named:
-    """Return a new object of that name, or the given object, after calling its ``check``."""
+    """Return a new object with this name, or the given object; its ``check`` has passed."""
     noun = base.__name__.lower()
     article = "an" if noun[0] in "aeiou" else "a"
     if isinstance(spec, str):

@@ -1,7 +1,7 @@
-"""Ctrl-C while steps run: handled after the last of them is finished and counted; and in other threads.
+"""Ctrl-C while steps run: handled only after the last of them is finished and counted; and Ctrl-C in other threads.
 
-Python runs a signal's handler between two of its own instructions, such as right after the engine has returned and
-before anybody has noted how many steps it made. And the reference would be stopped in the middle of a step.
+Python runs a signal handler between two bytecode instructions, for example after the engine has returned and before its
+steps have been counted. The reference would be interrupted in the middle of a step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
-try:  # the same without a search for names in enumerations, which takes as long as a step of a small network
+try:  # the same functions without the conversion to enums, which takes as long as a step of a small network
     from _signal import getsignal as _handler_of  # type: ignore[import-not-found]
     from _signal import signal as _handle
 except ImportError:
@@ -21,11 +21,11 @@ except ImportError:
 
 
 class WholeSteps:
-    """A block that Ctrl-C does not break: what the signal's handler does, such as raise, it does at the block's end.
+    """A block that Ctrl-C does not interrupt: the signal's handler is called, and may raise, at the end of the block.
 
-    Only Python's main thread hears signals; in others, and where SIGINT has no handler in Python, nothing is changed.
-    Where the handler of another signal raises while the block is entered or left, the block's own handler of Ctrl-C may
-    stay behind; it then finds that the block is over, and gives way to the one before it.
+    Python handles signals in the main thread only; in other threads, and if SIGINT has no Python handler, this has no
+    effect. If the handler of another signal raises while the block is entered or left, this block's handler of SIGINT
+    may remain installed; when called, it finds that the block has ended, and restores the handler before it.
 
     Examples
     --------
@@ -33,16 +33,16 @@ class WholeSteps:
     >>> try:
     ...     with WholeSteps():
     ...         os.kill(os.getpid(), signal.SIGINT)
-    ...         print("this is still done")
+    ...         print("the block is finished")
     ... except KeyboardInterrupt:
-    ...     print("and then it is heard")
-    this is still done
-    and then it is heard
+    ...     print("then the handler raises")
+    the block is finished
+    then the handler raises
     """
 
     def __enter__(self) -> None:
         self.handler: Any = None
-        self.heard: tuple[int, FrameType | None] | None = None
+        self.deferred: tuple[int, FrameType | None] | None = None
         self.frame: FrameType | None = sys._getframe(1)  # of the block
         if threading.current_thread() is threading.main_thread():
             handler = _handler_of(signal.SIGINT)
@@ -51,28 +51,28 @@ class WholeSteps:
                 handler = left.handler
             if callable(handler):
                 self.handler = handler
-                _handle(signal.SIGINT, self._hear)
+                _handle(signal.SIGINT, self._defer)
 
     def _is_in(self, frame: FrameType | None) -> bool:
-        """Whether the block is being run, as seen from the frame at hand."""
+        """Whether `frame` is the frame of the block, or called from it."""
         while frame is not None and frame is not self.frame:
             frame = frame.f_back
         return frame is not None
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _defer(self, number: int, frame: FrameType | None) -> None:
         if self._is_in(frame):
-            self.heard = number, frame
+            self.deferred = number, frame
             return
         _handle(signal.SIGINT, self.handler)
         self.handler(number, frame)
 
     def __exit__(self, *error: Any) -> None:
-        self.frame = None  # which has this block among what it holds
+        self.frame = None  # else a reference cycle: the frame refers to this object
         if self.handler is None:
             return
         _handle(signal.SIGINT, self.handler)
-        if self.heard is not None:
-            self.handler(*self.heard)
+        if self.deferred is not None:
+            self.handler(*self.deferred)
 
 
 # Python runs signal handlers in the main thread only: a thread that trains networks in other threads sets this event.

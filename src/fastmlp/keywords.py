@@ -1,4 +1,4 @@
-"""Keywords and names that nobody knows here: errors that list those there are, and say what was probably meant."""
+"""Error messages for unknown keywords and names, with suggestions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Keywords that people bring along from other libraries, and what to write here.
+# Keywords of other libraries, and what to write here.
 HABITS = {
     **dict.fromkeys(("epoch", "n_epochs", "num_epochs", "max_iter", "n_iter"), "epochs"),
     **dict.fromkeys(("lr", "learning_rate_init", "max_lr"), "learning_rate"),
@@ -27,7 +27,7 @@ HABITS = {
     "alpha": "l2",
 }
 
-# The same for what has a name: activations, losses, optimizers, initializers, metrics.
+# The same for names of activations, losses, optimizers, initializers and metrics.
 NAMES = {
     **dict.fromkeys(("mean_squared_error", "squared_error", "l2"), "mse"),
     **dict.fromkeys(("mean_absolute_error", "absolute_error", "l1"), "mae"),
@@ -46,33 +46,34 @@ NAMES = {
 
 
 def unknown(noun: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that stands for nothing: what was probably meant, and the names there are.
+    """The error message for an unknown name: what was probably meant, and the known names.
 
     >>> unknown("metric", "acc", ["accuracy", "r2"])
-    "unknown metric 'acc': did you mean 'accuracy'?; known: accuracy, r2"
+    "unknown metric 'acc' (did you mean 'accuracy'?); known: accuracy, r2"
     """
     names = list(known)
     plain = name.lower()
     meant = NAMES.get(plain, plain)
     close = meant if meant in names else _close(plain, names)
-    return f"unknown {noun} {name!r}" + (f": did you mean {close!r}?" if close else "") + f"; known: {', '.join(names)}"
+    hint = f" (did you mean {close!r}?)" if close else ""
+    return f"unknown {noun} {name!r}{hint}; known: {', '.join(names)}"
 
 
 def _close(name: str, known: list[str]) -> str | None:
-    from difflib import get_close_matches  # for this alone
+    from difflib import get_close_matches  # used only in errors
 
     return next(iter(get_close_matches(name, known, 1)), None)
 
 
 def explained(call: str, more: Iterable[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function explain keywords that it does not have.
+    """Make a function raise an error with suggestions for unknown keywords.
 
     Parameters
     ----------
     call : str
-        What users know the function as: ``"MLP.fit()"``.
+        Name of the function in messages: ``"MLP.fit()"``.
     more : iterable of str
-        What it takes as ``**settings``.
+        The keywords it takes as ``**settings``.
 
     Examples
     --------
@@ -84,7 +85,7 @@ def explained(call: str, more: Iterable[str] = ()) -> Callable[[Callable[P, R]],
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @cache  # not at once: many functions and classes are never called with keywords
+        @cache  # computed on first use: many functions are never called with keywords
         def known() -> list[str]:
             given = inspect.signature(function).parameters.values()
             own = [p.name for p in given if p.kind is not p.VAR_KEYWORD and p.name != "self"]
@@ -104,7 +105,7 @@ def explained(call: str, more: Iterable[str] = ()) -> Callable[[Callable[P, R]],
 
 
 def _meant(call: str, name: str, known: list[str]) -> str:
-    """What the caller may have meant: a name from elsewhere, one that belongs elsewhere, or one that looks like it."""
+    """A suggestion: the name for another library's keyword, the owner of a misplaced one, or the most similar name."""
     write = HABITS.get(name, name)
     wanted = write.partition("=")[0]
     if wanted in known:
@@ -113,17 +114,17 @@ def _meant(call: str, name: str, known: list[str]) -> str:
         if wanted in names:
             return f": {wanted} belongs to {owner}, as in {pattern.format(write if '=' in write else f'{write}=...')}"
     close = _close(name, known)
-    return f": did you mean {close}?" if close else ""
+    return f" (did you mean {close}?)" if close else ""
 
 
 def _places(call: str) -> Iterable[tuple[str, str, Iterable[str]]]:
-    """Where a keyword may belong that `call` does not have: to whom, how it is written there, and the names."""
+    """Owners of keywords that `call` does not have: the name of each, how to write a keyword there, its keywords."""
     from . import activations, losses, optimizers
     from .mlp import MLP
     from .options import FitSettings
 
     thing = call.removesuffix("()")
-    if thing in (*activations.__all__, *losses.__all__):  # whose alpha, say, is not an optimizer's
+    if thing in (*activations.__all__, *losses.__all__):  # their alpha, for example, is not an optimizer's
         return
     yield "fit", "net.fit(X, y, {})", {"optimizer", *FitSettings.__annotations__}
     yield "the network", "fastmlp.MLP(sizes, {})", inspect.signature(MLP).parameters

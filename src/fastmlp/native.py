@@ -1,4 +1,4 @@
-"""The compiled engine, the only way into C; None where it is not built."""
+"""The compiled engine, through which all C code is called; None if it is not built."""
 
 from __future__ import annotations
 

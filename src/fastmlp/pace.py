@@ -1,4 +1,4 @@
-"""Pace: how many steps one call into the engine covers, learnt from the calls before."""
+"""Pace: the number of steps per call into the engine, adapted to the duration of previous calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 SLICE_SECONDS = 0.05
 FIRST_STEPS = 64  # before anything has been measured
-SLOW = 1e9  # floating-point operations a second that any executor on any machine should reach
+SLOW = 1e9  # floating-point operations per second; assumed before the first measurement, low for any machine
 
 
 class Pace:
@@ -36,12 +36,12 @@ class Pace:
         self.steps = max(1, min(FIRST_STEPS, int(SLICE_SECONDS * SLOW / max(work, 1.0))))
 
     def took(self, steps: int, seconds: float) -> None:
-        """Learn from a call of that many steps, which took that long."""
+        """Adapt to a call of this many steps and this duration."""
         fitting = int(SLICE_SECONDS * steps / max(seconds, 1e-9))
         self.steps = max(1, min(2 * self.steps, fitting))
 
     def slices(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Begin and end of each call that runs steps ``first <= step < last``; the caller runs it before the next."""
+        """Begin and end of the calls that run steps ``first <= step < last``; run each before asking for the next."""
         while first < last:
             end, start = min(first + self.steps, last), time.perf_counter()
             yield first, end

@@ -1,4 +1,4 @@
-"""PlanCache: the plans, with what runs them, that were used last."""
+"""PlanCache: the most recently used plans, with their executors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEPT_PLANS = 4  # for batches of different lengths
 
 
 class PlanCache(dict[Hashable, V]):
-    """A dict that keeps the items which were put last.
+    """A dict that keeps only the items that were put last.
 
     Examples
     --------
@@ -23,7 +23,7 @@ class PlanCache(dict[Hashable, V]):
     """
 
     def put(self, key: Any, value: V) -> None:
-        """Store an item as the newest one, and drop the oldest."""
+        """Store an item as the newest; drop the oldest if there are too many."""
         self.pop(key, None)
         self[key] = value
         for old in list(self)[:-KEPT_PLANS]:  # a list: another thread may be changing the dict

@@ -1,8 +1,8 @@
-"""Which executor runs a plan, and on which target.
+"""Selection of the executor that runs a plan, and of its target.
 
-The environment decides where the caller does not: ``FASTMLP_BACKEND`` (``engine`` or ``reference``), ``FASTMLP_TARGET``
-(a name of `targets`), and ``FASTMLP_CHECK`` (``1``, ``true``, ``yes`` or ``on``; ``0``, ``false``, ``no``, ``off`` or
-nothing: it does not), which runs both executors in lock step.
+Environment variables set the defaults: ``FASTMLP_BACKEND`` (``engine`` or ``reference``), ``FASTMLP_TARGET`` (a name in
+`targets`), and ``FASTMLP_CHECK``, which runs both executors in lock step if it is ``1``, ``true``, ``yes`` or ``on``
+(off: ``0``, ``false``, ``no``, ``off`` or empty).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .plan import Plan
 from .threads import get_num_threads
 
 BACKENDS = ("engine", "reference")
-YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")  # what FASTMLP_CHECK may be, in any case
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")  # allowed values of FASTMLP_CHECK; case is ignored
 HOW_TO_BUILD = (
     "fastmlp's compiled engine is missing, so everything runs on the NumPy reference, many times slower. To build it, "
     "install a C compiler (gcc or clang) and reinstall without FASTMLP_PURE_PYTHON: "
@@ -33,15 +33,15 @@ _warned = False
 
 
 class Executor(Protocol):
-    """What runs a plan: the compiled engine, the reference, or both in lock step."""
+    """Runs a plan: the compiled engine, the reference, or both in lock step."""
 
     plan: Plan
 
     def bind(self, i: int, data: NDArray[Any]) -> None:
-        """Let gather or scatter number `i` read or write `data` from now on."""
+        """Set the array that op `i`, a gather or scatter, reads or writes."""
 
     def release(self) -> None:
-        """Let go of all that was bound, which lives on only where others hold it."""
+        """Drop the references to all bound arrays."""
 
     def run(
         self,
@@ -59,7 +59,7 @@ class Executor(Protocol):
 
 
 def executor(plan: Plan, backend: str | None = None) -> Executor:
-    """The executor for a plan: `backend`, else FASTMLP_BACKEND, else the engine where it is built."""
+    """The executor for a plan, by `backend`, else FASTMLP_BACKEND, else the engine if it is built."""
     from .lockstep import LockStepExecutor
     from .reference import ReferenceExecutor
 
@@ -72,7 +72,7 @@ def executor(plan: Plan, backend: str | None = None) -> Executor:
 
 
 def _in_lock_step() -> bool:
-    """FASTMLP_CHECK; ValueError for what is neither yes nor no."""
+    """Whether FASTMLP_CHECK is set; ValueError for an unknown value."""
     text = os.environ.get("FASTMLP_CHECK", "").strip().lower()
     if text not in (*YES, *NO, ""):
         raise ValueError(f"FASTMLP_CHECK must be one of {', '.join((*YES, *NO))}, got {text[:200]!r}")
@@ -80,7 +80,7 @@ def _in_lock_step() -> bool:
 
 
 def has_short_way(runner: Executor) -> bool:
-    """Whether the engine runs this, and under a GIL: else another thread could be using the same buffers."""
+    """Whether the engine runs this, and under a GIL: without one, another thread could be using the same buffers."""
     locked = getattr(sys, "_is_gil_enabled", lambda: True)()
     return bool(locked and _engine and type(runner) is _engine.Engine)
 
@@ -88,10 +88,10 @@ def has_short_way(runner: Executor) -> bool:
 def row_predictor(
     one: Executor | None, shared: Plan | None = None, few: Executor | None = None, most: int | None = None
 ) -> Callable[[object], NDArray[Any] | None]:
-    """The short way through engines of prediction plans: for one row (where others may wait for it), and for a few.
+    """A fast path through the engines of prediction plans, for one row and for a few rows.
 
-    shared: a plan for one row by two workers, or None where that is not worth while. most: rows up to which a call
-    is taken.
+    one: None sends single rows, too, the way of a few. shared: a plan for one row and two workers, or None. most: the greatest number of rows in a
+    call.
     """
     assert one is None or isinstance(one, _engine.Engine)
     assert few is None or isinstance(few, _engine.Engine)
@@ -108,9 +108,9 @@ def quick_step(
     kept: tuple[NDArray[Any], NDArray[Any]],
     target_range: tuple[float, float],
 ) -> tuple[float, bool] | None:
-    """A training step by the shortest way, and whether all is finite; None where the engine has to be told more.
+    """The loss of a training step on a fast path, and whether all is finite; None if the full path is needed.
 
-    kept: the parameters, and memory in which they are kept while the step moves them.
+    kept: the parameters, and memory for a copy of them during the step.
     """
     if not _engine or type(runner) is not _engine.Engine:
         return None
@@ -118,7 +118,7 @@ def quick_step(
 
 
 def check_backend(backend: str | None) -> str:
-    """The backend to use; ValueError for an unknown name, one RuntimeWarning where the engine is missing."""
+    """The backend to use; ValueError for an unknown name. Warns once, with RuntimeWarning, if the engine is missing."""
     global _warned
     name = (os.environ.get("FASTMLP_BACKEND") or "engine") if backend is None else backend
     if not isinstance(name, str) or name not in BACKENDS:
@@ -133,7 +133,7 @@ def check_backend(backend: str | None) -> str:
 
 
 def level_of_caller() -> int:
-    """How many frames above the function that asks is the first one outside this package, for `warnings.warn`."""
+    """The stacklevel, for `warnings.warn` in the calling function, of the first frame outside this package."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
@@ -151,7 +151,7 @@ def targets() -> tuple[str, ...]:
 
 
 def target() -> str | None:
-    """FASTMLP_TARGET, or the best target here (tiny networks may do without); ValueError for one that cannot run."""
+    """FASTMLP_TARGET, else the best target here (which tiny networks need not use); ValueError if it cannot run."""
     if _engine is None:
         return None
     name = os.environ.get("FASTMLP_TARGET") or targets()[0]
@@ -165,7 +165,7 @@ def target() -> str | None:
 
 
 def show_config() -> str:
-    """What fastmlp runs on here: versions, backend, targets, threads. Returns text, prints nothing."""
+    """Return versions, backend, targets and number of threads, as text."""
     from . import __version__
 
     compiled = _engine.targets(supported=False) if _engine else ()

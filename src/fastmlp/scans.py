@@ -1,4 +1,4 @@
-"""Scans: one pass over an array by the engine tells that its numbers are finite, or within bounds."""
+"""Scans by the engine: whether the numbers of an array are finite, or within bounds, in one pass."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from numpy.typing import NDArray
 from .native import _engine
 from .threads import get_num_threads
 
-SCAN_BYTES = 1 << 28  # of a call, ~50 ms, for which Ctrl-C may have to wait
-FOR_ONE = 8 << 20  # bytes that one thread looks through: as in csrc/checks.c
+SCAN_BYTES = 1 << 28  # per call, ~50 ms, during which Ctrl-C is not handled
+FOR_ONE = 8 << 20  # bytes, below which one thread scans alone: as in csrc/checks.c
 
 
 def surely_finite(array: NDArray[Any]) -> bool:
-    """Whether the engine can tell in one pass that an array of floats is finite; without it, False."""
+    """True if the engine finds an array of floats to be finite; False if it does not, or cannot read the array."""
     readable = array.ndim and array.dtype.char in "fd" and array.dtype.isnative and array.flags.c_contiguous
-    return bool(_engine and readable and all(_engine.all_finite(part, _lookers(part)) for part in _parts(array)))
+    return bool(_engine and readable and all(_engine.all_finite(part, _scanners(part)) for part in _parts(array)))
 
 
 def surely_within(array: NDArray[Any], low: float, high: float) -> bool:
-    """Whether the engine can tell in one pass that all numbers are finite and lie in low..high; without it, False."""
+    """True if the engine finds all numbers finite and in low..high; False if it does not, or cannot read the array."""
     readable = 1 <= array.ndim <= 2 and array.dtype.kind in "fiu"
-    return bool(_engine and readable and all(_engine.all_within(p, low, high, _lookers(p)) for p in _parts(array)))
+    return bool(_engine and readable and all(_engine.all_within(p, low, high, _scanners(p)) for p in _parts(array)))
 
 
 def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Its rows, so many at a time that Ctrl-C need not wait for all."""
+    """Slices of its rows, short enough that Ctrl-C is handled in between."""
     rows = max(1, SCAN_BYTES // max(1, array.nbytes // max(1, len(array))))
     return (array[i : i + rows] for i in range(0, len(array), rows))
 
 
-def _lookers(array: NDArray[Any]) -> int:
-    """How many threads look through an array."""
+def _scanners(array: NDArray[Any]) -> int:
+    """Number of threads that scan an array."""
     return 1 if array.nbytes < FOR_ONE else get_num_threads()

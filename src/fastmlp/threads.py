@@ -1,6 +1,6 @@
-"""How many threads the engine may use: set for the process, for a block of code, or by the environment.
+"""The number of threads the engine may use: set for the process, for a block of code, or by the environment.
 
-``FASTMLP_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the CPUs this process may use.
+The default is ``FASTMLP_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the number of CPUs this process may use.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 
 from .native import _engine
 
-MAX_WORKERS = 256  # as in csrc/threads.h; memory is allocated for as many as there may be
+MAX_WORKERS = 256  # as in csrc/threads.h; memory is allocated for this many
 
 _num_threads: int | None = None
-_limit: ContextVar[int | None] = ContextVar("_limit", default=None)  # of one thread, below the process's
+_limit: ContextVar[int | None] = ContextVar("_limit", default=None)  # of one thread; overrides the process's
 
 
 def get_num_threads() -> int:
-    """How many workers a training run or a large prediction may use, up to 256. The results do not depend on it."""
+    """Return the number of workers for training and large predictions, at most 256. Results do not depend on it."""
     return min(_limit.get() or _num_threads or default_num_threads(), MAX_WORKERS)
 
 
 @contextmanager
 def limited_threads(n: int) -> Iterator[None]:
-    """Use `n` workers within this block, in this thread: for who trains several networks side by side."""
+    """Use `n` workers within this block, in this thread: for training several networks in parallel."""
     before, token = get_num_threads(), _limit.set(n)
     changed = get_num_threads() != before
     try:
@@ -44,7 +44,7 @@ def limited_threads(n: int) -> Iterator[None]:
 def set_num_threads(n: int | None) -> None:
     """Use at most `n` workers from now on, in this process; None returns to the default.
 
-    The CPUs this process may use are counted once. None counts them anew: for who changes its affinity.
+    The CPUs this process may use are counted once; None counts them again, for example after a change of affinity.
 
     Raises
     ------
@@ -73,20 +73,20 @@ def set_num_threads(n: int | None) -> None:
 
 
 def _tell_engine() -> None:
-    """That whoever computes rows together with another thread is to ask again whether it may."""
+    """Tell row predictors that the thread limit has changed."""
     if _engine:
         _engine.reconsider_partners()
 
 
 def default_num_threads() -> int:
-    """FASTMLP_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs this process may use."""
+    """FASTMLP_NUM_THREADS, else OMP_NUM_THREADS, else the number of CPUs this process may use."""
     for name in ("FASTMLP_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "").split(",")[0].strip()
         if not text:
             continue
         try:
             number = int(text) if text.isdecimal() else 0
-        except ValueError:  # Python reads no whole number of more than 4300 digits
+        except ValueError:  # Python does not parse integers of more than 4300 digits
             number = 0
         if number >= 1:
             return number
@@ -95,7 +95,7 @@ def default_num_threads() -> int:
     return _usable_cpus()
 
 
-@cache  # to count them takes longer than to predict a row
+@cache  # counting takes longer than predicting a row
 def _usable_cpus() -> int:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:  # a container's share of the CPUs: "max 100000" or "150000 100000" (microseconds)
