@@ -1,4 +1,4 @@
-"""diagnose: how healthy a network's layers are on some data, as numbers a layer and as a verdict in plain words."""
+"""diagnose: the state of a network's layers on some data, as numbers per layer and as verdicts in words."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .runtime import executor
 from .threads import get_num_threads
 from .trainer import Trainer
 
-VANISHING = 1e-3  # signal at the first layer, as a share of that at the last one: below is vanishing
-EXPLODING = 1e3  # above is exploding
+VANISHING = 1e-3  # signal at the first layer relative to the last: below this it is vanishing
+EXPLODING = 1e3  # above this it is exploding
 NEAR_LIMIT = 0.99  # of a bounded activation's range: |2 y - 1| for sigmoid, |y| for tanh
-MOST_ROWS = 0.5  # a unit near its limit for more than this share of the rows is saturated
-BAD_UNITS = 0.5  # more than this share of a layer's units saturated or dead is worth a word
-PLANNED = 1000  # steps, where a schedule has to know how many come after the first
-OVERSHOOT = 1e-6  # relative rise of the loss along the trial step that is not rounding
-OVERWRITTEN = 1.0  # a step greater than this share of a layer's weights leaves little of them
-LARGE_INPUTS = 3.0  # root mean square of the inputs, from which it is worth a word; standardised ones have 1
+MOST_ROWS = 0.5  # a unit near its limit for more than this fraction of the rows is saturated
+BAD_UNITS = 0.5  # fraction of saturated or dead units in a layer, above which there is a verdict
+PLANNED = 1000  # total steps, for schedules that depend on them
+OVERSHOOT = 1e-6  # relative rise of the loss by the trial step that exceeds rounding errors
+OVERWRITTEN = 1.0  # norm of a step relative to a layer's weights, above which there is a verdict
+LARGE_INPUTS = 3.0  # root mean square of inputs, above which the verdict mentions them; standardised ones have 1
 
 # |y| scaled so that 1 is the limit, for activations that have limits.
 LIMITED: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -39,25 +39,25 @@ LIMITED: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer's numbers.
+    """The numbers of one layer.
 
     Attributes
     ----------
     layer : int
-        From 1, the first that has weights.
+        From 1, the first layer with weights.
     activation : str
     weight_norm, gradient_norm : float
-        Euclidean norms of the weights and biases, and of the loss's gradient by them.
+        Euclidean norms of weights and biases, and of the loss's gradient with respect to them.
     update_ratio : float
         Norm of the trial step's change of the weights and biases, divided by `weight_norm`; for plain gradient descent
         |lr g| / |w|. About 1e-3 is usual.
     signal : float
-        Root mean square, over rows and units, of the gradient by the pre-activations: what backpropagation brings here.
+        Root mean square, over rows and units, of the gradient with respect to pre-activations.
     mean, variance : float
-        Of the layer's outputs over rows and units.
+        Of the layer's outputs, over rows and units.
     saturated, dead : float
-        Shares of units: near the activation's limits for most rows (sigmoid, tanh, hard_tanh), and zero for all rows
-        (relu). 0 for the last layer and for other activations.
+        Fraction of units that are near the activation's limits for most rows (sigmoid, tanh, hard_tanh), or zero for
+        all rows (relu). 0 for the last layer and for other activations.
     """
 
     layer: int
@@ -74,7 +74,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`diagnose` found; prints as a table with the verdicts below.
+    """The result of :func:`diagnose`; prints as a table followed by the verdicts.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Whether there is nothing to say."""
+        """Whether no problem was found."""
         return self.verdicts[0].startswith("healthy")
 
     def __str__(self) -> str:
@@ -117,18 +117,18 @@ def diagnose(
     optimizer: str | optimizers.Optimizer | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> Report:
-    """Look for what keeps a network from learning: vanishing gradients, saturated or dead units, overshooting.
+    """Detect problems that prevent learning: vanishing gradients, saturated or dead units, overshooting.
 
-    Everything is computed on a copy: the network's weights keep their bits.
+    Everything is computed on a copy; the network is not changed.
 
     Parameters
     ----------
     net : MLP
     X, y, sample_weight : array-like
-        As in `MLP.fit`; a few hundred rows do. They are one batch.
+        As in `MLP.fit`; a few hundred rows suffice. They form one batch.
     optimizer : str or Optimizer, optional
-        Whose first step is tried, from a state of zeros (of 1000, where a schedule must know how many); by default
-        ``SGD()``, plain gradient descent at rate 0.01.
+        The optimizer of the trial step, the first of 1000, with its state at zero; by default ``SGD()``, plain gradient
+        descent with rate 0.01.
 
     Returns
     -------
@@ -136,11 +136,11 @@ def diagnose(
 
     Notes
     -----
-    *Signal* is the root mean square of the gradient by a layer's pre-activations. It is *vanishing* where the first
-    layer's is less than 1e-3 of the last layer's, *exploding* above 1e3 of it or where it is not finite. A layer is
-    *saturated* or *dead* if more than half of its units are: within 1 % of the limits of sigmoid, tanh or hard_tanh for
-    more than half of the rows, or a relu that is 0 for all rows. The optimizer is *overwriting* a layer if its step is
-    longer than the layer's weights, and *overshooting* if the loss on these very rows rises along its step.
+    *Signal* is the root mean square of the gradient with respect to a layer's pre-activations. It is *vanishing* if the
+    first layer's is less than 1e-3 times the last layer's, *exploding* if it is more than 1e3 times that, or if the
+    loss or a gradient is not finite. A layer is *saturated* or *dead* if more than half of its units are: within 1 % of
+    the limits of sigmoid, tanh or hard_tanh for more than half of the rows, or 0 for all rows with relu. A step is
+    *overwriting* a layer if its norm exceeds that of the weights, *overshooting* if it raises the loss on these rows.
 
     Examples
     --------
@@ -160,7 +160,7 @@ def diagnose(
     X, y = net.check_data(X, y)
     weight = net.row_weights(y, sample_weight)
     plain = {"loss": replace(net.loss, class_weight=None)} if isinstance(net.loss, CrossEntropy) else {}
-    twin = net.twin(net.dtype, **plain)  # those weights are in the rows' now
+    twin = net.twin(net.dtype, **plain)  # the class weights are included in `weight`
     if twin.needs_scaling():
         twin.learn_scaling(X, y)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -180,7 +180,7 @@ def _norm(array: NDArray[Any]) -> float:
 def _backpropagated(
     net: MLP, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None
 ) -> tuple[list[float], list[NDArray[Any]], float]:
-    """Of each layer the root mean square of the gradient by its pre-activations, and the gradient; and the loss."""
+    """Root mean square of the gradient with respect to pre-activations and gradient, for each layer; and the loss."""
     gradients = net.layout.matrices(net.layout.zeros())
     n_threads = get_num_threads()
     plan, tape = gradient_plan(net, len(X), y.ndim == 1, gradients, n_threads)
@@ -192,7 +192,7 @@ def _backpropagated(
 def _trial_step(
     net: MLP, optimizer: optimizers.Optimizer, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None
 ) -> tuple[list[float], float]:
-    """How far one step of the optimizer moves each layer, and the loss after it."""
+    """Norm of each layer's change by one step of the optimizer, and the loss after it."""
     before = [matrix.copy() for matrix in net.matrices]
     try:
         Trainer(net, optimizer, total_steps=PLANNED).step(X, y, weight)
@@ -223,7 +223,7 @@ def _verdicts(layers: list[LayerReport], loss: float, loss_after: float, large_i
     found = _signal_verdicts(layers, loss)
     for layer in layers:
         found += _layer_verdicts(layer)
-    if math.isfinite(loss) and not loss_after - loss <= OVERSHOOT * abs(loss):  # NaN is no improvement either
+    if math.isfinite(loss) and not loss_after - loss <= OVERSHOOT * abs(loss):  # also if it is NaN
         found.append(
             f"overshooting: one step raises the loss from {loss:.4g} to {loss_after:.4g}; take a smaller learning rate"
             + (", or standardize='mean': the inputs are large" if large_inputs else "")
@@ -232,13 +232,13 @@ def _verdicts(layers: list[LayerReport], loss: float, loss_after: float, large_i
 
 
 def _signal_verdicts(layers: list[LayerReport], loss: float) -> list[str]:
-    """How the gradient signal of the last layer reaches the first one."""
+    """Verdicts on the gradient signal of the first layer relative to the last."""
     if not math.isfinite(loss) or not all(math.isfinite(layer.gradient_norm) for layer in layers):
         return ["exploding: the loss or a gradient is not a finite number; scale the inputs, or take smaller weights"]
     first, last = layers[0].signal, layers[-1].signal
     if last <= 0:
         return []
-    cut_off = any(layer.dead == 1 for layer in layers)  # no signal comes through, whatever the weights below are
+    cut_off = any(layer.dead == 1 for layer in layers)  # a dead layer blocks the signal, whatever the weights before it
     if first < VANISHING * last and not cut_off:
         return [
             f"vanishing: the first layer gets {first / last:.1e} of the last layer's gradient signal, and hardly "
@@ -264,7 +264,7 @@ def _layer_verdicts(layer: LayerReport) -> list[str]:
             f"dead: {layer.dead:.0%} of the relu units of layer {layer.layer} are 0 for all rows and cannot learn; "
             "take a smaller learning rate, leaky_relu, or new weights"
         )
-    if OVERWRITTEN < layer.update_ratio < math.inf:  # infinite where all weights begin at 0, as some are meant to
+    if OVERWRITTEN < layer.update_ratio < math.inf:  # infinite if all weights were 0, as intended by some
         found.append(
             f"overwriting: one step moves the weights of layer {layer.layer} by {layer.update_ratio:.2g} times "
             "their own size, so that little of what they were is left; take a smaller learning rate"

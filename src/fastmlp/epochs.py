@@ -1,8 +1,7 @@
-"""The epochs of one `fit` call, around a plan that is run in slices of about 50 ms.
+"""The epochs of one `fit` call; each runs a plan in slices of about 50 ms.
 
-C knows steps, this file knows epochs. The order of the rows, the rates and the batch boundaries of a slice are plain
-arrays; between slices Python has control, so Ctrl-C works and callbacks run, and the weights are always those after a
-whole step.
+The C code executes steps, this module epochs. The order of the rows, the rates and the batch boundaries of a slice are
+plain arrays. Between slices Python has control and can handle Ctrl-C; the weights are always those after a whole step.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from .snapshot import Snapshot
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-# What a group of epochs changes: arrays, the steps made, the generator's state, whether there is an average.
+# State before a group of epochs: arrays, number of steps, state of the generator, whether the average has begun.
 Before = tuple[list[NDArray[Any]], int, Any, bool]
 
-GROUP_ROWS = 1 << 17  # epochs of a tiny data set run together up to so many rows
+GROUP_ROWS = 1 << 17  # maximum number of rows in a group of several epochs
 
 
 class EpochLoop:
     """The loop of one `fit` call.
 
-    Epochs go in groups of one, or of many where the data are tiny and nobody looks between them. If a group ends with
-    something that is not finite, it is undone and its finite epochs are run again: the same bits, since nothing in a
-    run depends on anything but its arguments.
+    Epochs run in groups: of one, or of several if the data are tiny and there is no validation, callback or schedule to
+    update in between. If a loss or weight of a group is not finite, the group is undone and its finite epochs are run
+    again, with the same bits, since a run depends on its arguments only.
     """
 
     def __init__(
@@ -58,11 +57,11 @@ class EpochLoop:
         self.offsets = batches(self.n, self.batch)
         self.sizes = batch_weights(None, self.offsets)
         self.order: tuple[NDArray[np.int64] | None, NDArray[np.int64]] = (None, self.offsets)  # of the last group ...
-        self.orders: NDArray[np.int64] | None = None  # ... the same memory epoch by epoch ...
-        self.laid_out = 0  # ... for so many epochs
+        self.orders: NDArray[np.int64] | None = None  # ... the same memory as one row per epoch ...
+        self.laid_out = 0  # ... and the number of these epochs
 
     def _begin(self, trainer: Trainer, epochs: int, evaluator: Evaluator | None, callbacks: Iterable[Any]) -> None:
-        """What every kind of training has: `stream` and `lbfgs` have others than this one."""
+        """Initialise what the loops in `stream` and `lbfgs` need as well."""
         self.trainer, self.epochs, self.evaluator = trainer, epochs, evaluator
         self.snapshots: list[Snapshot] = []
         self.history = History()
@@ -73,7 +72,7 @@ class EpochLoop:
             schedule.reset()
 
     def take(self, data: Data) -> None:
-        """The same data, with targets as the loss reads them; from here on nobody else trains this network."""
+        """Set the data, now with targets as the loss reads them; called with the network's lock held."""
         self.data = data
         self._bind()
         self.total_steps = self._planned_steps()
@@ -85,11 +84,11 @@ class EpochLoop:
         return trainer.steps + self.epochs * trainer.updates(len(self.offsets) - 1)
 
     def check_rates(self) -> None:
-        """ValueError or TypeError if the schedule gives what is no rate in the first epoch."""
+        """ValueError or TypeError if the schedule returns an invalid rate for the first epoch."""
         self.trainer.rates(1, len(self.offsets) - 1, self._planned_steps())
 
     def _bind(self) -> None:
-        """The plan of a step, as the trainer has it now."""
+        """Get the trainer's current plan of a step."""
         self.runner = self.trainer._executor(self.batch, self.data)
         self.pace = self.trainer.pace_of(self.runner.plan)
 
@@ -103,7 +102,7 @@ class EpochLoop:
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Let go of what only this training needs: in destructors, Ctrl-C would be lost."""
+        """Release what only this training needs: left to destructors, a Ctrl-C during them would be lost."""
         while self.snapshots:
             self.snapshots.pop().close()
         if self.evaluator:
@@ -119,12 +118,12 @@ class EpochLoop:
         stop = False
         while self.state.epoch < self.epochs and not stop:
             group = min(self._group(), self.epochs - self.state.epoch)
-            with self.trainer.raw_weights():  # between epochs the network may show averaged ones
+            with self.trainer.raw_weights():  # between epochs the network may hold averaged ones
                 self._run_group(group)
             stop = self._report(group)
 
     def _report(self, group: int) -> bool:
-        """Some epochs are done: evaluate, and tell everybody; whether to stop."""
+        """After some epochs, evaluate and call the callbacks; return whether to stop."""
         self.state.epoch += group
         self._validate()
         if schedule := self._plateau():
@@ -132,7 +131,7 @@ class EpochLoop:
         return self.listeners.tell("on_epoch_end")
 
     def _validate(self) -> None:
-        """Put what the network is worth on the validation rows into the history."""
+        """Add loss and metrics on the validation rows to the history."""
         if self.evaluator:
             self.history.add(**{f"val_{name}": value for name, value in self.evaluator().items()})
 
@@ -143,7 +142,7 @@ class EpochLoop:
         return float(self.history[name][-1])
 
     def _group(self) -> int:
-        """How many epochs to run before anybody looks."""
+        """Epochs to run before the next validation or callback."""
         if self.evaluator or self.listeners.all or self._plateau():
             return 1
         return max(1, min(self.pace.steps // (len(self.offsets) - 1), GROUP_ROWS // self.n))
@@ -156,7 +155,7 @@ class EpochLoop:
         before = self._snapshot(epochs)
         try:
             self._run_or_undo(epochs, before)
-        except BaseException:  # Ctrl-C may come after a step that diverged, before that has been undone
+        except BaseException:  # Ctrl-C may come between a step that diverged and its undoing
             with WholeSteps():
                 if not checks.all_finite(self.trainer.net.parameters):
                     self._restore(before)
@@ -164,7 +163,7 @@ class EpochLoop:
             raise
 
     def _run_or_undo(self, epochs: int, before: Before) -> None:
-        """Run and record epochs, only those before the first that diverges."""
+        """Run and record epochs; if one diverges, only those before it, and raise DivergenceError."""
         start = time.perf_counter()
         losses, lr = self._run_epochs(epochs)
         seconds = (time.perf_counter() - start) / epochs
@@ -176,7 +175,7 @@ class EpochLoop:
                     self.trainer.forget()
             if bad:
                 again, lr = self._run_epochs(bad)
-                if self._first_bad_epoch(again) is not None:  # the last of them left a weight that is not finite
+                if self._first_bad_epoch(again) is not None:  # the last one left a weight that is not finite
                     bad -= 1
                     continue
                 self._record(again, lr, seconds)
@@ -185,11 +184,11 @@ class EpochLoop:
         self._record(losses, lr, seconds)
 
     def _snapshot(self, epochs: int) -> Before:
-        """What a group is going to change. A single epoch is never run again: there the optimizer's state is lost."""
+        """Save what a group will change; for a single epoch, which is never run again, not the optimizer's state."""
         trainer, net, average = self.trainer, self.trainer.net, self.trainer._average
         kept = [net.parameters, *trainer.moving][: None if epochs > 1 else 1 + bool(average)]
         if len(self.snapshots) < len(kept):
-            with WholeSteps():  # or one that is half made would live on in a traceback
+            with WholeSteps():  # else a partly created one could stay alive in a traceback
                 self.snapshots += [Snapshot(array) for array in kept[len(self.snapshots) :]]
         for snapshot, array in zip(self.snapshots, kept, strict=False):
             snapshot.take(array)
@@ -224,7 +223,7 @@ class EpochLoop:
         )
 
     def _cures(self) -> str:
-        """What may keep a training from diverging, and the network does not have yet."""
+        """Suggestions against divergence that the network does not follow yet."""
         net = self.trainer.net
         found = ["A smaller learning rate", "clipping (clip_norm)"]
         found += [] if net.standardize else ["scaled inputs (MLP(..., standardize='mean'))"]
@@ -234,14 +233,14 @@ class EpochLoop:
     def _record(self, losses: NDArray[np.float64], lr: NDArray[np.float64], seconds: float) -> None:
         epochs, batches = losses.shape
         loss = losses[:, 0]
-        if batches > 1:  # a sum along rows: unlike a matrix product, it has the same bits in groups of any size
+        if batches > 1:  # a sum along rows has the same bits in groups of any size, unlike a matrix product
             share = self._share()
             loss = (losses * share).sum(axis=1) / share.sum(axis=-1)
         rate = float(lr[0, -1]) if epochs == 1 or (lr == lr[0, -1]).all() else lr[:, -1].copy()
         self.history.extend(epochs, loss=loss, learning_rate=rate, seconds=seconds, samples_per_second=self.n / seconds)
 
     def _share(self) -> NDArray[np.float64]:
-        """The weight of each batch in its epoch's loss: one row for all epochs, or one for each."""
+        """The weight of each batch in its epoch's loss: one row for all epochs, or one per epoch."""
         weight = self.data.weight
         if weight is None:
             return self.sizes
@@ -252,9 +251,9 @@ class EpochLoop:
     # ---- steps -------------------------------------------------------------------------------------------------------
 
     def _run_epochs(self, epochs: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Losses and rates of every step, ``(epochs, steps)``."""
+        """Run epochs; return losses and rates of their steps, each ``(epochs, steps)``."""
         steps = len(self.offsets) - 1
-        lr = self.trainer.rates(epochs, steps, self.total_steps)  # first: it may refuse what a schedule gives
+        lr = self.trainer.rates(epochs, steps, self.total_steps)  # first, because it may reject a schedule's rates
         order, offsets = self._order(epochs)
         parts: list[NDArray[np.float64]] = []
         for begin, end in self.pace.slices(0, epochs * steps):
@@ -266,16 +265,16 @@ class EpochLoop:
         return losses.reshape(epochs, steps), lr.reshape(epochs, steps)
 
     def _order(self, epochs: int) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
-        """Row numbers of some epochs, one after the other, and where their batches begin."""
+        """Row numbers of some epochs, concatenated, and the offsets of their batches."""
         if epochs != self.laid_out:
             self._lay_out(epochs)
-        if self.orders is not None and self.shuffle:  # in place: what NumPy allocates for it lies column by column
+        if self.orders is not None and self.shuffle:  # in place: the array that NumPy would allocate is in column order
             self.orders[:] = self._rows()
             self.trainer.net.shuffle_rng.permuted(self.orders, axis=1, out=self.orders)
         return self.order
 
     def _lay_out(self, epochs: int) -> None:
-        """Memory for the orders of so many epochs, kept while it is as many."""
+        """Allocate the orders of this many epochs; kept while the number stays the same."""
         self.orders, self.laid_out, self.order = None, epochs, (None, self.offsets)
         if epochs == 1 and not self.shuffle and self.data.chosen is None:
             return

@@ -1,4 +1,4 @@
-"""Loss and metrics of a network on rows that are not trained on: the Evaluator, and how rows are held out."""
+"""Evaluator: loss and metrics of a network on rows that are not trained on. Also the selection of these rows."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .threads import get_num_threads
 if TYPE_CHECKING:
     from .mlp import MLP
 
-ROWS = 2048  # of a batch, whatever the number of threads: the mean loss has the same bits for any
-KEPT_BYTES = 1 << 20  # a larger plan takes less time to build than to run
+ROWS = 2048  # of a batch, independent of the number of threads, so that the mean loss has the same bits for any
+KEPT_BYTES = 1 << 20  # larger plans are not kept: they take less time to build than to run
 
 
 def batch_weights(weight: NDArray[np.float64] | None, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The sum of the sample weights of each batch, or its number of rows."""
+    """The sum of sample weights in each batch, or its number of rows if there are none."""
     if weight is None:
         return (offsets[1:] - offsets[:-1]).astype(np.float64)
     return np.add.reduceat(weight, offsets[:-1])
 
 
 def batches(rows: int, batch: int) -> NDArray[np.int64]:
-    """Where batches begin, and the last one ends.
+    """Offsets of batches: the first row of each, followed by the number of rows.
 
     >>> batches(7, 3)
     array([0, 3, 6, 7])
@@ -39,14 +39,14 @@ def batches(rows: int, batch: int) -> NDArray[np.int64]:
 
 
 class Evaluator:
-    """Loss and metrics of a network on the same data, again and again, without building the plan anew.
+    """Loss and metrics of a network on fixed data, computed repeatedly with one plan.
 
-    Small plans are the network's, which keeps them for the next evaluator of as many rows once this one is at its end.
+    `end` returns a small plan to the network, which keeps it for the next evaluator with the same number of rows.
 
     Raises
     ------
     ValueError
-        If a metric does not suit the network or the targets.
+        If a metric does not apply to the network or the targets.
     """
 
     def __init__(
@@ -76,22 +76,22 @@ class Evaluator:
         self.pace = Pace(plan.work)
 
     def end(self) -> None:
-        """Let go of the data, and leave a small plan to the network."""
+        """Drop the references to the data, and return a small plan to the network."""
         self.executor.release()
         if self.key[0] * sum(self.net.sizes) * self.net.dtype.itemsize > KEPT_BYTES:
             return
         self.net.idle_evaluations.put(self.key, self.executor)
 
     def __call__(self) -> dict[str, float]:
-        """``loss`` and the metrics, with the weights as they are now."""
+        """Compute ``loss`` and the metrics with the current weights."""
         found = {"loss": float((self._run() * self.share).sum() / self.all)}
         for metric in self.metrics:
             found[metric.name] = metric(self.net, self.y, self.out, self.weight)
         return found
 
     def _run(self) -> NDArray[np.float64]:
-        """The loss of each batch; the outputs are then in `out`."""
-        if not self.bound:  # not before the network has learned how to standardise them
+        """Return the loss of each batch, and write the outputs to `out`."""
+        if not self.bound:  # only now is the standardisation of targets certain to be learned
             self.executor.bind(self.executor.plan.gathers[1], self.net.plan_targets(self.y))
             self.bound = True
         losses = np.empty(len(self.offsets) - 1)
@@ -102,7 +102,7 @@ class Evaluator:
 
 
 def held_out(y: NDArray[Any], fraction: float, stratify: bool, seed: int) -> NDArray[np.int64]:
-    """Numbers of the rows to hold out, in rising order: a random ``fraction`` of all, at least one.
+    """Sorted numbers of the rows to hold out: a random ``fraction`` of all, at least one.
 
     Parameters
     ----------
@@ -110,8 +110,8 @@ def held_out(y: NDArray[Any], fraction: float, stratify: bool, seed: int) -> NDA
     fraction : float
         In (0, 1).
     stratify : bool
-        Whether every class of `y` gives its share, to within one row: rows are sorted by class, those of a class in
-        random order, and taken at even distances.
+        Whether to take the same fraction of each class of `y`, to within one row: rows are sorted by class, in random
+        order within a class, and taken at even distances.
     seed : int
         The same seed holds out the same rows.
 

@@ -1,7 +1,7 @@
 """LBFGSLoop: training on all rows at once by scipy's L-BFGS-B, on the flat vector of parameters.
 
-Loss and gradient come from a float64 copy of the network, through one plan that is built once; the rows go through it
-in slices whose gradients are added up. After each iteration the network has the new parameters, rounded to its type.
+Loss and gradient are those of a float64 copy of the network, computed by a single plan in slices of rows, whose
+gradients are summed. After each iteration the new parameters are copied to the network, rounded to its dtype.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .trainer import Trainer
 
-SLICE_ROWS = 4096  # at most so many rows' activations are in memory
+SLICE_ROWS = 4096  # maximum number of rows whose activations are in memory
 
 Vector = NDArray[np.float64]
 
 
 def check_options(options: Options) -> None:
-    """ValueError for an option of the trainer that goes with steps only."""
+    """ValueError for an option of the trainer that L-BFGS does not support."""
     for option in fields(options):
         value, default = getattr(options, option.name), option.default
         if option.name != "class_weight" and (np.ndim(value) or value != default):
@@ -45,7 +45,7 @@ def check_options(options: Options) -> None:
 
 
 def minimizer() -> Any:
-    """scipy's minimize; ImportError says how to get it."""
+    """scipy's minimize; ImportError, with instructions, if scipy is not installed."""
     try:
         from scipy.optimize import minimize
     except ImportError as error:
@@ -54,13 +54,13 @@ def minimizer() -> Any:
 
 
 def minimized(function: Callable[[Vector], Any], start: Vector, iterated: Callable[[Any], bool], options: Any) -> Any:
-    """scipy's result; `iterated` hears of every iteration and says whether to stop.
+    """Minimise and return scipy's result; `iterated` is called after every iteration and returns whether to stop.
 
-    Whatever it raises reaches the caller: scipy itself takes a StopIteration, by mistake or not, for a wish to stop.
+    All its exceptions reach the caller, even StopIteration, which scipy would take for a request to stop.
     """
     raised: list[StopIteration] = []
 
-    def callback(intermediate_result: Any) -> None:  # by this name scipy knows that the loss is to come along
+    def callback(intermediate_result: Any) -> None:  # the argument's name makes scipy pass the loss, too
         try:
             stop = iterated(intermediate_result)
         except StopIteration as error:
@@ -76,12 +76,12 @@ def minimized(function: Callable[[Vector], Any], start: Vector, iterated: Callab
 
 
 class Objective:
-    """Loss with penalty, and its gradient, as functions of the parameters without their padding; in float64.
+    """Loss plus penalty, and its gradient, as a function of the parameters without padding, in float64.
 
     Parameters
     ----------
     net : Network
-        Whose float64 copy is evaluated.
+        A float64 copy of it is evaluated.
     data : Data
     l2 : float
         The penalty is l2 / 2 |w|^2.
@@ -90,16 +90,16 @@ class Objective:
     decay_biases : bool
         Whether biases are penalised as well.
     slice_rows : int
-        Most rows at once.
+        Maximum number of rows per slice.
 
     Attributes
     ----------
     net : Network
         The copy.
     places : int64 array
-        Where the parameters are in its flat vector.
+        Indices of the parameters in its flat vector.
     loss : float
-        The last one found, without penalty.
+        The last computed loss, without penalty.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Objective:
         self.sum, self.n_threads, self.loss = GradientSum(self.net.layout), get_num_threads(), np.nan
 
     def _gradients(self) -> Plan:
-        """The plan that adds the gradients of a slice to the sum."""
+        """Build the plan that adds the gradients of a slice to the sum."""
         rows, n_threads = int(self.offsets[1]), self.n_threads
         return gradient_plan(self.net, rows, self.data.labels, self.sum.matrices, n_threads, accumulate=True)[0]
 
@@ -139,7 +139,7 @@ class Objective:
         return self.l2 / 2 * float((np.where(self.penalised, x, 0.0) ** 2).sum())
 
     def _add_up(self) -> float:
-        """All gradients into the sum; returns the losses times their weights."""
+        """Sum the gradients of all slices; return the weighted sum of their losses."""
         total = 0.0
         for s, weight in enumerate(self.weights):
             self.sum.expect(float(weight))
@@ -148,15 +148,15 @@ class Objective:
         return total
 
     def _run(self, s: int) -> float:
-        """Loss of a slice of the rows; its gradient is added to the sum."""
+        """Return the loss of a slice, and add its gradient to the sum."""
         raise NotImplementedError
 
     def _complete(self) -> None:
-        """Nothing is missing in the sum."""
+        """Add what is missing in the sum of gradients: nothing, here."""
 
 
 class DataObjective(Objective):
-    """That of a trainer's data."""
+    """The objective on a trainer's data."""
 
     def __init__(self, net: Network, data: Data, l2: float, decay_biases: bool) -> None:
         super().__init__(net, data, l2, decay_biases=decay_biases)
@@ -171,14 +171,14 @@ class DataObjective(Objective):
 
 
 class LBFGSLoop(EpochLoop):
-    """One `fit` call with L-BFGS: an iteration is an epoch to everybody who listens."""
+    """One `fit` call with L-BFGS; callbacks and the history see an iteration as an epoch."""
 
     def __init__(
         self, trainer: Trainer, data: Data, epochs: int, evaluator: Evaluator | None, callbacks: Iterable[Any]
     ) -> None:
         settings: LBFGS = trainer.optimizer  # type: ignore[assignment]
         self._begin(trainer, settings.max_iter or epochs, evaluator, callbacks)
-        minimizer()  # is there, or nothing is changed
+        minimizer()  # raises if scipy is missing, before anything is changed
         self.settings, self.data = settings, data
         self.n = len(data)
 
@@ -186,20 +186,20 @@ class LBFGSLoop(EpochLoop):
         self.data = data
 
     def check_rates(self) -> None:
-        """There are none."""
+        """L-BFGS has no learning rates."""
 
     def _train(self) -> None:
         net, settings = self.trainer.net, self.settings
         self.objective = DataObjective(net, self.data, settings.l2, settings.decay_biases)
         self.start, self.evaluations = time.perf_counter(), 0
-        self.places = places = net.layout.places(net.bias)  # in the same order as the float64 copy's own
+        self.places = places = net.layout.places(net.bias)  # in the order of the float64 copy's parameters
         limits = {"maxiter": self.epochs, "gtol": settings.tol, "ftol": 0.0, "maxfun": settings.max_fun}
         limits["maxcor"] = int(settings.history)
         result = minimized(self._evaluate, net.parameters[places].astype(np.float64), self._iterated, limits)
         if not np.isfinite(result.fun):
             epoch = self.state.epoch + 1
             raise DivergenceError(f"the loss became {result.fun} in iteration {epoch}", epoch, 1, self.history)
-        if not self.state.epoch:  # nothing was left to do; a loss is asked for all the same
+        if not self.state.epoch:  # no iteration was needed, but the history must have a loss
             loss = float(result.fun) - self.objective.penalty(result.x)
             self.history.update(loss=[loss], learning_rate=[], seconds=[], samples_per_second=[])
             self._validate()
@@ -209,7 +209,7 @@ class LBFGSLoop(EpochLoop):
         return self.objective(x)
 
     def _iterated(self, found: Any) -> bool:
-        """scipy has accepted new parameters."""
+        """Copy the parameters that scipy has accepted, and record the iteration; return whether to stop."""
         net, x = self.trainer.net, found.x
         seconds, self.start = time.perf_counter() - self.start, time.perf_counter()
         net.parameters[self.places] = x

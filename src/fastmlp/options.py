@@ -1,4 +1,4 @@
-"""The options of a Trainer, checked against the network, and the types of the keywords that `fit` passes on to it."""
+"""The options of a Trainer, with their checks against the network, and the types of the keywords of `fit`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SharedSettings(TypedDict, total=False):
-    """The keywords that `MLP.fit` and `fit_restarts` hand on to :class:`fastmlp.Trainer` and to its `fit`."""
+    """The keywords that `MLP.fit` and `fit_restarts` pass to :class:`fastmlp.Trainer` and to its `fit`."""
 
     epochs: int
     batch_size: int | None
@@ -45,7 +45,7 @@ class FitSettings(SharedSettings, total=False):
 
 
 class RestartSettings(SharedSettings, total=False):
-    """What `fit_restarts` hands to `MLP.fit`, beside the keywords that it has itself."""
+    """The keywords that `fit_restarts` passes to `MLP.fit`."""
 
     optimizer: str | Optimizer
 
@@ -63,7 +63,7 @@ class Options:
     class_weight: Mapping[Any, float] | str | None = None
 
     def check(self, net: Network) -> None:
-        """Raise TypeError or ValueError, with the range, for what is out of it or does not fit the network."""
+        """Raise TypeError or ValueError for an option that is out of range or does not fit the network."""
         self.dropout_rates(net)
         self.factors(net)
         if self.max_norm is not None:
@@ -74,7 +74,7 @@ class Options:
         class_weights.check(net, class_weights.chosen(net, self.class_weight))
 
     def dropout_rates(self, net: Network) -> tuple[float, ...]:
-        """A rate for the inputs of each layer; nothing if all are 0."""
+        """A dropout rate for the inputs of each layer; empty if all are 0."""
         hidden = len(net.sizes) - 2
         if checks.sequence(self.dropout):
             each = checks.same_length("dropout", self.dropout, hidden, "one rate for each hidden layer")

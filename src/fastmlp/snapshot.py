@@ -1,4 +1,4 @@
-"""Snapshot: what an epoch is going to change, as it was before, should the epoch diverge."""
+"""Snapshot: a copy of what an epoch will change, to restore it if the epoch diverges."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from . import forks
 from .threads import get_num_threads
 
-IN_MEMORY = 1 << 18  # bytes; larger ones go to temporary files, which takes hardly longer than a copy in memory
-SHARE = 1 << 24  # bytes from which a thread is worth its start
-SPARE_FILES, SPARE_BYTES = 4, 1 << 27  # a file that was written before takes a quarter of the time a new one does
+IN_MEMORY = 1 << 18  # bytes; larger ones go to temporary files, which is hardly slower than a copy in memory
+SHARE = 1 << 24  # minimum bytes per thread, so that starting it pays off
+SPARE_FILES, SPARE_BYTES = 4, 1 << 27  # writing to a used file takes a quarter of the time of a new one
 
 
 @dataclass(frozen=True)
 class File:
-    """A temporary file of our own, as long as its descriptor means it: others may close that, and get it for theirs."""
+    """A temporary file of ours; other code may close its descriptor, which can then be reused for another file."""
 
     descriptor: int
     device: int
@@ -46,20 +46,20 @@ class File:
             os.close(self.descriptor)
 
     def stream(self) -> io.FileIO:
-        """To read or write from the start; OSError if the file has been closed."""
+        """A stream to read or write from the start; OSError if the file has been closed."""
         if not self.is_ours():
-            raise OSError("a temporary file was closed by somebody else")
+            raise OSError("a temporary file was closed by other code")
         file = io.FileIO(self.descriptor, "r+", closefd=False)
         file.seek(0)
         return file
 
 
-_spare: list[File] = []  # that fits have left for the next one
+_spare: list[File] = []  # left by previous snapshots
 
 
 @forks.in_child
 def close_spare_files() -> None:
-    """At the end of the process, and in a forked one: there they are the parent's."""
+    """Close the spare files: at the end of the process, and in a forked one, as they are the parent's."""
     while _spare:
         _spare.pop().close()
 
@@ -68,10 +68,10 @@ atexit.register(close_spare_files)
 
 
 class Snapshot:
-    """A copy of a vector, taken again and again: in memory, or for a large one in temporary files, one a thread.
+    """A copy of a vector, taken repeatedly: in memory, or for a large vector in temporary files, one per thread.
 
-    So a fit needs little more memory than parameters and optimizer state take. Where there is no place for a file, it
-    is in memory after all.
+    So `fit` needs little more memory than for parameters and optimizer state. If files cannot be created or written,
+    the copy is in memory.
 
     Examples
     --------
@@ -88,7 +88,7 @@ class Snapshot:
         self._copy = None if self._files else np.empty_like(like)
 
     def _open(self, files: int) -> None:
-        """So many files, or none where there is no place for one."""
+        """Open this number of files, or none if one cannot be created."""
         self._process = os.getpid()
         try:
             while len(self._files) < files:
@@ -97,8 +97,8 @@ class Snapshot:
             self._discard()
 
     def take(self, vector: NDArray[Any]) -> None:
-        """Remember the vector as it is now."""
-        if self._files and self._process != os.getpid():  # a fork: they are the parent's, who goes on with them
+        """Copy the vector."""
+        if self._files and self._process != os.getpid():  # after a fork: the files are the parent's
             self._discard()
             self._open(self._parts)
             self._copy = None if self._files else np.empty_like(vector)
@@ -106,31 +106,31 @@ class Snapshot:
             try:
                 self._each(_write, vector)
                 return
-            except OSError:  # no room
+            except OSError:  # no space left, for example
                 self._discard()
                 self._copy = np.empty_like(vector)
         np.copyto(self._copy, vector)  # type: ignore[arg-type]
 
     def restore(self, vector: NDArray[Any]) -> None:
-        """Put back what was taken last."""
+        """Write the last copy to the vector."""
         if self._files:
             self._each(_read, vector)
         else:
             vector[:] = self._copy
 
     def _each(self, copy: Callable[[File, memoryview], None], vector: NDArray[Any]) -> None:
-        """Between every file and its part of the vector; each file has a lock of its own in the system."""
+        """Copy between each file and its part of the vector, in parallel: the system locks each file separately."""
         raw, size = vector.data.cast("B"), self._part_bytes
         parts = [raw[i * size : (i + 1) * size] for i in range(len(self._files))]
         if len(parts) == 1:
             copy(self._files[0], parts[0])
             return
-        from concurrent.futures import ThreadPoolExecutor  # takes longer to import than most networks to set up
+        from concurrent.futures import ThreadPoolExecutor  # slow to import
 
         try:
             with ThreadPoolExecutor(len(parts)) as pool:
-                list(pool.map(copy, self._files, parts))  # raises what a thread raised
-        except RuntimeError:  # no thread can be started: there are as many as may be, or Python is about to end
+                list(pool.map(copy, self._files, parts))  # raises the exceptions of threads
+        except RuntimeError:  # no thread can be started: at their limit, or at interpreter shutdown
             for file, part in zip(self._files, parts, strict=True):
                 copy(file, part)
 
@@ -139,8 +139,8 @@ class Snapshot:
             self._files.pop().close()
 
     def close(self) -> None:
-        """Let go of the copy; its files serve the next one."""
-        # A process forked meanwhile has the same files open, which are the parent's.
+        """Release the copy; its files become spare files."""
+        # In a process forked meanwhile, the open files are the parent's.
         keep = self._process == os.getpid() and self._part_bytes <= SPARE_BYTES
         while self._files:
             file = self._files.pop()
@@ -150,13 +150,13 @@ class Snapshot:
                 file.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_files", None):  # else it has been closed, or was never made
+        if getattr(self, "_files", None):  # else it is closed or not fully constructed
             self.close()
 
 
 def _file() -> File:
-    """A spare temporary file or a new one, for nothing but `close` to close."""
-    with suppress(IndexError):  # there is none, or another thread was faster
+    """A spare temporary file or a new one, closed only by `File.close`."""
+    with suppress(IndexError):  # no spare file is left
         while True:
             if (file := _spare.pop()).is_ours():
                 return file

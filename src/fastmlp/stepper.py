@@ -1,4 +1,4 @@
-"""Stepper: a network, an optimizer and its state; what makes the steps of a training."""
+"""Stepper: a network, an optimizer and its state, and the training steps that they make."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from .threads import get_num_threads
 
 
 def _fixed(name: str) -> Any:
-    """An attribute that plans are written for, kept in ``_name``; reading it takes no call of Python's."""
+    """A read-only attribute that plans depend on, stored as ``_name``; reading it calls no Python function."""
 
     def refuse(trainer: Stepper, value: Any) -> NoReturn:
-        raise AttributeError(f"{name} is what this trainer is made with: make a new Trainer, got {checks.shown(value)}")
+        raise AttributeError(f"{name} is fixed at construction: create a new Trainer (got {checks.shown(value)})")
 
     return property(attrgetter(f"_{name}"), refuse)
 
 
 class Stepper:
-    """The part of `Trainer` that knows steps, with their plans and their memory, but no epochs.
+    """The part of `Trainer` that executes single steps, with their plans and their memory; epochs are in `Trainer`.
 
-    Everything a step changes beside the parameters is in `moving` and `steps`.
+    Apart from the parameters, a step changes only `moving` and `steps`.
     """
 
     net: MLP = _fixed("net")
@@ -56,11 +56,11 @@ class Stepper:
         self._optimizer = copy.deepcopy(optimizer)  # a schedule's progress is this trainer's own
         self._states = [self._layout.zeros() for _ in range(self.optimizer.n_states)]
         self.steps = 0
-        self.total_steps: int | None = None  # there will be, as far as the caller has told
-        self._planned = 0  # steps in all, as of the last rate
+        self.total_steps: int | None = None  # as given by the caller
+        self._planned = 0  # total number of steps used for the last rate
         self._sum = GradientSum(net.layout) if options.accumulate > 1 else None
         self._average = None if options.average is None else Average(net, float(options.average))
-        self._show = True  # whether the network has the averaged weights between epochs
+        self._show = True  # whether the network holds the averaged weights between epochs
         self._plain = not (
             self._sum or self._average or net.target_scaling or class_weights.chosen(net, options.class_weight)
         )
@@ -68,15 +68,15 @@ class Stepper:
         self._begin_plans()
 
     def _begin_plans(self) -> None:
-        """What is made on the way, and is no part of a copy."""
-        self._before: NDArray[Any] | None = None  # the parameters before a step, in memory that is kept for it
+        """Initialise what is created while training and not copied."""
+        self._before: NDArray[Any] | None = None  # the parameters before a step; the memory is reused
         self._plans: PlanCache[Executor] = PlanCache()
-        self._pace: tuple[Plan, Pace] | None = None  # of the last plan that was trained
-        self._fits_in: int | None = None  # the thread
+        self._pace: tuple[Plan, Pace] | None = None  # of the plan used last
+        self._fits_in: int | None = None  # the thread that is in `fit`
 
     @property
     def optimizer(self) -> optimizers.Optimizer:
-        """This trainer's own; another may take its place if it keeps as many numbers of the same kind."""
+        """This trainer's own copy; may be replaced by an optimizer of the same kind and number of state arrays."""
         return self._optimizer
 
     @optimizer.setter
@@ -84,24 +84,25 @@ class Stepper:
         new, old = copy.deepcopy(optimizers.get(optimizer)), self._optimizer
         if (new.kind, new.n_states) != (old.kind, old.n_states):
             raise AttributeError(
-                f"optimizer must remember what {old!r} does, or that would be lost: make a new Trainer, got {new!r}"
+                f"optimizer must have the same kind and number of state arrays as {old!r}, got {new!r}:"
+                " create a new Trainer"
             )
-        if new.rule() != old.rule():  # plans hold it
+        if new.rule() != old.rule():  # plans contain it
             self._plans.clear()
         self._optimizer = new
 
     @property
     def moving(self) -> list[NDArray[Any]]:
-        """Everything beside the parameters that a step changes; the average, if there is one, first."""
+        """The arrays that a step changes apart from the parameters: the average, if any, then the optimizer states."""
         return self.states if self._average is None else [self._average.flat, *self.states]
 
     @property
     def average(self) -> NDArray[Any] | None:
-        """The averaged parameters, flat, where they were asked for."""
+        """The averaged parameters, flat, if ``average`` was set."""
         return None if self._average is None else self._average.flat
 
     def forget(self) -> None:
-        """Lose the optimizer's memory of former steps, but for their number, and what is summed up."""
+        """Set the optimizer's states and the accumulated gradient to 0; `steps` is kept."""
         for array in self.states:
             array[:] = 0
         if self._sum:
@@ -114,12 +115,12 @@ class Stepper:
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)  # the network may be one that is being unpickled: nothing is asked of it here
+        vars(self).update(state)  # without using the network, which may not be unpickled yet
         self._states = [self._layout.copy(array) for array in self._states]
         self._begin_plans()
 
     def __copy__(self) -> Self:
-        return copy.deepcopy(self)  # two that shared a network and its average would undo each other's steps
+        return copy.deepcopy(self)  # two trainers sharing a network and its average would undo each other's steps
 
     # ---- plans -------------------------------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ class Stepper:
         self._refuse("a plan of steps", "fit")
         layout, options = self.net.layout, self.options
         dropout = options.dropout_rates(self.net)
-        if dropout and self._key is None:  # not before there is something to train: another trainer gets other masks
+        if dropout and self._key is None:  # drawn late: each trainer that trains gets other masks
             self._key = int(self.net.shuffle_rng.integers(1 << 48))
         learning = Learning(
             kind=self.optimizer.kind,
@@ -151,22 +152,22 @@ class Stepper:
         return found
 
     def keeps(self, runner: Executor) -> bool:
-        """Whether this is one of the plans of the optimizer as it is now."""
+        """Whether this is a plan of the current optimizer."""
         return runner in self._plans.values()
 
     def release(self) -> None:
-        """Let go of the data that the plans were bound to."""
+        """Drop the plans' references to data."""
         for runner in self._plans.values():
             runner.release()
 
     def pace_of(self, plan: Plan) -> Pace:
-        """How many steps a call may cover, as learnt in all fits with this plan."""
+        """Number of steps per call into the engine, adapted over all fits with this plan."""
         if self._pace is None or self._pace[0] is not plan:
             self._pace = plan, Pace(plan.work)
         return self._pace[1]
 
     def _exclusively(self) -> AbstractContextManager[Any]:
-        """What to hold while weights change; a callback has it already, of the `fit` that calls it."""
+        """The lock to hold while weights change; nothing in a callback, as the `fit` that called it holds the lock."""
         return nullcontext() if self._fits_in == get_ident() else self._net.exclusively()
 
     # ---- steps -------------------------------------------------------------------------------------------------------
@@ -174,9 +175,9 @@ class Stepper:
     def step_unchecked(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, lr: NDArray[np.float64]
     ) -> float | None:
-        """A step on unchecked data, if there is a plan for them and no array to be made; else None.
+        """A step on unchecked data, if a plan exists and no array need be created; else None.
 
-        A tiny network's step takes a fraction of the time that `training_data` and `step_on` do.
+        For a tiny network it takes a fraction of the time of `training_data` and `step_on`.
         """
         if not (self._plain and sample_weight is None and type(X) is type(y) is np.ndarray and X.ndim == 2):
             return None
@@ -186,7 +187,7 @@ class Stepper:
         labels = net.loss.is_multiclass and y.ndim == 1
         with WholeSteps():
             runner = self._plans.get((roomy(len(X)), labels, get_num_threads()))
-            kept = net._parameters, self._before  # not by way of properties, as this is done at every step
+            kept = net._parameters, self._before  # not through properties, which are slower
             found = quick_step(runner, X, y, float(lr[0]), self.steps, kept, net.loss.target_range)
             if found is None:
                 return None
@@ -220,14 +221,14 @@ class Stepper:
         raise DivergenceError(f"step {self.steps}: the {what}", 1, self.steps, History())
 
     def training_data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Data:
-        """One batch, checked, as the plan reads it: with class weights, and standardised targets."""
+        """A batch as the plan reads it: checked, with class weights and standardised targets."""
         X, y = self.net.check_data(X, y)
         data = self._weighted(Data(X, y, checks.sample_weight(sample_weight, len(X))))
         data.y = self.net.plan_targets(y)
         return data
 
     def _weighted(self, data: Data) -> Data:
-        """The data with the class weights as factors on the sample weights."""
+        """The data with sample weights multiplied by class weights."""
         wanted = class_weights.chosen(self.net, self.options.class_weight)
         return replace(data, weight=class_weights.weighted(self.net, wanted, data.y, data.weight, data.chosen))
 
@@ -236,11 +237,11 @@ class Stepper:
             raise TypeError(f"{what} needs an optimizer that makes steps; L-BFGS takes all data at once: use {instead}")
 
     def updates(self, batches: int) -> int:
-        """How many updates an epoch of so many batches has; what is left over at its end makes one too."""
+        """Number of updates in an epoch of this many batches; an incomplete group at its end is one, too."""
         return -(-batches // self.options.accumulate)
 
     def rates(self, epochs: int, batches: int, total_steps: int) -> NDArray[np.float64]:
-        """The learning rate of every batch of some epochs: that of the update it is for."""
+        """The learning rate of each batch of some epochs: that of the update it contributes to."""
         updates, self._planned = self.updates(batches), total_steps
         rates = self.optimizer.rates(self.steps, epochs * updates, total_steps)
         if self.options.accumulate == 1:
@@ -248,7 +249,7 @@ class Stepper:
         return np.repeat(rates.reshape(epochs, updates), self.options.accumulate, axis=1)[:, :batches].reshape(-1)
 
     def rate_of(self, planned: int | None) -> NDArray[np.float64]:
-        """The rate of the next update, of so many in all; ValueError if the schedule must know that, and it is None."""
+        """The rate of the next of `planned` updates; ValueError if that is None and the schedule depends on it."""
         schedule = self.optimizer.learning_rate
         if planned is None and isinstance(schedule, Schedule) and schedule.needs_total:
             raise ValueError(
@@ -288,11 +289,11 @@ class Stepper:
         data: Data,
         rows: int | None,
     ) -> NDArray[np.float64]:
-        """Add up gradients; every k batches and at the end of an epoch, move the weights."""
+        """Sum gradients; update the weights after every k batches and at the end of an epoch."""
         losses, k = np.empty(len(offsets) - 1), self.options.accumulate
         for s, (begin, end) in enumerate(pairwise(offsets)):
             batch = slice(begin, end) if order is None else order[begin:end]
-            number = self.steps * k + gradient.count  # every batch has its own masks
+            number = self.steps * k + gradient.count  # gives every batch its own masks
             gradient.expect(float(end - begin if data.weight is None else data.weight[batch].sum()))
             losses[s : s + 1] = runner.run(
                 order,
@@ -320,7 +321,19 @@ class Stepper:
         gradient.clear()
 
     def flush(self) -> None:
-        """Move the weights by the gradients that ``accumulate`` still holds back, if any."""
+        """Update the weights with the gradients summed by ``accumulate``, if any, without waiting for more batches.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> X, y = fastmlp.datasets.xor()
+        >>> trainer = fastmlp.Trainer(fastmlp.MLP([2, 2]), accumulate=8)
+        >>> loss = trainer.step(X, y)
+        >>> before = trainer.steps
+        >>> trainer.flush()
+        >>> before, trainer.steps
+        (0, 1)
+        """
         if not self._sum:
             return
         with self._exclusively(), WholeSteps():
@@ -331,37 +344,49 @@ class Stepper:
                 self._update(self._sum, runner, self.optimizer.rates(self.steps, 1, self._planned))
 
     def _updater(self) -> Executor:
-        """Of a plan for its updates alone, where there is none: in a copy that has not trained yet."""
+        """An executor for updates only, if there is no plan yet: in a copy that has not trained."""
         return executor(self.plan_for(1, self.net.loss.is_multiclass), self.net.backend)
 
     # ---- averaged weights --------------------------------------------------------------------------------------------
 
     def show_average(self) -> None:
-        """Let the network have the averaged weights until training goes on; without ``average`` nothing happens."""
+        """Put the averaged weights into the network until training continues; no effect without ``average``.
+
+        Examples
+        --------
+        >>> import fastmlp, numpy as np
+        >>> X, y = fastmlp.datasets.xor()
+        >>> net = fastmlp.MLP([2, 2])
+        >>> trainer = fastmlp.Trainer(net, average=0.9)
+        >>> loss = trainer.step(X, y)
+        >>> trainer.show_average()
+        >>> bool(np.array_equal(net.parameters, trainer.average))
+        True
+        """
         with self._exclusively():
             if self._average:
                 self._average.show()
 
     def show_raw(self) -> None:
-        """Let the network have the weights to train again; if it was given others meanwhile, those are trained."""
+        """Put the raw weights back into the network; if other weights were assigned meanwhile, these are trained."""
         with self._exclusively():
             if self._average:
                 self._average.hide()
 
     def end_raw(self) -> None:
-        """Training is over for now: let the network have the averaged weights, if it is to."""
+        """At the end of training, put the averaged weights into the network, if it is to hold them."""
         if self._show and self._average:
             self._average.show()
 
     def raw_weights(self) -> RawWeights:
-        """A block to train in; afterwards the network has the averaged weights, if it is to."""
+        """A block in which the network holds the raw weights; afterwards the averaged ones, if it is to hold them."""
         return RawWeights(self)
 
 
 class RawWeights:
-    """What `Stepper.raw_weights` gives; Ctrl-C before or after the block is for whoever is around it.
+    """The context manager of `Stepper.raw_weights`; its caller handles a Ctrl-C right before or after the block.
 
-    A generator that Ctrl-C leaves before its block would end whenever it is collected, in another training perhaps.
+    Not a generator: if Ctrl-C came before its block, its end would run when it is collected, maybe in another training.
     """
 
     def __init__(self, trainer: Stepper) -> None:
@@ -381,7 +406,7 @@ class RawWeights:
 
 
 def roomy(rows: int) -> int:
-    """Rows for a plan that serves batches of about that many: at most a quarter more, so that few lengths occur.
+    """Capacity of the plan for a batch of this many rows: at most a quarter more, so that few capacities occur.
 
     >>> [roomy(n) for n in (1, 7, 9, 33, 1000)]
     [1, 7, 10, 40, 1024]

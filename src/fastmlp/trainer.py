@@ -1,4 +1,4 @@
-"""Trainer: what trains a network, batch by batch or for some epochs."""
+"""Trainer: trains a network, in single steps or for some epochs."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ from .validation import listen, prepare
 
 
 class Trainer(Stepper):
-    """Trains a network, and keeps the optimizer's state from one call to the next.
+    """Trains a network; keeps the optimizer's state from one call to the next.
 
-    A copy or a pickle has a network of its own, and all that training has come to: both go on to the same bits.
+    Copies and pickles include the network and the complete training state, and continue bit-identically.
 
     Parameters
     ----------
     net : MLP
     optimizer : str or Optimizer
-        A name (``"sgd"``, ``"adam"``, ``"lbfgs"``, ...) stands for the defaults.
+        A name (``"sgd"``, ``"adam"``, ``"lbfgs"``, ...) selects default parameters.
     dropout : float or list of float, default 0.0
-        In [0, 1): the share of each hidden layer's outputs that a step leaves out, one rate or one for each hidden
-        layer; the others are divided by 1 - rate. The masks come from the network's seed, and differ in every step.
+        In [0, 1): the fraction of each hidden layer's outputs that a step sets to 0, one rate for all or one per hidden
+        layer; the others are divided by 1 - rate. The masks depend on the network's seed and differ in every step.
     input_dropout : float, default 0.0
         In [0, 1): the same for the (standardised) inputs.
     max_norm : float, optional
-        In (0, inf): after each update the weights into a unit, bias apart, are scaled down to this norm where theirs is
-        greater. Srivastava et al., "Dropout", JMLR 15, 2014.
+        In (0, inf): after each update the weights into a unit, without the bias, are scaled down to this norm if theirs
+        is greater. Srivastava et al., "Dropout", JMLR 15, 2014.
     average : float, optional
-        In [0, 1): keep ``a = average a + (1 - average) w`` after every update, from the weights before the first one.
-        The network has these averaged weights whenever `fit` does not train: for validation, for callbacks and at the
-        end; `fit` goes on from the raw ones. ``use_average=False`` in `fit` leaves the raw ones in.
+        In [0, 1): compute ``a = average a + (1 - average) w`` after every update, from the weights before the first
+        one. The network holds these averaged weights whenever `fit` is not training: for validation, for callbacks and
+        at the end; `fit` continues from the raw ones. With ``use_average=False`` in `fit` it keeps the raw ones.
     accumulate : int, default 1
-        In [1, inf): the weights move once every so many batches, by the gradient of the mean loss over all their rows:
-        as with one batch of all of them, within rounding. At the end of an epoch, what is left over makes an update of
-        its own. Schedules and `steps` count updates.
+        In [1, inf): number of batches per update, which uses the gradient of the mean loss over all their rows: as with
+        a single batch of these rows, up to rounding. At the end of an epoch, an incomplete group makes an update, too.
+        Schedules and `steps` count updates.
     lr_factors : list of float, optional
-        In [0, inf): a factor on the learning rate for each layer, inputs first; 0 freezes one.
+        In [0, inf): a factor on the learning rate for each layer, first layer first; 0 freezes a layer.
     class_weight : dict, "balanced" or None
-        For cross-entropy over classes or a single label: the weight of each class (those left out weigh 1), a factor
-        on the sample weights; ``"balanced"``: rows / (classes * rows of the class). In training only: validation
-        loss and metrics are without, as in Keras (a criterion of PyTorch weights both).
+        For cross-entropy over classes or a single label: the weight of each class (1 if missing), multiplied into the
+        sample weights; ``"balanced"``: rows / (classes * rows of the class). For training only: validation loss and
+        metrics are without class weights, as in Keras (in PyTorch a criterion weights both).
         ``CrossEntropy(class_weight=...)`` does the same.
     total_steps : int, optional
-        In [1, inf): T of the learning-rate schedules whose formula has it: how many updates there will be in all, by
-        `step` and by every `fit`. By default a schedule ends with each `fit`, which counts its own updates.
+        In [1, inf): T in the formulas of learning-rate schedules: the total number of updates, by `step` and by
+        every `fit`. By default a schedule ends with each `fit`, which counts its own updates.
 
     Attributes
     ----------
     net : MLP
     optimizer : Optimizer
-        Another of the same kind may take its place, with another learning rate say.
+        May be replaced by another of the same kind, for example with another learning rate.
     steps : int
         Updates made so far.
     average : array or None
@@ -74,7 +74,7 @@ class Trainer(Stepper):
     Raises
     ------
     TypeError, ValueError
-        For an argument out of its range, or that does not fit the network.
+        For an argument that is out of range or does not fit the network.
 
     Examples
     --------
@@ -118,8 +118,8 @@ class Trainer(Stepper):
     def step(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Train on exactly this batch; returns its loss before the update.
 
-        With ``accumulate=k`` every k-th call moves the weights, the others only add to the gradient; `flush` moves them
-        at once. With ``average`` the network has the raw weights after a step; `show_average` puts in the others.
+        With ``accumulate=k`` every k-th call updates the weights, the others only add to the gradient; `flush` updates
+        them at once. With ``average`` the network holds the raw weights after a step; see `show_average`.
 
         Parameters
         ----------
@@ -133,10 +133,19 @@ class Trainer(Stepper):
         Raises
         ------
         TypeError, ValueError
-            For bad input, before anything is changed; and where a schedule must know how many steps there will be, and
-            the trainer was not told (`total_steps`).
+            For bad input, before anything is changed; also if a schedule depends on the number of steps and
+            `total_steps` was not given.
         DivergenceError
             If the loss or a weight is not finite; the parameters are then as before the step.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> X, y = fastmlp.datasets.xor()
+        >>> trainer = fastmlp.Trainer(fastmlp.MLP([2, 2]), "adam")
+        >>> losses = [trainer.step(X, y) for _ in range(100)]
+        >>> trainer.steps, losses[-1] < losses[0]
+        (100, True)
         """
         self._refuse("step", "fit")
         self._check_stream()
@@ -169,37 +178,37 @@ class Trainer(Stepper):
         use_average: bool = True,
         callbacks: Sequence[Any] = (),
     ) -> History:
-        """Train for some epochs, going on from the current weights and optimizer state.
+        """Train for some epochs, continuing from the current weights and optimizer state.
 
         Parameters
         ----------
         X : array-like, shape (rows, n_in); or iterable of batches
-            An array, a memory-mapped one too, of float32, float64, bool or integers, in native byte order, is read in
-            place and never copied as a whole. Or, without `y`, anything that gives (X, y) or (X, y, sample_weight) once
-            an epoch, each of which is a step: then `batch_size` and `shuffle` have no effect, and one batch at a time
-            is in memory. An iterator lasts for one epoch.
+            An array of float32, float64, bool or integers in native byte order, also a memory-mapped one, is read in
+            place and never copied as a whole. Or, without `y`, an iterable of (X, y) or (X, y, sample_weight), iterated
+            over once per epoch, with a step for each item: `batch_size` and `shuffle` have no effect then, and only one
+            batch at a time is in memory. An iterator lasts for one epoch.
         y : array-like
             Class numbers (rows,), or targets (rows, n_out).
         epochs : int
             With L-BFGS, which also has no use for `batch_size` and `shuffle`: iterations, unless it has `max_iter`.
         batch_size : int or None
-            Rows of a step: 1 is stochastic, None full-batch gradient descent. A shorter last batch is trained as it is.
+            Rows per step: 1 is stochastic, None full-batch gradient descent. The last batch may be shorter.
         validation : (X, y), (X, y, sample_weight) or array of row numbers, optional
             Evaluated after each epoch. Rows named by number are held out of the training.
         validation_fraction : float, optional
-            In (0, 1): hold out that part of the rows, drawn from the network's seed, the same in every call; each class
-            gives its share.
+            In (0, 1): hold out this fraction of the rows, stratified by class; drawn with the network's seed, so that
+            every call holds out the same.
         metrics : list, optional
-            What to report of the validation rows beside their loss, as ``val_<name>``: accuracy, balanced_accuracy,
+            Metrics of the validation rows to report beside their loss, as ``val_<name>``: accuracy, balanced_accuracy,
             roc_auc (two classes), r2, mae, rmse, or functions (y, prediction) -> number. By default accuracy or r2.
         early_stopping : bool or EarlyStopping, default False
             Whether to stop once the validation loss has not fallen for 10 epochs, and restore the best weights.
         sample_weight : array-like, shape (rows,), optional
             Each 0 or in [1e-100, 1e100]. The loss of a batch is ``sum(w * loss) / sum(w)``.
         shuffle : bool
-            Whether each epoch takes the rows in a new order, from the network's seed.
+            Whether to shuffle the rows in each epoch, with the network's seed.
         use_average : bool, default True
-            Whether the network has the averaged weights between epochs and at the end, where ``average`` was asked for.
+            With ``average``: whether the network holds the averaged weights between epochs and at the end.
         callbacks : list
             Objects with any of ``on_train_begin(state)``, ``on_epoch_end(state)`` (True stops),
             ``on_train_end(state)``: see :mod:`fastmlp.callbacks`.
@@ -211,13 +220,22 @@ class Trainer(Stepper):
         Raises
         ------
         TypeError, ValueError
-            For bad input, before anything is changed. An iterable's batch is checked when its turn comes: a bad one
-            leaves the network as those before it have trained it, and no history.
+            For bad input, before anything is changed. Batches of an iterable are checked one by one: if one is invalid,
+            the network keeps the training on those before it, and no history is returned.
         DivergenceError
             If the loss stops being finite; the parameters of the last finite epoch are kept.
         KeyboardInterrupt
-            Within 0.2 s of Ctrl-C, or after the step being made if that takes longer; the network is then as the last
-            finished step left it, or as the last finite epoch did if it is not finite.
+            Within 0.2 s of Ctrl-C, or after the current step if that takes longer. The network is then as after the
+            last finished step, or if it is not finite, as after the last finite epoch.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> X, y = fastmlp.datasets.spirals(200, seed=0)
+        >>> trainer = fastmlp.Trainer(fastmlp.MLP([2, 16, 2], "tanh"), "adam", average=0.99)
+        >>> history = trainer.fit(X, y, epochs=3, validation_fraction=0.2)
+        >>> history.epochs, trainer.steps, list(history)[:3]
+        (3, 15, ['loss', 'learning_rate', 'seconds'])
         """
         epochs = checks.count("epochs", epochs)
         batch_size = None if batch_size is None else checks.whole("batch_size", batch_size)
@@ -235,7 +253,7 @@ class Trainer(Stepper):
         return self._run_loop(EpochLoop(self, data, epochs, batch_size, shuffle, evaluator, watchers), show)
 
     def _run_loop(self, loop: EpochLoop | StreamLoop, show_average: bool) -> History:
-        """Train; now that everything is checked, first learn how to standardise."""
+        """Train, after learning how to standardise; all arguments have been checked."""
         with self._net.exclusively():
             try:
                 self._show, self._fits_in = show_average, get_ident()
@@ -252,7 +270,7 @@ class Trainer(Stepper):
             finally:
                 with WholeSteps():
                     self._fits_in = None
-                    self.end_raw()  # Ctrl-C may have come right before or after a block of raw weights
+                    self.end_raw()  # in case of Ctrl-C right before or after a block of raw weights
                     self.release()
                     loop.end()
 
@@ -272,15 +290,17 @@ class Trainer(Stepper):
             if value is not None:
                 raise ValueError(f"{name} must be None where X is an iterable of batches, got {value!r}")
         if isinstance(validation, np.ndarray):
-            raise TypeError("validation must be (X, y) or (X, y, sample_weight) where X is an iterable of batches")
+            got = checks.shown(validation)
+            rule = "validation must be (X, y) or (X, y, sample_weight) where X is an iterable of batches"
+            raise TypeError(f"{rule}, got {got}")
         self._check_stream()
         if not isinstance(stream, Sized):
-            self.rate_of(self.total_steps)  # it may be refused
+            self.rate_of(self.total_steps)  # raises if a schedule depends on the number of steps
         evaluator = prepare(self.net, None, validation, None, metrics, watchers)[1]  # type: ignore[arg-type]
         return self._run_loop(StreamLoop(self, stream, epochs, evaluator, watchers), show_average)
 
     def _check_stream(self) -> None:
-        """ValueError if something has to see all rows before the first step."""
+        """ValueError if something requires all rows before the first step."""
         if self._net.needs_scaling():
             raise ValueError("this network has not learned how to standardise: call net.learn_scaling(X, y) first")
         if class_weights.chosen(self._net, self._options.class_weight) == "balanced":
