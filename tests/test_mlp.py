@@ -409,7 +409,7 @@ def test_a_copy_has_the_same_bits_and_goes_on_the_same(backend, blobs, copied, l
 def test_what_a_network_is_made_with_cannot_be_assigned(blobs, name):
     X, y = blobs
     net = MLP([4, 5, CLASSES], seed=0)
-    with pytest.raises(AttributeError, match=f"^{name} is what this network is made with: make a new one, got "):
+    with pytest.raises(AttributeError, match=f"^{name} is fixed at construction: create a new MLP [(]got "):
         setattr(net, name, 7)
     net.fit(X, y, epochs=1)
     plain = MLP([4, 5, CLASSES], seed=0)
@@ -419,7 +419,7 @@ def test_what_a_network_is_made_with_cannot_be_assigned(blobs, name):
 
 def test_a_network_is_made_only_once():
     net = MLP([4, 5, CLASSES], seed=0)
-    with pytest.raises(AttributeError, match="sizes is what this network is made with: make a new one"):
+    with pytest.raises(AttributeError, match="sizes is fixed at construction: create a new MLP"):
         net.__init__([4, 9, CLASSES], seed=1)
     assert same_parameters(net, MLP([4, 5, CLASSES], seed=0)) and net.sizes == (4, 5, CLASSES)
 

@@ -1,4 +1,4 @@
-"""How a network's loss and outputs hang on its parameters and inputs: backpropagation, asked for and checked."""
+"""Gradients of loss and outputs with respect to parameters and inputs, and a numerical check of them."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from .tape import PREDICTION_ROWS
 from .threads import get_num_threads
 
 Gradient = list[tuple[NDArray[Any], NDArray[Any]]]
-DIFFERENCE = 1e-6  # for central differences in float64: truncation and rounding are then both near 1e-11
+DIFFERENCE = 1e-6  # of central differences in float64: truncation and rounding errors are then both near 1e-11
 
 
 class Gradients(Network):
-    """The part of `MLP` that differentiates."""
+    """The part of `MLP` that computes gradients."""
 
     def loss_and_gradients(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> tuple[float, Gradient]:
-        """The three stages of backpropagation: forward pass, backward pass, collection of the gradients.
+        """Loss and its gradients with respect to all parameters, by backpropagation.
 
         Parameters
         ----------
         X, y, sample_weight : array-like
-            As in `fit`; all rows are one batch. Targets are standardised where the network does so, and a loss that has
-            weights of classes is taken with them.
+            As in `fit`; all rows form one batch. Targets are standardised if the network does so, and the loss includes
+            its class weights, if any.
 
         Returns
         -------
         loss : float
-            Mean over rows and outputs, weighted.
+            Weighted mean over rows and outputs.
         gradients : list of (dW, db)
-            Of the loss by each layer's weights (n_in, n_out) and biases (n_out,).
+            With respect to each layer's weights (n_in, n_out) and biases (n_out,).
 
         Examples
         --------
@@ -56,16 +56,16 @@ class Gradients(Network):
         return float(loss[0]), [(g[:-1], g[-1]) for g in gradients]
 
     def input_gradients(self, X: ArrayLike, output: int | Sequence[int] | None = None) -> NDArray[Any]:
-        """Which inputs an answer hangs on: the gradient of an output by the inputs, row by row.
+        """Gradient of one output with respect to the inputs, row by row.
 
-        The output is that of `predict_proba`, or in a regression that of `predict`, and the inputs are those of the
-        caller: the output activation (softmax with all its terms) and both standardisations are part of it.
+        The output is that of `predict_proba`, or of `predict` in regression; the inputs are those of the caller. So the
+        output activation (softmax with all its terms) and the standardisation of inputs and targets are included.
 
         Parameters
         ----------
         X : array-like, shape (rows, n_in)
         output : int, or one int for each row, optional
-            Which output, from 0. By default the only one, or with a softmax the most probable class of each row.
+            Number of the output, from 0. By default the only one; with softmax, the most probable class of each row.
 
         Returns
         -------
@@ -74,7 +74,7 @@ class Gradients(Network):
         Raises
         ------
         TypeError, ValueError
-            For bad input, and where several outputs leave no default.
+            For bad input, or if there are several outputs without softmax and none is given.
 
         Examples
         --------
@@ -126,23 +126,23 @@ class Gradients(Network):
     ) -> float:
         """Compare backpropagation with central differences, on a float64 copy of the network.
 
-        Each weight w is moved by h = 1e-6 max(1, |w|) both ways: (loss(w + h) - loss(w - h)) / 2 h.
+        For each parameter w: (loss(w + h) - loss(w - h)) / 2 h, with h = 1e-6 max(1, |w|).
 
         Parameters
         ----------
         X, y, sample_weight : array-like
-            As in `fit`; a few rows will do.
+            As in `fit`; a few rows suffice.
         parameters : int
-            In [1, inf): how many weights and biases to try, drawn at random where there are more.
+            In [1, inf): number of weights and biases to check, drawn at random if there are more.
         seed : int
-            Of that draw.
+            Seed of the draw.
 
         Returns
         -------
         float
-            The greatest relative error: the difference divided by the greater of the two, or by a thousandth of the
-            greatest gradient in the layer where both are smaller than that. Below 1e-5 all is well. Much more means
-            that something is wrong, or that the loss has a kink here (relu at 0, mae where it fits exactly).
+            The greatest relative error: the difference divided by the greater absolute value of the two, but at least
+            by a thousandth of the greatest gradient in the layer. Correct gradients give less than 1e-5, unless the
+            loss has a kink here (relu at 0, mae at an exact fit).
 
         Examples
         --------
@@ -179,31 +179,31 @@ class Gradients(Network):
         radius: float = 1.0,
         seed: int = 0,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The loss on a plane through the weights: L(w + a d1 + b d2), for plots. The network is not touched.
+        """The loss on a plane through the weights, L(w + a d1 + b d2), for plots. The network is not changed.
 
-        By default d1 and d2 are random and filter-normalised: the direction of each unit's incoming weights has their
-        norm, biases stay as they are, so that surfaces of different networks can be compared. Li, Xu, Taylor, Studer
-        and Goldstein, "Visualizing the loss landscape of neural nets", NeurIPS 2018.
+        By default d1 and d2 are random and filter-normalised: for each unit, the direction has the norm of its incoming
+        weights, and biases are fixed, so that surfaces of different networks are comparable. Li, Xu, Taylor, Studer and
+        Goldstein, "Visualizing the loss landscape of neural nets", NeurIPS 2018.
 
         Parameters
         ----------
         X, y, sample_weight : array-like
             As in `fit`.
         directions : two lists of (W, b), optional
-            d1 and d2 themselves, each shaped like the weights (b may be None); not normalised.
+            d1 and d2, each shaped like the weights (b may be None); used without normalisation.
         steps : int
-            In [2, inf): points along each direction; with an odd number the middle one is the network itself.
+            In [2, 10000]: number of points along each direction; if odd, the middle one is the network itself.
         radius : float
             In (0, inf): a and b go from -radius to radius.
         seed : int
-            Of the random directions.
+            Seed of the random directions.
 
         Returns
         -------
         at : float64 array, shape (steps,)
-            The values of a, which are those of b.
+            The values of a, and of b.
         losses : float64 array, shape (steps, steps)
-            ``losses[i, j]`` is the loss at a = at[i], b = at[j]; it may be infinite far away.
+            ``losses[i, j]`` is the loss at a = at[i], b = at[j]; may be infinite far from the network.
 
         Examples
         --------
@@ -245,12 +245,12 @@ class Gradients(Network):
         return flat
 
     def row_weights(self, y: NDArray[Any], sample_weight: ArrayLike | None) -> NDArray[np.float64] | None:
-        """What each row weighs in the loss that training lowers: its own weight times that of its class."""
+        """The weight of each row in the training loss: its sample weight times that of its class."""
         weight = checks.sample_weight(sample_weight, len(y))
         return class_weights.weighted(self, class_weights.chosen(self), y, weight)
 
     def _loss_of(self: Self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Any:
-        """A function that gives the loss of these rows with the parameters as they are then."""
+        """A function that computes the loss of these rows with the current parameters."""
         X, y = self.check_data(X, y)
         weight = self.row_weights(y, sample_weight)
         n_threads = get_num_threads()
@@ -262,7 +262,7 @@ class Gradients(Network):
 
 
 def central_difference(f: Any, x: NDArray[np.float64], i: int) -> float:
-    """The derivative of f() by x[i], which is moved and put back."""
+    """The derivative of f() with respect to x[i], which is changed and restored."""
     old, h = float(x[i]), DIFFERENCE * max(1.0, abs(float(x[i])))
     x[i] = old + h
     above, right = f(), float(x[i])

@@ -1,4 +1,4 @@
-"""Layout: all parameters of a network in one flat vector, a matrix on padded rows for each layer."""
+"""Layout: all parameters of a network in one flat vector, as a matrix with padded rows for each layer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .memory import aligned, check_size, padded
 
 
 class Layout:
-    """How the parameters of a network lie in one flat vector.
+    """Layout of the parameters of a network in a flat vector.
 
-    Layer ``i`` is a matrix ``(sizes[i] + 1, sizes[i + 1])`` on padded rows: the weights, and the bias as the last row.
-    Gradients and optimizer states use the same layout, so that a norm, an update or a checkpoint is one operation on
+    Layer ``i`` is a matrix ``(sizes[i] + 1, sizes[i + 1])`` with padded rows: the weights, then the bias as last row.
+    Gradients and optimizer states have the same layout, so that a norm, an update or a checkpoint is one operation on
     one vector.
 
     >>> layout = Layout([2, 4, 1], "float32")
@@ -32,24 +32,24 @@ class Layout:
         check_size(self.size, dtype, f"sizes={list(self.sizes)}")
 
     def zeros(self) -> NDArray[Any]:
-        """A new flat vector."""
+        """A new flat vector of zeros."""
         return aligned(self.size, self.dtype)
 
     def copy(self, flat: NDArray[Any]) -> NDArray[Any]:
-        """A new flat vector of the same numbers: unlike NumPy's own copies it is aligned."""
+        """An aligned copy of a flat vector; NumPy's own copies are not aligned."""
         found = self.zeros()
         found[:] = flat
         return found
 
     def places(self, bias: bool = True) -> NDArray[np.int64]:
-        """Where in a flat vector the parameters are: all but the padding, and but the biases if there are none."""
+        """Indices of the parameters in a flat vector: all but the padding and, with ``bias=False``, the biases."""
         mark = np.zeros(self.size, dtype=bool)
         for matrix in self.matrices(mark):
             matrix[: None if bias else -1] = True
         return np.flatnonzero(mark)
 
     def matrices(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
-        """Views ``(n_in + 1, n_out)`` of a flat vector, one a layer, the bias in the last row."""
+        """Views ``(n_in + 1, n_out)`` of a flat vector, one per layer, with the bias in the last row."""
         found = []
         for n_in, n_out, ld, start in zip(self.sizes, self.sizes[1:], self.strides, self.starts, strict=False):
             found.append(flat[start : start + (n_in + 1) * ld].reshape(n_in + 1, ld)[:, :n_out])
@@ -57,7 +57,7 @@ class Layout:
 
 
 class Vector:
-    """A flat vector and its matrices, which are views of it in copies and in what comes out of a pickle, too.
+    """A flat vector and its matrices, which stay views of it in copies and after unpickling.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The listing of a plan: a line for each op, with its operands and how workers share it, and one for each barrier."""
+"""The listing of a plan: a line for each op, with its operands and its split over workers, and one per barrier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def of(plan: Plan) -> str:
-    """The plan as a table."""
+    """Format the plan as a table."""
     workers = f"{plan.n_threads} worker" + "s" * (plan.n_threads != 1)
     syncs = plan.team_syncs if any(plan.own) else plan.syncs
     width = max(len(_name(op)) for op in plan.ops)
@@ -57,12 +57,12 @@ def _writes(plan: Plan, i: int) -> str:
         return f"out[{_rows(op)}, {op.n_out}]"
     text = " ".join(_operand(op, name, array) for name, array in plan.buffers(i, WRITES))
     if op.opcode == "gather" and any(op.x is other.t for other in plan.ops if other.opcode == "loss"):
-        return f"t{text.removeprefix('x')}"  # targets that are no class numbers are gathered as inputs are
+        return f"t{text.removeprefix('x')}"  # targets other than class numbers are gathered like inputs
     return text
 
 
 def _rows(op: Op) -> str:
-    """The number of rows of the caller's array, once it is known."""
+    """Number of rows of the caller's array, or "n" if it is not bound yet."""
     return "n" if op.data is None else str(len(op.data))
 
 

@@ -1,7 +1,7 @@
-"""Memory for the kernels: vectors on 64-byte boundaries, matrices on padded rows.
+"""Memory for the kernels: vectors aligned to 64 bytes, and matrices with padded rows.
 
 Every row starts on a 64-byte boundary, so that kernels work on whole vectors, and no row stride is a multiple of 1 KiB:
-power-of-two strides map every row onto the same few cache sets, which costs a quarter of the speed.
+power-of-two strides map all rows to the same few cache sets, which costs a quarter of the speed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SMALL, SLAB = 1 << 10, 1 << 14  # bytes
 
 
 def padded(columns: int, dtype: DTypeLike) -> int:
-    """Elements from one row to the next in a matrix of that many columns.
+    """Row stride, in elements, of a matrix with this many columns.
 
     >>> padded(10, "float32"), padded(256, "float32"), padded(10, "float64")
     (16, 272, 16)
@@ -37,7 +37,7 @@ def padded(columns: int, dtype: DTypeLike) -> int:
 
 
 def physical_memory() -> int:
-    """Bytes of memory this machine has, or a very large number where the system does not say."""
+    """Bytes of memory in this machine, or a very large number if the system does not tell."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -47,8 +47,7 @@ def physical_memory() -> int:
 def check_size(elements: int, dtype: DTypeLike, what: str) -> None:
     """Raise ValueError if `elements` numbers cannot fit this machine's memory.
 
-    Checked with Python's integers, before any product could overflow and before lazily committed memory could promise
-    what the machine does not have.
+    Uses Python's integers, which do not overflow; the allocation could succeed, since memory is committed lazily.
     """
     size = elements * np.dtype(dtype).itemsize
     if size > physical_memory():
@@ -56,7 +55,7 @@ def check_size(elements: int, dtype: DTypeLike, what: str) -> None:
 
 
 def aligned(elements: int, dtype: DTypeLike) -> NDArray[Any]:
-    """A zeroed vector that starts on a 64-byte boundary, and on huge pages where it fills some."""
+    """A vector of zeros aligned to 64 bytes, on huge pages if it fills at least one."""
     dtype = np.dtype(dtype)
     size = elements * dtype.itemsize
     if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
@@ -66,16 +65,16 @@ def aligned(elements: int, dtype: DTypeLike) -> NDArray[Any]:
 
 
 def _fresh(size: int) -> tuple[NDArray[np.uint8], int]:
-    """Zeroed memory, and where in it so many bytes begin on a boundary."""
+    """A zeroed buffer and the aligned offset of `size` bytes in it."""
     raw = np.zeros(size + ALIGNMENT, dtype=np.uint8)
     return raw, -raw.__array_interface__["data"][0] % ALIGNMENT
 
 
 class _Slab:
-    """Memory for small vectors, one behind the other.
+    """Contiguous memory for small vectors.
 
-    A tiny network with its buffers fills less than a page. The processor takes addresses whose last twelve bits agree
-    for the same until it has looked closer, which takes up to a tenth of such a network's step. Here none agree.
+    Loads and stores whose addresses agree in the last twelve bits conflict in the processor (4K aliasing), which costs
+    up to a tenth of a tiny network's step. Packed together, the buffers of such a network fill less than a page.
     """
 
     def __init__(self) -> None:
@@ -86,8 +85,8 @@ class _Slab:
         self.lock = threading.Lock()
 
     def take(self, size: int) -> tuple[NDArray[np.uint8], int]:
-        """Memory, and where in it so many bytes that nobody has had begin on a boundary."""
-        if not self.lock.acquire(blocking=False):  # by another thread, or by what a signal's handler has interrupted
+        """A buffer and the aligned offset of `size` unused bytes in it."""
+        if not self.lock.acquire(blocking=False):  # held by another thread, or by the code a signal handler interrupted
             return _fresh(size)
         try:
             if self.at + size > len(self.raw):
@@ -103,24 +102,24 @@ forks.in_child(_slab.renew_lock)
 
 
 def _on_huge_pages(size: int) -> NDArray[np.uint8]:
-    """Zeroed memory of which all whole huge pages are asked for as such.
+    """Zeroed memory, aligned to huge pages and advised to use them for all that it fills completely.
 
-    A kernel walks down columns, a row stride from line to line: on small pages nearly every step wants another address
-    translation, which costs a twentieth of the speed. What is left over stays small: nothing is wasted.
+    Kernels access columns, with a row stride between lines: on small pages nearly every access needs another address
+    translation, which costs a twentieth of the speed. The remainder is on small pages, so that no memory is wasted.
     """
     try:
         memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:  # what NumPy calls a MemoryError
+    except OSError as error:  # NumPy would raise MemoryError
         raise MemoryError(f"{size:,} bytes could not be allocated: {error.strerror}") from error
     raw = np.frombuffer(memory, dtype=np.uint8)
     start = -raw.__array_interface__["data"][0] % HUGE_PAGE
-    with suppress(OSError):  # a kernel without them
+    with suppress(OSError):  # a kernel without huge pages
         memory.madvise(mmap.MADV_HUGEPAGE, start, size // HUGE_PAGE * HUGE_PAGE)
     return raw[start : start + size]
 
 
 def matrix(rows: int, columns: int, dtype: DTypeLike) -> NDArray[Any]:
-    """A zeroed matrix ``(rows, columns)`` on padded rows."""
+    """A matrix ``(rows, columns)`` of zeros with padded rows."""
     ld = padded(columns, dtype)
     check_size(rows * ld, dtype, f"a buffer of {rows} rows and {columns} columns")
     return aligned(rows * ld, dtype).reshape(rows, ld)[:, :columns]

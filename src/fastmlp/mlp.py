@@ -115,6 +115,13 @@ class MLP(Prediction, Gradients):
         -------
         dict
             ``"loss"``, and each metric by its name.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> net = fastmlp.MLP([1, 1], loss="mse", weights=[([[2.0]], None)])
+        >>> net.evaluate([[1.0], [2.0]], [3.0, 5.0], metrics=["mae"])
+        {'loss': 1.0, 'mae': 1.0}
         """
         X, y = self.check_data(X, y)
         evaluator = Evaluator(self, Data(X, y, checks.sample_weight(sample_weight, len(X))), metrics)
@@ -142,6 +149,12 @@ class MLP(Prediction, Gradients):
         Returns
         -------
         Plan
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> [op.opcode for op in fastmlp.MLP([784, 10]).plan().ops]
+        ['gather', 'linear', 'gather', 'loss', 'linear_update']
         """
         from .trainer import Trainer
 

@@ -1,7 +1,7 @@
-"""Network: the architecture and the parameters of a multilayer perceptron, and what it asks of data.
+"""Network: the architecture and the parameters of a multilayer perceptron, and the checks of its data.
 
-All parameters live in one flat vector that the kernels update in place: `weights` and `biases` show views of it, and
-what is assigned is copied into it.
+All parameters are in one flat vector that the kernels update in place: `weights` and `biases` are views of it, and
+assigned values are copied into it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .views import Views
 
 Pairs = Sequence[tuple[ArrayLike, ArrayLike | None]]
 
-# What plans are written for: a network with another one of these would be something between the two.
+# Attributes that plans depend on; they cannot be changed after construction.
 FIXED = frozenset(
     (
         *("sizes", "dtype", "loss", "functions", "bias", "seed", "backend", "standardize", "standardize_targets"),
         *("layout", "matrices", "scaling", "target_scaling"),
     )
 )
-# With what else a network makes for itself: all other attributes are the user's.
+# These and further attributes of the class; all others are the user's.
 OWN = FIXED | {
     *("_parameters", "_predictors", "_row_predictor", "idle_evaluations", "_gives_probabilities"),
     *("shuffle_rng", "training", "_forks", "_users", "_made"),
@@ -40,10 +40,10 @@ INSTEAD = "{0} cannot be assigned as a whole: use net.set_weights([(W, b), ...])
 
 
 class Network:
-    """What all of `MLP` rests on; its parameters are described there."""
+    """Base class of the parts of `MLP`, which describes the parameters."""
 
-    _made = False  # whether all that plans are written for is there
-    _users: frozenset[str] = frozenset()  # names of attributes that are not our own
+    _made = False  # whether construction is complete
+    _users: frozenset[str] = frozenset()  # names of attributes set by the user
 
     @explained("MLP()")
     def __init__(
@@ -77,14 +77,14 @@ class Network:
         self.backend = backend
         self.standardize = checks.one_of("standardize", standardize, None, *scaling.METHODS)
         self.standardize_targets = self._check_targets_flag(standardize_targets)
-        self.layout = Layout(self.sizes, self.dtype)  # refuses what does not fit into memory
+        self.layout = Layout(self.sizes, self.dtype)  # raises ValueError if they do not fit into memory
         self.loss_aux()
         self._begin(weights, initializer)
         self.shuffle_rng = np.random.default_rng([self.seed, 1])
         self._made = True
 
     def _begin(self, weights: Pairs | None, initializer: Any) -> None:
-        """Allocate the parameters, and give them their first values: the given ones, or random ones."""
+        """Allocate the parameters and initialise them with the given values or random ones."""
         pairs = None if weights is None else self._check_pairs(weights)
         chosen = [a.default_initializer if initializer is None else initializer for a in self.functions]
         initial = [initializers.get(choice) for choice in chosen]
@@ -97,11 +97,10 @@ class Network:
             initializers.fill(init, rng, matrix[:-1])
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Without __dict__: once Python has made that, it takes a row's prediction a tenth longer to read attributes.
-        if name in FIXED:  # a subclass may well keep its own arguments
+        # Without __dict__: once it exists, reading attributes makes the prediction of a row a tenth slower.
+        if name in FIXED:  # while a subclass may set attributes of its own
             if self._made and getattr(self, name) is not value:
-                what = f"{name} is what this network is made with: make a new one"
-                raise AttributeError(f"{what}, got {checks.shown(value)}")
+                raise AttributeError(f"{name} is fixed at construction: create a new MLP (got {checks.shown(value)})")
         elif not (name in OWN or name in self._users or isinstance(getattr(type(self), name, None), property)):
             object.__setattr__(self, "_users", self._users | {name})
         object.__setattr__(self, name, value)
@@ -112,11 +111,11 @@ class Network:
         method, n_in, n_out = self.standardize, self.sizes[0], self.sizes[-1]
         self.scaling = scaling.InputScaling(method, n_in, self.dtype) if method else None
         self.target_scaling = scaling.TargetScaling(n_out, self.dtype) if self.standardize_targets else None
-        self.training, self._forks = threading.Lock(), forks.count  # held while it is trained, in this process
+        self.training, self._forks = threading.Lock(), forks.count  # the lock is held during training
         self._predictors: dict[tuple[int, int], tuple[Executor, threading.Lock]] = {}
         self._row_predictor: Callable[[object], NDArray[Any] | None] | None = None
         self.idle_evaluations: PlanCache[Executor] = PlanCache()  # small plans that no Evaluator is using
-        # Asked for with every prediction, of a row at a time too.
+        # Stored, because every prediction of a row needs it.
         self._gives_probabilities = self.functions[-1].name in ("softmax", "sigmoid")
 
     def _shapes(self) -> list[tuple[int, int]]:
@@ -159,28 +158,28 @@ class Network:
         return not (self.loss.is_classifier or self.loss.fused_output) and self.functions[-1].name == "identity"
 
     def may_scale_targets(self) -> bool:
-        """Whether ``standardize_targets`` could be asked for, and is not."""
+        """Whether ``standardize_targets`` is off but would be allowed."""
         return not self.standardize_targets and self._has_free_targets()
 
     def exclusively(self) -> threading.Lock:
-        """The lock to hold while this is trained; RuntimeError if it is already, by another thread or a callback.
+        """The lock to hold during training; RuntimeError if this is being trained, by another thread or a callback.
 
-        A `with` statement takes and releases it with no line of Python in between, where Ctrl-C would leave it locked.
+        Use it in a `with` statement: with Python code in between, Ctrl-C could leave it locked.
         """
-        if self._forks != forks.count:  # the thread that held it is not here to release it
+        if self._forks != forks.count:  # a thread of the parent process may have held it
             self.training, self._forks = threading.Lock(), forks.count
         if self.training.locked():
             raise RuntimeError("this network is being trained already, by another thread or from inside a callback")
         return self.training
 
-    # ---- what the tape asks ------------------------------------------------------------------------------------------
+    # ---- used by the tape --------------------------------------------------------------------------------------------
 
     def fuses_output(self) -> bool:
         """Whether the output activation is part of the loss."""
         return self.loss.fused_output == self.functions[-1].name
 
     def loss_aux(self) -> NDArray[Any] | None:
-        """The loss's numbers for each output, where it has any, as the kernels read them."""
+        """The loss's parameter of each output, if it has one, in the layout that the kernels read."""
         aux = self.loss.aux(self.sizes[-1])
         if aux is None:
             return None
@@ -197,16 +196,16 @@ class Network:
 
     @property
     def parameters(self) -> NDArray[Any]:
-        """All weights and biases, padding between them: one flat vector, the memory that plans hold for good.
+        """All weights and biases, with padding, as one flat vector, whose memory never changes.
 
-        What is assigned is copied into it, the padding apart: ``saved = net.parameters.copy()`` and, later,
-        ``net.parameters = saved``. TypeError or ValueError for what is no finite vector of that length.
+        Assigned values are copied into it, except for the padding: ``saved = net.parameters.copy()`` and, later,
+        ``net.parameters = saved``. TypeError or ValueError unless they are a finite vector of the same length.
         """
         return self._parameters
 
     @parameters.setter
     def parameters(self, value: NDArray[Any]) -> None:
-        if value is self._parameters:  # after net.parameters *= 2, say
+        if value is self._parameters:  # as after net.parameters *= 2
             return
         flat = self.apart(self.checked_parameters("parameters", value, self._parameters.shape))
         given = self.layout.matrices(flat)
@@ -217,10 +216,10 @@ class Network:
 
     @property
     def weights(self) -> Views:
-        """Weights of each layer: live views ``(n_in, n_out)``. What is assigned to an item is copied into its view.
+        """Weights of each layer: live views ``(n_in, n_out)``. Values assigned to an item are copied into its view.
 
-        Their rows are padded, so that most of them are not contiguous: code that ignores strides, as safetensors does,
-        needs ``np.ascontiguousarray(w)``.
+        Their rows are padded, so most of them are not contiguous: code that ignores strides, such as safetensors, needs
+        ``np.ascontiguousarray(w)``.
         """
         return Views(self, "weights", [m[:-1] for m in self.matrices])
 
@@ -230,7 +229,7 @@ class Network:
 
     @property
     def biases(self) -> Views:
-        """Biases of each layer: live views ``(n_out,)``. What is assigned to an item is copied into its view."""
+        """Biases of each layer: live views ``(n_out,)``. Values assigned to an item are copied into its view."""
         return Views(self, "biases", [m[-1] for m in self.matrices])
 
     @biases.setter
@@ -239,7 +238,7 @@ class Network:
 
     @property
     def n_parameters(self) -> int:
-        """How many weights and biases there are; `parameters`, the flat vector, is longer by its padding."""
+        """Number of weights and biases; the flat vector `parameters` is longer because of padding."""
         return sum((n_in + self.bias) * n_out for n_in, n_out in self._shapes())
 
     def set_weights(self, pairs: Pairs) -> None:
@@ -249,11 +248,19 @@ class Network:
         ------
         ValueError
             If a shape is not the layer's, or a value is not finite; then nothing has changed.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> net = fastmlp.MLP([2, 1], loss="mse")
+        >>> net.set_weights([([[2.0], [3.0]], [1.0])])
+        >>> net.predict([[10.0, 100.0]])
+        array([321.], dtype=float32)
         """
         self._set_pairs([(self.apart(w), self.apart(b)) for w, b in self._check_pairs(pairs)])
 
     def apart(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The array, or a copy if it may lie where the parameters do: to write these could change it half-way."""
+        """The array, or a copy if it may share memory with the parameters, since writing these would change it."""
         return array.copy() if np.may_share_memory(array, self.parameters) else array
 
     def _check_pairs(self, pairs: Pairs, what: str = "weights") -> list[tuple[NDArray[Any], NDArray[Any]]]:
@@ -269,7 +276,7 @@ class Network:
         return found
 
     def checked_parameters(self, name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
-        """`value` as an array of that shape and of finite numbers of the network's type; TypeError or ValueError."""
+        """`value` as an array, of this shape and finite in the network's dtype; TypeError or ValueError otherwise."""
         array = checks.numeric(name, value)
         if array.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
@@ -284,7 +291,7 @@ class Network:
     # ---- data --------------------------------------------------------------------------------------------------------
 
     def check_data(self, X: ArrayLike, y: ArrayLike, prefix: str = "") -> tuple[NDArray[Any], NDArray[Any]]:
-        """X and y as checked arrays, not standardised; y has one dimension if it holds class numbers, else two."""
+        """X and y as checked arrays, not standardised; y is 1-D if it holds class numbers, else 2-D."""
         name_x, name_y = f"{prefix}X", f"{prefix}y"
         X = checks.inputs(X, self.sizes[0], self.dtype, name_x)
         y = checks.numeric(name_y, y)
@@ -298,7 +305,7 @@ class Network:
         return X, y
 
     def _hint(self, y: NDArray[Any]) -> str:
-        """What to write instead, where a single column stands for several outputs."""
+        """A suggestion for an error message, if y is a single column and the network has several outputs."""
         n = self.sizes[-1]
         if n == 1 or (y.ndim != 1 and y.shape[1:] != (1,)):
             return ""
@@ -311,10 +318,10 @@ class Network:
         return f"; for class numbers use np.eye({n})[{name}]" if may_be_classes else ""
 
     def learn_scaling(self, X: ArrayLike, y: ArrayLike | None = None) -> None:
-        """Learn how to standardise, from these rows, where the network is to and has not learned it yet.
+        """Learn the standardisation from these rows, if the network uses it and has not learned it yet.
 
-        The first `fit` does this with the rows it trains on. Call it before training in single steps or on an iterable
-        of batches, with a sample of the data.
+        The first `fit` does this with its training rows. Before training in single steps or on an iterable of batches,
+        call it with a sample of the data.
 
         Parameters
         ----------
@@ -325,12 +332,12 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            For bad input, and where a column cannot be standardised; nothing has changed then.
+            For bad input, or a column that cannot be standardised; then nothing has changed.
 
         Warns
         -----
         UserWarning
-            If all columns are constant, as those of a single row are: the network will then read all inputs as 0.
+            If all columns are constant, as with a single row: the network will then read all inputs as 0.
 
         Examples
         --------
@@ -348,7 +355,7 @@ class Network:
             self.learn_from(*self.check_data(X, y))
 
     def learn_from(self, X: NDArray[Any], y: NDArray[Any] | None, rows: NDArray[np.int64] | None = None) -> None:
-        """`learn_scaling` from checked data, or from those of its rows."""
+        """`learn_scaling` from checked data, or from the given rows of it."""
         target = scaling.TargetScaling(self.sizes[-1], self.dtype)
         if y is not None and self.target_scaling and not self.target_scaling.learned:
             target.learn(y if rows is None else y[rows])
@@ -358,16 +365,16 @@ class Network:
             self.target_scaling.set(*target.numbers())
 
     def needs_scaling(self) -> bool:
-        """Whether the network is to standardise and has not learned how."""
+        """Whether the network uses a standardisation that it has not learned yet."""
         inputs, targets = self.scaling, self.target_scaling
         return (inputs is not None and not inputs.learned) or (targets is not None and not targets.learned)
 
     def plan_targets(self, y: NDArray[Any]) -> NDArray[Any]:
-        """Checked targets as the loss reads them: standardised where the network does so, else as they are."""
+        """Checked targets as the loss reads them: standardised if the network does so."""
         return self.target_scaling.apply(y) if self.target_scaling else y
 
     def restored(self, out: NDArray[Any]) -> NDArray[Any]:
-        """Outputs in the units of the targets."""
+        """Convert outputs to the units of the targets."""
         return self.target_scaling.undo(out) if self.target_scaling else out
 
     # ---- copies ------------------------------------------------------------------------------------------------------
@@ -395,14 +402,14 @@ class Network:
         shuffle, learned = state.pop("shuffle"), state.pop("learned")
         for name, value in state.pop("attributes", {}).items():
             setattr(self, name, value)
-        Network.__init__(self, **state)  # a subclass's own may take other arguments, and has been called before
+        Network.__init__(self, **state)  # not a subclass's, which may take other arguments
         for scaler, numbers in zip((self.scaling, self.target_scaling), learned, strict=True):
             if scaler and numbers:
                 scaler.set(*numbers)
         self.shuffle_rng.bit_generator.state = shuffle
 
     def twin(self, dtype: DTypeLike, **changes: Any) -> Self:
-        """A copy of this network, with the same numbers in another type; and with other keywords of `MLP`."""
+        """A copy of this network with another dtype, and with `changes` of keywords of `MLP`."""
         copy = type(self).__new__(type(self))
         copy.__setstate__({**self.__getstate__(), "dtype": np.dtype(dtype).name, **changes})
         return copy

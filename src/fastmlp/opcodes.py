@@ -1,4 +1,4 @@
-"""The operations a plan is made of: what each splits over the workers, which buffers it reads and which it writes."""
+"""The operations of plans: what each splits over the workers, which buffers it reads and which it writes."""
 
 # What each op splits over the workers: rows of the batch, or rows of the parameters.
 SPLITS = {

@@ -1,8 +1,8 @@
-"""Op, Step and Plan: one training, gradient or prediction step written down as a flat list of ops.
+"""Op, Step and Plan: a training, gradient or prediction step as a flat list of ops.
 
-An op names its buffers (NumPy arrays, bound when the plan is built) and its numbers; what it computes stands once, as
-a formula in ``csrc/fastmlp.h``, and once as a NumPy function of the same name in :mod:`fastmlp.reference`. Who writes
-the list for a network is :mod:`fastmlp.tape`; who runs it is the compiled engine or the reference.
+An op holds its buffers (NumPy arrays, bound when the plan is built) and its numbers. What it computes is defined by a
+formula in ``csrc/fastmlp.h`` and by a NumPy function of the same name in :mod:`fastmlp.reference`. The list for a
+network is written by :mod:`fastmlp.tape`, and run by the compiled engine or the reference.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .opcodes import SPLITS
 
 Array = NDArray[Any]
 
-COLUMN_BLOCK = 128  # bytes: two cache lines, which processors like to fetch together
+COLUMN_BLOCK = 128  # bytes: two cache lines, which processors often fetch together
 
 
 def column_share(columns: int, dtype: DTypeLike, me: int, n_workers: int) -> tuple[int, int]:
-    """Which columns are worker `me`'s, in whole blocks: no two workers ever write to the same cache line.
+    """Begin and end of worker `me`'s columns, in whole blocks, so that no two workers write to the same cache line.
 
     >>> [column_share(300, "float32", me, 2) for me in range(2)]
     [(0, 160), (160, 300)]
@@ -36,9 +36,9 @@ def column_share(columns: int, dtype: DTypeLike, me: int, n_workers: int) -> tup
 
 @dataclass(slots=True)
 class Rule:
-    """How a parameter moves in ``update`` and ``linear_update``: the hyper-parameters of the optimizer.
+    """The optimizer's hyperparameters in ``update`` and ``linear_update``.
 
-    The fields are those of ``fm_rule`` in ``csrc/fastmlp.h``, where the formulas stand.
+    The fields are those of ``fm_rule`` in ``csrc/fastmlp.h``, which has the formulas.
     """
 
     nesterov: bool = False
@@ -66,7 +66,7 @@ class Rule:
 class Op:
     """One operation with its buffers bound; the fields are those of ``fm_op`` in ``csrc/fastmlp.h``.
 
-    Matrices are 2-D views ``(rows, columns)`` onto padded rows; ``None`` where the op does without one.
+    Matrices are 2-D views ``(rows, columns)`` of padded rows; ``None`` if the op does not use one.
     """
 
     opcode: str
@@ -77,12 +77,12 @@ class Op:
     bias: bool = False
     accumulate: bool = False
     smooth_clip: bool = False
-    direct: bool = False  # x may be read in the data itself, if that is of the plan's type: then a gather does nothing
-    fetch: bool = False  # linear_grad, linear_update: bring rows of the next batch into the cache meanwhile
-    columns: bool = False  # a team shares the columns of the result, not rows
-    parts: bool = False  # two workers share the inputs: the second goes on with the sums of the first
-    first_in: int = 0  # gather, linear: the first of these columns of X
-    copies: list[Array] | None = None  # x of every worker of a team; a gather fills each worker's own
+    direct: bool = False  # x may be read from the data itself if its type is the plan's: the gather then does nothing
+    fetch: bool = False  # linear_grad, linear_update: prefetch rows of the next batch meanwhile
+    columns: bool = False  # the workers of a team split the columns of the result, not rows
+    parts: bool = False  # two workers split the inputs: the second continues with the sums of the first
+    first_in: int = 0  # gather, linear: number of the first of these columns in X
+    copies: list[Array] | None = None  # x of each worker of a team; each gathers into its own
     x: Array | None = None
     w: Array | None = None
     init: Array | None = None
@@ -105,12 +105,12 @@ class Op:
 
     @property
     def split(self) -> str:
-        """What this op splits over the workers: ``"rows"`` or ``"params"``."""
+        """What is split over the workers: ``"rows"`` or ``"params"``."""
         return SPLITS[self.opcode]
 
     @property
     def span(self) -> int:
-        """How many rows of parameters there are to split; 0 for an op that splits rows of the batch."""
+        """Number of rows of parameters to split; 0 for an op that splits rows of the batch."""
         if self.split == "rows":
             return 0
         if self.opcode == "max_norm":  # whole columns, in blocks of 64 bytes
@@ -119,12 +119,12 @@ class Op:
 
     @property
     def own(self) -> bool:
-        """Whether each worker of a team has an op of its own here, on all rows; see `of_worker`."""
+        """Whether each worker of a team runs its own version of this op, on all rows; see `of_worker`."""
         return self.share in ("inputs", "columns", "copies")
 
     @property
     def share(self) -> str:
-        """How a team shares this op, as the listing says: `split`, or what each worker has of its own."""
+        """How a team shares this op, as shown in the listing: `split`, or what each worker has for itself."""
         if self.parts and self.split == "rows":
             return "inputs"
         if self.columns:
@@ -132,10 +132,10 @@ class Op:
         return "copies" if self.opcode == "gather" and self.copies is not None else self.split
 
     def of_worker(self, me: int, n_workers: int) -> Op:
-        """This op as worker `me` of a team sees it.
+        """The version of this op that worker `me` of a team runs.
 
-        By columns: its columns of the result, and its copy of x, if there are any. By parts: its columns of x and rows
-        of the weights.
+        By columns: the worker's columns of the result, and its copy of x, if any. By parts: its columns of x and its
+        rows of the weights.
         """
         if self.share == "inputs":
             return self._part(me, n_workers)
@@ -143,7 +143,7 @@ class Op:
         return op._columns(me, n_workers) if self.columns else op
 
     def _columns(self, me: int, n_workers: int) -> Op:
-        """The worker's columns of the result and of all that lies like it; those of dx are rows of the weights."""
+        """The worker's columns of the result and of arrays shaped like it; those of dx are rows of the weights."""
         back = self.opcode == "linear_back"
         begin, end = column_share(self.n_in if back else self.n_out, self.w.dtype, me, n_workers)  # type: ignore[union-attr]
         across = ("y", "z", "dx") if back else ("w", "y", "z", "dy", "s1", "s2")
@@ -153,9 +153,9 @@ class Op:
         return replace(self, n_out=end - begin, **mine)
 
     def _part(self, me: int, n_workers: int) -> Op:
-        """The inputs whose weights the worker moves in `linear_update`, which splits their rows and the bias.
+        """The inputs whose weights the worker updates in `linear_update`, which splits the rows of weights and bias.
 
-        As long as nothing else is known: like all shares, these follow what each worker gets done (plan.c).
+        This is only the initial split: like all shares, it is adapted to the speed of each worker (plan.c).
         """
         begin, end = ((self.n_in + 1) * w // n_workers for w in (me, me + 1))
         end = min(end, self.n_in)
@@ -167,7 +167,7 @@ class Op:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of a full batch that count: those of the matrix products."""
+        """Floating-point operations for a full batch: exact for matrix products, elsewhere one per element."""
         rows = next((len(a) for a in (self.dy, self.x, self.y) if a is not None), 0)
         if self.opcode in ("linear", "linear_back", "linear_grad", "linear_update"):
             return 2.0 * rows * self.n_in * self.n_out
@@ -176,7 +176,7 @@ class Op:
 
 @dataclass(slots=True)
 class Step:
-    """One batch as the kernels see it: row ``r`` of the batch is row ``index[r]`` of the data."""
+    """One batch as passed to the kernels: row ``r`` of the batch is row ``index[r]`` of the data."""
 
     rows: int
     number: int
@@ -197,14 +197,14 @@ class Plan:
     dtype : numpy.dtype
         Type of every matrix in it.
     capacity : int
-        Rows of a batch that the buffers hold; a step may have fewer.
+        Maximum number of rows of a batch.
     ops : list of Op
     row_block : int
-        Rows a worker carries at once through a stretch of ops that split rows.
+        Rows that a worker takes at once through consecutive ops that split rows.
     n_threads : int
-        Workers it is written for: at most so many run it, and the listing says how they share it.
+        Number of workers it is written for, the maximum; the listing shows how they share it.
     first_update : int
-        Where the ops begin that follow the gradients, in a plan that keeps these.
+        Index of the first op after the gradients, in a plan that stores gradients.
     """
 
     title: str
@@ -226,9 +226,9 @@ class Plan:
         self.work = sum(op.flops for op in self.ops)
 
     def _needs_sync(self, i: int) -> bool:
-        """Whether op `i` reads what other workers wrote: the split changed, or it goes along other lines.
+        """Whether op `i` reads what other workers wrote: it splits something else than the op before, or differently.
 
-        The op before the first one is the last one of the step before.
+        The op before the first is the last one, of the previous step.
         """
         before, op = self.ops[i - 1], self.ops[i]
         crosses = {"update": "square_sum", "average": "max_norm"}
@@ -237,7 +237,7 @@ class Plan:
         return before.split != op.split or crosses.get(op.opcode) == before.opcode
 
     def _team_needs_sync(self, i: int) -> bool:
-        """The same where workers have ops of their own: what only its worker reads or writes waits for nobody."""
+        """The same if workers have their own ops, which need no barrier for what only one worker reads and writes."""
         before, op = self.ops[i - 1], self.ops[i]
         if not (before.own or op.own):
             return self._needs_sync(i)
@@ -251,7 +251,7 @@ class Plan:
                 yield name, array
 
     def found_nonfinite(self) -> bool:
-        """Whether a gather that looks for it has read a value that is not finite, since this was asked last."""
+        """Whether a gather that checks this has read a value that is not finite, since the last call."""
         found = False
         for i in self.gathers:
             flag = self.ops[i].nonfinite
@@ -260,7 +260,7 @@ class Plan:
         return found
 
     def bind(self, X: Array, y: Array) -> None:
-        """The caller's data, for the gathers; before an executor is made of the plan."""
+        """Bind data to the gathers; to be called before an executor is created for the plan."""
         for i, data in zip(self.gathers, (X, y), strict=True):
             self.ops[i].data = data
 

@@ -12,13 +12,13 @@ from .tape import Learning, Tape
 if TYPE_CHECKING:
     from .network import Network
 
-SHARED_LAYER = 1 << 17  # bytes of weights, to read half of which takes longer for one row than to meet another worker
+SHARED_LAYER = 1 << 17  # bytes of weights, above which one row is faster with two workers in spite of their barriers
 
 
 def gradient_plan(
     net: Network, rows: int, labels: bool, gradients: list[Array], n_threads: int = 1, *, accumulate: bool = False
 ) -> tuple[Plan, Tape]:
-    """Loss and gradients of one batch, without moving a weight."""
+    """Loss and gradients of one batch, without an update."""
     tape = Tape(net, rows)
     tape.propagate(labels)
     tape.gradient(gradients, accumulate=accumulate)
@@ -27,10 +27,11 @@ def gradient_plan(
 
 
 def output_gradient_plan(net: Network, rows: int, n_threads: int = 1) -> tuple[Plan, Tape, int]:
-    """Gradients by the inputs, of whatever is put between its two halves; and where the second half begins.
+    """Gradient of any function of the outputs with respect to the inputs; also the index where its second half begins.
 
-    The first half leaves the outputs in ``tape.outputs[-1]``; the second goes from the gradient by the outputs, put
-    into ``tape.deltas[-1]``, to that by the (standardised) inputs in ``tape.deltas[0]``.
+    The first half writes the outputs to ``tape.outputs[-1]``. The second reads the gradient with respect to the
+    outputs, which the caller writes to ``tape.deltas[-1]``, and writes that with respect to the (standardised) inputs
+    to ``tape.deltas[0]``.
     """
     tape = Tape(net, rows)
     tape.gather()
@@ -42,7 +43,7 @@ def output_gradient_plan(net: Network, rows: int, n_threads: int = 1) -> tuple[P
 
 
 def forward_plan(net: Network, rows: int, n_threads: int = 1) -> tuple[Plan, Tape]:
-    """The outputs of every layer, left in the tape's buffers."""
+    """Outputs of every layer, in the buffers of the tape."""
     tape = Tape(net, rows)
     tape.gather()
     tape.forward(fused_output=False, keep_pre=False)
@@ -50,7 +51,7 @@ def forward_plan(net: Network, rows: int, n_threads: int = 1) -> tuple[Plan, Tap
 
 
 def evaluation_plan(net: Network, rows: int, labels: bool, n_threads: int = 1) -> Plan:
-    """Loss and outputs of rows, without gradients; where the loss contains the output activation, from before it."""
+    """Loss and outputs of rows, without gradients; outputs are before an activation that is part of the loss."""
     tape = Tape(net, rows)
     fused = net.fuses_output()
     tape.gather()
@@ -71,14 +72,14 @@ def _prediction_tape(net: Network, rows: int) -> Tape:
 
 
 def prediction_plan(net: Network, rows: int, n_threads: int = 1) -> Plan:
-    """Outputs of rows; `Plan.found_nonfinite` tells whether a value of them was not finite."""
+    """Outputs of rows; `Plan.found_nonfinite` tells whether an input was not finite."""
     tape = _prediction_tape(net, rows)
     tape.read_in_place()
     return tape.plan(n_threads)
 
 
 def shared_row_plan(net: Network) -> Plan | None:
-    """Outputs of one row by two workers, each with columns of the large products; None where no product is large."""
+    """Outputs of one row by two workers, which split the columns of large products; None if no product is large."""
     tape = _prediction_tape(net, 1)
     for op in tape.ops:
         if op.w is not None and op.opcode == "linear" and op.w.nbytes > SHARED_LAYER:
@@ -89,7 +90,7 @@ def shared_row_plan(net: Network) -> Plan | None:
 def training_plan(
     net: Network, rows: int, labels: bool, learning: Learning, *, unfused: bool = False, n_threads: int = 1
 ) -> Plan:
-    """One training step: forward, loss, backward, and an update of every weight."""
+    """One training step: forward pass, loss, backward pass, and update of every weight."""
     tape = Tape(net, rows, learning.dropout, learning.key)
     tape.propagate(labels)
     tape.update(learning, unfused)

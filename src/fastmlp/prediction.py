@@ -1,4 +1,4 @@
-"""What a network answers: outputs, probabilities, labels, and what every layer gives."""
+"""Prediction: outputs, probabilities, labels, and the activations of every layer."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from .runtime import Executor, executor, has_short_way, row_predictor
 from .tape import FEW_ROWS, NEAR, PREDICTION_ROWS
 from .threads import get_num_threads
 
-ROW_PARAMETERS = 1 << 20  # a larger network's row takes so long that other threads should run meanwhile
-QUICK_WORK = 32 << 20  # rows times parameters: with more, what the long way adds is a small part
-QUICK_ROWS = 256  # of a step
-UNHEARD = 4e9  # operations, ~50 ms, for which Ctrl-C may have to wait
+ROW_PARAMETERS = 1 << 20  # a row takes so long in a larger network that the GIL should be released
+QUICK_WORK = 32 << 20  # rows times parameters, above which the overhead of the full path is relatively small
+QUICK_ROWS = 256  # maximum rows per step on the fast path
+UNINTERRUPTED_FLOPS = 4e9  # per call, ~50 ms, during which Ctrl-C is not handled
 
 
 class Prediction(Network):
     """The part of `MLP` that predicts.
 
-    Plans are kept from call to call; if another thread is using one, a new one is built.
+    Plans are reused; if another thread is using one, a new one is built.
     """
 
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         """Outputs of the last layer, ``(rows, n_out)``."""
         if self._row_predictor is not None and (out := self._row_predictor(X)) is not None:
-            # A call would take a tenth as long as a tiny network's row.
+            # Inlined: a call of `restored` takes a tenth of the time of a row in a tiny network.
             return self.restored(out) if self.standardize_targets else out
         return self.restored(self._checked_outputs(X))
 
     def _quick_outputs(self, X: ArrayLike) -> NDArray[Any] | None:
-        """Those of a few rows in an array that can be read as it is, and is finite; None for anything else."""
+        """Outputs of a few rows in a finite array that can be read in place; None for anything else."""
         out = self._row_predictor(X) if self._row_predictor is not None else None
         return None if out is None else self.restored(out)
 
     def _checked_outputs(self, X: ArrayLike) -> NDArray[Any]:
-        """The outputs of rows that are looked at while they are read: from memory they come only once."""
+        """Outputs of rows that are checked for finite values while being read, so that they are read only once."""
         given, X = X, checks.shaped(X, self.sizes[0])
         if X is not given and self._row_predictor is not None and (quick := self._row_predictor(X)) is not None:
-            return quick  # a list, say, that is an array now
+            return quick  # X was a list, for example, and is now an array
         out = np.empty((len(X), self.sizes[-1]), self.dtype)
         n_threads = get_num_threads()
-        few, many = FEW_ROWS * n_threads, PREDICTION_ROWS * n_threads  # workers share weights, or rows
+        few, many = FEW_ROWS * n_threads, PREDICTION_ROWS * n_threads  # workers split the weights, or the rows
         rows = 1 if len(X) == 1 else few if len(X) <= few else many
         predictor, lock = self._predictor(rows, n_threads)
-        if not lock.acquire(blocking=False):  # another thread predicts with these buffers: take new ones
+        if not lock.acquire(blocking=False):  # another thread is using these buffers
             predictor, lock = self._new_predictor(rows, n_threads)
             lock.acquire()
         try:
             predictor.bind(0, X)
             predictor.bind(len(predictor.plan.ops) - 1, out)
-            steps = -(-len(X) // rows)  # of about the same length: each worker has its part of them
+            steps = -(-len(X) // rows)  # of about equal length, each split over the workers
             offsets = np.arange(steps + 1, dtype=np.int64) * len(X) // steps
-            part = max(1, int(UNHEARD // predictor.plan.work))
+            part = max(1, int(UNINTERRUPTED_FLOPS // predictor.plan.work))
             for s in range(0, steps, part):
                 predictor.run(None, offsets[s : s + part + 1], n_threads=n_threads)
             nonfinite = predictor.plan.found_nonfinite()
@@ -75,17 +75,17 @@ class Prediction(Network):
         if not again:
             self._predictors[key] = self._new_predictor(rows, n_threads)
         quick = self._row_predictor is None and self.n_parameters <= QUICK_WORK
-        if again and quick and has_short_way(self._predictors[key][0]):  # making it takes longer than the long way
+        if again and quick and has_short_way(self._predictors[key][0]):  # creating it takes longer than one prediction
             self._row_predictor = self._new_row_predictor()
         return self._predictors[key]
 
     def _new_row_predictor(self) -> Callable[[object], NDArray[Any] | None]:
-        """With buffers of its own: it takes no lock, and the other ones run without the GIL.
+        """Create a row predictor with its own buffers, because it takes no lock, and others run without the GIL.
 
-        A single row of a large network goes the way of a few, without the GIL.
+        It runs single rows of a large network as it runs a few rows, without the GIL.
         """
         most, n = QUICK_WORK // self.n_parameters, get_num_threads()
-        if self.parameters.nbytes > NEAR:  # workers share weights, as long as rows are few
+        if self.parameters.nbytes > NEAR:  # workers split the weights, if rows are few
             most = min(most, FEW_ROWS * n)
         few = min(QUICK_ROWS, most)
         some = executor(prediction_plan(self, few, n), self.backend)
@@ -107,7 +107,7 @@ class Prediction(Network):
         Raises
         ------
         TypeError, ValueError
-            If X is not such an array, or if the outputs of this network are not probabilities.
+            If X is not such an array, or if this network's outputs are not probabilities.
 
         Examples
         --------
@@ -131,14 +131,21 @@ class Prediction(Network):
         Returns
         -------
         array
-            Cross-entropy: the most probable class of each row, int64 (rows,). Binary cross-entropy: whether each label
-            is more probable than not, int64. Other losses: the outputs, in the units of the targets. With a single
-            output the shape is (rows,), else (rows, n_out).
+            Cross-entropy: the most probable class of each row, int64 (rows,). Binary cross-entropy: 1 for each label
+            with a probability above 0.5, else 0, int64. Other losses: the outputs, in the units of the targets. With a
+            single output the shape is (rows,), else (rows, n_out).
+
+        Examples
+        --------
+        >>> import fastmlp, numpy as np
+        >>> net = fastmlp.MLP([3, 3], weights=[(np.eye(3), np.zeros(3))])
+        >>> net.predict([[2.0, 1.0, 0.1], [0.0, 0.5, 0.6]])
+        array([0, 2])
         """
         return self.loss.decide(self._outputs(X))
 
     def activations(self, X: ArrayLike) -> list[NDArray[Any]]:
-        """What every layer gives, from the inputs (as the first layer reads them: standardised) to the outputs.
+        """Activations of every layer, from the inputs (standardised, as the first layer reads them) to the outputs.
 
         Parameters
         ----------
@@ -147,7 +154,7 @@ class Prediction(Network):
         Returns
         -------
         list of array
-            One ``(rows, size)`` for each of `sizes`; the last is what `predict_proba` gives.
+            One ``(rows, size)`` for each of `sizes`; the last has the outputs, as `predict_proba` returns them.
 
         Examples
         --------

@@ -90,8 +90,8 @@ def row_predictor(
 ) -> Callable[[object], NDArray[Any] | None]:
     """A fast path through the engines of prediction plans, for one row and for a few rows.
 
-    one: None sends single rows, too, the way of a few. shared: a plan for one row and two workers, or None. most: the greatest number of rows in a
-    call.
+    one: None if single rows, too, go through `few`. shared: a plan for one row and two workers, or None if that is no
+    faster. most: the greatest number of rows in a call.
     """
     assert one is None or isinstance(one, _engine.Engine)
     assert few is None or isinstance(few, _engine.Engine)

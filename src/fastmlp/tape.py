@@ -1,7 +1,7 @@
-"""From a network to its plan: forward ops in order, backward ops in reverse, then the updates.
+"""Tape: writes the ops of a network's plan, forward ops in order, backward ops in reverse, then the updates.
 
-This is backpropagation: `Tape.forward`, `Tape.loss`, `Tape.backward`. All ``linear_back`` ops come
-before the first update, so a layer's old weights are always the ones the gradient went through.
+This is backpropagation: `Tape.forward`, `Tape.loss`, `Tape.backward`. All ``linear_back`` ops come before the first
+update, so that gradients are always propagated through the old weights.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from .plan import Array, Op, Plan, Rule, column_share
 if TYPE_CHECKING:
     from .network import Network
 
-FUSED_ROWS = 1024  # of a batch that a weight-gradient tile sums as a whole: no more than reference.SUMMED_ROWS
-NEAR = 1 << 19  # bytes of weights that, with their optimizer state, stay in a core's second-level cache
-SERIAL_STEP = 4e5  # operations of a step, below which one worker does it alone: as in csrc/run.c
+FUSED_ROWS = 1024  # maximum batch that a weight-gradient tile sums as a whole: at most reference.SUMMED_ROWS
+NEAR = 1 << 19  # bytes of weights that fit a core's second-level cache together with their optimizer state
+SERIAL_STEP = 4e5  # operations of a step, below which one worker runs it alone: as in csrc/run.c
 DIRECT_ROWS = 1024  # the largest batch that is read in place: as in csrc/fastmlp.h
-LONG_ROW = 256  # bytes of a row of inputs, from which it is worth reading in place
-SMALL_ROWS, SMALL_BYTES = 64, 64  # of a batch, of a layer's sides: csrc/kernels/small.inc.c reads no vectors of X
-FEW = 4  # outputs: a layer with no more may take its gradient along the inputs: see csrc/kernels/linear_grad.inc.c
-DIRECT_COLUMNS = 64  # of a gradient, up to which reading in place pays; twice as many where workers share the inputs
+LONG_ROW = 256  # bytes of a row of inputs, from which reading in place is faster
+SMALL_ROWS, SMALL_BYTES = 64, 64  # of a batch, of a layer's inputs and outputs: as in csrc/kernels/small.inc.c
+FEW = 4  # outputs, up to which the gradient may use vectors of inputs: see csrc/kernels/linear_grad.inc.c
+DIRECT_COLUMNS = 64  # of a gradient, up to which reading in place pays; twice as many if workers split the inputs
 PREDICTION_ROWS = 256  # rows of a batch of a prediction, for each worker
-DISTANT = 8 << 20  # bytes of weights that come from memory each time: as in csrc/kernels/nontemporal.inc.c
+DISTANT = 8 << 20  # bytes of weights that are read from memory each time: as in csrc/kernels/nontemporal.inc.c
 FEW_ROWS = 32  # of a batch for each worker, up to which reading the weights takes longer than multiplying by them
-SOME_ROWS = 128  # the same of weights that come from memory
-BLOCK, DISTANT_BLOCK = 128, 256  # rows a worker carries at once; the same where each block reads weights from memory
+SOME_ROWS = 128  # the same for weights that are read from memory
+BLOCK, DISTANT_BLOCK = 128, 256  # rows that a worker takes at once; the same if each block reads weights from memory
 
 
 @dataclass
 class Learning:
-    """How weights move in a training step.
+    """How weights are updated in a training step.
 
     Attributes
     ----------
     kind : str
         The optimizer.
     rules : list of Rule
-        One a layer.
+        One per layer.
     states : list of list of array
-        The optimizer's matrices: one list a state, one matrix a layer.
+        The optimizer's matrices: one list per state, one matrix per layer.
     dropout : tuple of float
-        Rates for the inputs of each layer, or nothing.
+        Rates for the inputs of each layer; empty if there is no dropout.
     key : int
-        Of the random numbers, in 48 bits.
+        Key of the random numbers, 48 bits.
     max_norm : float
-        Greatest norm of the weights into a unit; 0: any.
+        Maximum norm of the weights into a unit; 0: no limit.
     averages : list of array or None
-        Where the moving average of the parameters is kept, with this `decay`.
+        Moving average of the parameters, with this `decay`.
     gradients : list of array or None
-        Where the gradients of several batches are summed up before an update.
+        Sum of the gradients of several batches, for one update.
     """
 
     kind: str
@@ -70,10 +70,10 @@ class Learning:
 
 @dataclass
 class Tape:
-    """Writes ops down for one network; buffers are allocated as the ops need them.
+    """Writes the ops for one network, and allocates buffers as they need them.
 
-    With `from_sums` the data are not rows of X but those of x w + b of the first layer, which somebody else computes,
-    together with that layer's gradient.
+    With `from_sums` the data are not rows of X but of the first layer's sums x w + b. The caller computes these, and
+    that layer's gradient.
     """
 
     net: Network
@@ -84,18 +84,18 @@ class Tape:
     ops: list[Op] = field(default_factory=list)
     inputs: list[Array] = field(default_factory=list)  # of each layer
     outputs: list[Array] = field(default_factory=list)  # of each layer, before dropout
-    pre: list[Array | None] = field(default_factory=list)  # pre-activations, where the derivative needs them
-    deltas: list[Array] = field(default_factory=list)  # gradient of the loss by each layer's pre-activation
-    gradients: list[Array] = field(default_factory=list)  # of each layer's weights, where they are kept
-    middle: int = 0  # where the ops begin that follow these
+    pre: list[Array | None] = field(default_factory=list)  # pre-activations, if the derivative needs them
+    deltas: list[Array] = field(default_factory=list)  # gradient of the loss w.r.t. each layer's pre-activation
+    gradients: list[Array] = field(default_factory=list)  # of each layer's weights, if they are stored
+    middle: int = 0  # index of the first op after these
 
     def matrix(self, columns: int) -> Array:
         return memory.matrix(self.rows, columns, self.net.dtype)
 
     def gather(self) -> None:
-        """The batch's rows of X into the first buffer, standardised if the network has learned how."""
+        """Copy the batch's rows of X to the first buffer, standardised if the network does so."""
         if self.from_sums:
-            self.inputs = [np.empty((0, 0))]  # which no op reads: `forward` gathers the sums
+            self.inputs = [np.empty((0, 0))]  # read by no op: `forward` gathers the sums
             return
         x, scaling = self.matrix(self.net.sizes[0]), self.net.scaling
         op = Op("gather", n_in=self.net.sizes[0], x=x)
@@ -105,7 +105,7 @@ class Tape:
         self.inputs = [x]
 
     def forward(self, *, fused_output: bool, keep_pre: bool) -> None:
-        """Layer after layer; with `fused_output` the last activation is left to the loss."""
+        """Forward pass; with `fused_output` the last activation is left to the loss."""
         net = self.net
         self._drop(0)
         for i, (n_in, n_out) in enumerate(zip(net.sizes, net.sizes[1:], strict=False)):
@@ -128,7 +128,7 @@ class Tape:
                 self._drop(i + 1)
 
     def _from_sums(self, kind: str, param: float, y: Array, z: Array) -> None:
-        """What is left of the first layer when its sums are given."""
+        """The first layer, given its sums."""
         n = self.net.sizes[1]
         self.ops.append(Op("gather", n_in=n, x=z))
         if kind != "identity":
@@ -142,12 +142,12 @@ class Tape:
             self.inputs[i] = y
 
     def _mask(self, i: int, x: Array, y: Array) -> None:
-        """The same mask forward and backward: it hangs on the key, the layer, the step and the place alone."""
+        """The mask, the same forward and backward: it depends only on key, layer, step and position."""
         n, seed = self.net.sizes[i], (self.key << 16 | i) & (2**64 - 1)
         self.ops.append(Op("dropout", n_in=n, n_out=n, x=x, y=y, param=self.dropout[i], seed=seed))
 
     def loss(self, labels: bool, *, fused_output: bool, gradient: bool) -> None:
-        """Targets of the batch, loss of each row, and the gradient by the last pre-activation."""
+        """Targets of the batch, loss of each row, and its gradient with respect to the last pre-activation."""
         net, n_out = self.net, self.net.sizes[-1]
         t = memory.aligned(self.rows, np.int32) if labels else self.matrix(n_out)
         y, dy = self.outputs[-1], self.matrix(n_out) if gradient else None
@@ -164,7 +164,7 @@ class Tape:
         self.through_output(dy, fused_output)
 
     def through_output(self, dy: Array, fused_output: bool) -> None:
-        """From the gradient by the outputs to that by the last pre-activation, in place; unless the loss gave that."""
+        """Convert, in place, the gradient w.r.t. the outputs to that w.r.t. pre-activations, unless the loss did so."""
         act, n_out, y = self.net.functions[-1], self.net.sizes[-1], self.outputs[-1]
         if not fused_output and act.name != "identity":
             self.ops.append(
@@ -173,7 +173,7 @@ class Tape:
         self.deltas = [dy]
 
     def backward(self, *, to_inputs: bool = False) -> None:
-        """The gradient by every layer's pre-activation, from the last to the first (to the inputs, if asked)."""
+        """Gradients with respect to pre-activations, from the last layer to the first (or to the inputs)."""
         net = self.net
         for i in range(len(net.sizes) - 2, -1 if to_inputs else 0, -1):
             n_in, n_out = net.sizes[i], net.sizes[i + 1]
@@ -189,7 +189,7 @@ class Tape:
             self.deltas.insert(0, dx)
 
     def propagate(self, labels: bool) -> None:
-        """Forward, loss, backward: up to the gradient by every layer's pre-activation."""
+        """Forward pass, loss, and backward pass, up to the gradients with respect to all pre-activations."""
         fused = self.net.fuses_output()
         self.gather()
         self.forward(fused_output=fused, keep_pre=True)
@@ -197,13 +197,13 @@ class Tape:
         self.backward()
 
     def scatter(self) -> None:
-        """The outputs into the caller's array."""
+        """Copy the outputs to the caller's array."""
         self.ops.append(Op("scatter", n_out=self.net.sizes[-1], y=self.outputs[-1]))
 
     def params(
         self, opcode: str, kind: str = "", rules: list[Rule] | None = None, /, **buffers: list[Array]
     ) -> list[Op]:
-        """One op a layer, from the last to the first; `rules` and `buffers` hold one thing a layer."""
+        """Add one op per layer, from the last to the first; `rules` and `buffers` have one item per layer."""
         net, first = self.net, len(self.ops)
         begin = 1 if self.from_sums and opcode == "linear_grad" else 0
         for i in range(len(net.sizes) - 2, begin - 1, -1):
@@ -217,9 +217,9 @@ class Tape:
         return self.ops[first:]
 
     def update(self, learning: Learning, unfused: bool) -> None:
-        """Every weight moves. The gradient stays in registers and a tile of scratch, unless something needs all of it.
+        """Update all weights. The gradient is not stored as a whole, only in registers and a scratch tile, except for:
 
-        That is: clipping by global norm, several batches for one update, or a batch too long for a tile.
+        clipping by global norm, several batches per update, or a batch too long for a tile.
         """
         net, kind, rules = self.net, learning.kind, learning.rules
         moved = {"w": net.matrices, **dict(zip(("s1", "s2"), learning.states, strict=False))}
@@ -243,18 +243,18 @@ class Tape:
                 op.param = learning.decay
 
     def gradient(self, gradients: list[Array], *, accumulate: bool = False) -> None:
-        """The gradient by every parameter, into these matrices or added to them."""
+        """Gradients with respect to all parameters, written to these matrices or added to them."""
         for op in self.params("linear_grad", x=self.inputs, dy=self.deltas, g=gradients):
             op.accumulate = accumulate
         self.gradients, self.middle = gradients, len(self.ops)
 
     def part_workers(self, n_workers: int) -> None:
-        """Let the workers of a team meet less in the first layer, which has most to read and no gradient to pass on.
+        """Reduce the communication of workers in the first layer, which reads most and passes no gradient on.
 
-        A cache line that one core has read must be fetched back before another can write it. So no worker reads weights
-        of the first layer that another moves. Two workers with many inputs have half of these each: the second goes on
-        with the sums of the first. Else each has columns, where there are enough for all, and a copy of the inputs.
-        Neither would pay for little arithmetic, nor where the weights do not stay in a core's own cache.
+        A cache line read by one core must be invalidated there before another can write to it. So no worker reads
+        weights of the first layer that another updates. Two workers take half of the inputs each if these are many: the
+        second continues with the sums of the first. Otherwise each has columns, if there are enough, and a copy of the
+        inputs. Neither pays off with little arithmetic, or if the weights do not stay in a core's own cache.
         """
         gather, linear, update = self.ops[0], self.ops[1], self.ops[-1]
         if n_workers < 2 or linear.opcode != "linear" or update.opcode != "linear_update":
@@ -272,10 +272,10 @@ class Tape:
         return all(np.diff(column_share(columns, self.net.dtype, me, n_workers)) for me in range(n_workers))
 
     def share_columns(self, n_workers: int) -> None:
-        """Let each worker of a team have columns of the products of few rows and many weights.
+        """Split products of few rows and many weights by columns over the workers of a team.
 
-        So it reads only its columns of the weights, for all rows of the batch. By rows, every worker would read all
-        weights: that takes longer than meeting before and after each product.
+        Each worker then reads only its columns of the weights, for all rows. With a split by rows, every worker would
+        read all weights, which takes longer than the barriers before and after each product.
         """
         for op in self.ops:
             columns = {"linear": op.n_out, "linear_back": op.n_in}.get(op.opcode, 0)
@@ -285,10 +285,10 @@ class Tape:
                 op.columns = True
 
     def read_in_place(self) -> None:
-        """Let the first layer read the caller's rows where they lie, should they be of the network's type.
+        """Let the first layer read the caller's rows in place, if their type is the network's.
 
-        Where they need no copy anyway (standardised inputs, dropout), and where it pays: for tiny layers, and for long
-        rows unless their gradient has many columns or few.
+        Only if no copy is needed for standardisation or dropout, and if it is faster: for tiny layers, and for long
+        rows unless their gradient has many columns or very few.
         """
         gather, linear = self.ops[:2]
         readers = [op for op in self.ops if op.x is self.inputs[0] and op.opcode.startswith("linear")]
@@ -304,8 +304,8 @@ class Tape:
     def _gradient_reads_in_place(self, linear: Op) -> bool:
         """Whether the gradient of the first layer is as fast on the caller's rows as on a copy of them.
 
-        Each block of its columns reads all inputs again: for many columns a copy pays, whose rows lie close together.
-        One of few columns goes along vectors of inputs, which only a copy has.
+        Each block of columns reads all inputs again: for many columns a copy, with adjacent rows, is faster. With very
+        few columns the kernel reads vectors of inputs, which requires a copy.
         """
         columns = linear.n_out // len(linear.copies) if linear.columns and linear.copies else linear.n_out
         return FEW < columns <= (2 * DIRECT_COLUMNS if linear.parts else DIRECT_COLUMNS)
