@@ -21,7 +21,7 @@ NATIVE = frozenset(  # the types that a gather reads in place, by dtype.str
     for name in (*("float32", "float64", "uint8", "int8", "uint16"), *("int16", "uint32", "int32", "uint64", "int64"))
 )
 LEAST_WEIGHT, MOST_WEIGHT = 1e-100, 1e100  # the products of a loss and a weight, and of two sums of weights, are finite
-MOST = 2**63 - 1  # epochs or steps
+MOST_STEPS = 2**63 - 1  # epochs or steps
 CHUNK = 1 << 20  # elements checked at once, so that no check doubles the memory of the data
 
 
@@ -59,9 +59,9 @@ def whole(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
 
 
 def count(name: str, value: Any) -> int:
-    """`value` as a number of epochs or steps: a `whole` number of at most `MOST`, which schedules convert to float."""
-    if (found := whole(name, value)) > MOST:
-        raise ValueError(f"{name} must be at most {MOST}, got {shown(value)}")
+    """`value` as a number of epochs or steps: a `whole` number up to `MOST_STEPS`, which schedules convert to float."""
+    if (found := whole(name, value)) > MOST_STEPS:
+        raise ValueError(f"{name} must be at most {MOST_STEPS}, got {shown(value)}")
     return found
 
 

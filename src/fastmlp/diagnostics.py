@@ -225,7 +225,7 @@ def _verdicts(layers: list[LayerReport], loss: float, loss_after: float, large_i
         found += _layer_verdicts(layer)
     if math.isfinite(loss) and not loss_after - loss <= OVERSHOOT * abs(loss):  # also if it is NaN
         found.append(
-            f"overshooting: one step raises the loss from {loss:.4g} to {loss_after:.4g}; take a smaller learning rate"
+            f"overshooting: one step raises the loss from {loss:.4g} to {loss_after:.4g}; use a smaller learning rate"
             + (", or standardize='mean': the inputs are large" if large_inputs else "")
         )
     return found
@@ -234,7 +234,7 @@ def _verdicts(layers: list[LayerReport], loss: float, loss_after: float, large_i
 def _signal_verdicts(layers: list[LayerReport], loss: float) -> list[str]:
     """Verdicts on the gradient signal of the first layer relative to the last."""
     if not math.isfinite(loss) or not all(math.isfinite(layer.gradient_norm) for layer in layers):
-        return ["exploding: the loss or a gradient is not a finite number; scale the inputs, or take smaller weights"]
+        return ["exploding: the loss or a gradient is not a finite number; scale the inputs, or use smaller weights"]
     first, last = layers[0].signal, layers[-1].signal
     if last <= 0:
         return []
@@ -242,11 +242,11 @@ def _signal_verdicts(layers: list[LayerReport], loss: float) -> list[str]:
     if first < VANISHING * last and not cut_off:
         return [
             f"vanishing: the first layer gets {first / last:.1e} of the last layer's gradient signal, and hardly "
-            "learns; take relu with He's weights, or fewer layers"
+            "learns; use relu with He's weights, or fewer layers"
         ]
     if first > EXPLODING * last:
         return [
-            f"exploding: the first layer gets {first / last:.1e} times the last layer's gradient signal; take smaller "
+            f"exploding: the first layer gets {first / last:.1e} times the last layer's gradient signal; use smaller "
             "initial weights, or clip_norm"
         ]
     return []
@@ -257,16 +257,16 @@ def _layer_verdicts(layer: LayerReport) -> list[str]:
     if layer.saturated > BAD_UNITS:
         found.append(
             f"saturated: {layer.saturated:.0%} of the {layer.activation} units of layer {layer.layer} stay at "
-            "their limits, where the derivative is nearly 0; scale the inputs, or take smaller weights"
+            "their limits, where the derivative is nearly 0; scale the inputs, or use smaller weights"
         )
     if layer.dead > BAD_UNITS:
         found.append(
             f"dead: {layer.dead:.0%} of the relu units of layer {layer.layer} are 0 for all rows and cannot learn; "
-            "take a smaller learning rate, leaky_relu, or new weights"
+            "use a smaller learning rate, leaky_relu, or new weights"
         )
     if OVERWRITTEN < layer.update_ratio < math.inf:  # infinite if all weights were 0, as intended by some
         found.append(
             f"overwriting: one step moves the weights of layer {layer.layer} by {layer.update_ratio:.2g} times "
-            "their own size, so that little of what they were is left; take a smaller learning rate"
+            "their own size, which overwrites them; use a smaller learning rate"
         )
     return found

@@ -253,7 +253,7 @@ class Stepper:
         schedule = self.optimizer.learning_rate
         if planned is None and isinstance(schedule, Schedule) and schedule.needs_total:
             raise ValueError(
-                f"learning_rate {schedule!r} must know how many steps there will be: tell the trainer, as in"
+                f"learning_rate {schedule!r} depends on the total number of steps, which is unknown: give it, as in"
                 " Trainer(net, optimizer, total_steps=1000), or use fit with arrays or batches that have a len()"
             )
         self._planned = planned or 0
