@@ -36,11 +36,14 @@ def engine():
             "-std=gnu11",  # the kernels use vector types, GCC's or Clang's
             "-O3",
             "-ffp-contract=off",  # the same bits on every target: an FMA only where the kernel asks for one
+            "-fno-fast-math",  # CFLAGS may ask for it
             "-fno-lto",  # some Pythons bring -flto, which could mix code of different targets
             "-g1",  # names and lines for backtraces; with all debug information the extension is four times as large
             "-fvisibility=hidden",
             "-Wno-psabi",  # vectors are passed between inlined functions only
         ],
+        # By -ffast-math or -Ofast, GCC would link code that makes the whole process flush subnormal numbers.
+        extra_link_args=[] if sys.platform == "win32" else ["-O3", "-fno-fast-math"],
     )
     extension.cython_c_in_temp = True  # no generated C among the sources
     extension.cython_directives = {"language_level": "3", "freethreading_compatible": True}

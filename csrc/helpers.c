@@ -7,6 +7,7 @@
 #define _GNU_SOURCE /* before any header: affinity is not in POSIX */
 #endif
 #include "helpers.h"
+#include "float_state.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -14,7 +15,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define STACK_BYTES (1 << 20) /* musl's default, 128 KiB, is too little for the kernels' scratch */
+#define STACK_BYTES (4 << 20) /* for the kernels' scratch, and all libraries' thread-local storage; musl's default is 128 KiB */
 #define IDLE_POLLS 8000       /* for more work, ~120 us: somewhat longer than Python takes between two steps of a loop */
 
 #if defined(__linux__) && defined(__GLIBC__)
@@ -22,6 +23,9 @@
 #else
 #define CHOOSES_CPUS 0
 #endif
+
+/* Signals of a thread's own faults: blocked, they would end the process without calling its handlers, such as faulthandler's. */
+static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS, SIGTRAP, SIGABRT};
 
 enum state {
     IDLE,   /* polls for work */
@@ -103,6 +107,7 @@ static void give_back(fm_helper *h)
 static void *help(void *argument)
 {
     fm_helper *h = argument;
+    fm_float_state_begin(); /* for good */
     for (;;) {
         wait_for_call(h);
         if (!leaves_call(h, BUSY)) continue; /* withdrawn */
@@ -158,6 +163,7 @@ static int start(fm_helper *h, int n_threads)
     (void)n_threads;
 #endif
     sigfillset(&all);
+    for (int i = 0; i < (int)(sizeof faults / sizeof *faults); i++) sigdelset(&all, faults[i]);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* inherited: signals are for the caller's threads */
     const int failed = pthread_create(&h->thread, &attributes, help, h);
     pthread_sigmask(SIG_SETMASK, &before, 0);

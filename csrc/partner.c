@@ -7,6 +7,7 @@
  * The caller never depends on the partner: if that does not answer in time, because its core runs another process, the caller
  * computes the row alone, in other buffers, and works alone until it has a partner again. */
 #include "partner.h"
+#include "float_state.h"
 #include "helpers.h"
 
 #include <sched.h>
@@ -174,7 +175,9 @@ enum fm_partner_did fm_partner_row(fm_partner *p)
     }
     if (presence == INVITED || atomic_load_explicit(&p->dismissed, memory_order_relaxed)) return FM_PARTNER_NONE;
     const int64_t start = fm_ticks();
+    const fm_float_state before = fm_float_state_begin();
     const int finished = caller_row(p);
+    fm_float_state_end(before);
     judge(p, start, finished);
     return finished ? FM_PARTNER_ROW : FM_PARTNER_NONE;
 }

@@ -1,4 +1,5 @@
 /* Chooses the number of workers: one where more cannot pay, else what was faster lately. */
+#include "float_state.h"
 #include "helpers.h"
 #include "plan.h"
 #include "stack.h"
@@ -74,7 +75,9 @@ void fm_run(const fm_plan *plan, const fm_run_args *args)
     struct call call = {plan, args};
     fm_helper *helper = fm_stack_suffices() ? 0 : fm_helper_take(1); /* a helper's stack does */
     if (!helper) {
+        const fm_float_state before = fm_float_state_begin();
         run(plan, args);
+        fm_float_state_end(before);
         return;
     }
     fm_helper_call(helper, run_called, &call);

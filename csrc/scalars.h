@@ -39,7 +39,10 @@ static inline double mean_loss(const double *row_loss, const fm_step *step)
 {
     double part[8] = {0};
     if (step->weight)
-        for (int64_t r = 0; r < step->rows; r++) part[r % 8] += weight_of(step, r) * row_loss[r];
+        for (int64_t r = 0; r < step->rows; r++) {
+            const double weight = weight_of(step, r);
+            if (weight != 0) part[r % 8] += weight * row_loss[r]; /* even if that is infinite */
+        }
     else
         for (int64_t r = 0; r < step->rows; r++) part[r % 8] += row_loss[r];
     return sum_of_eight(part) * step->inverse_weight;

@@ -93,10 +93,14 @@ static inline int is_gathered_out(const fm_op *op, const fm_step *step, int64_t 
     return read_by_others && is_handed_out(step, op->x) && !op->labels && op->x.ld <= GATHERED_OUT;
 }
 
+#define CLIP_FIRST ((real)1e15) /* whose square is finite; NaN stays */
+
 static inline vf standardised(vf x, const real *shift, const real *scale, int smooth_clip)
 {
-    const vf v = (x - vf_load(shift)) * vf_load(scale), third = v / vf_set1(3);
-    return smooth_clip ? v / vf_sqrt(vf_fma(third, third, vf_set1(1))) : v;
+    const vf v = (x - vf_load(shift)) * vf_load(scale);
+    if (!smooth_clip) return v;
+    const vf near = vf_min(vf_set1(CLIP_FIRST), vf_max(vf_set1(-CLIP_FIRST), v)), third = near / vf_set1(3);
+    return near / vf_sqrt(vf_fma(third, third, vf_set1(1)));
 }
 
 /* Exactly these columns of a row: the next ones may be another worker's. */

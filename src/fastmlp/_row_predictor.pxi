@@ -16,7 +16,7 @@ cdef inline void point_rows(fm_op *op, Py_buffer *rows):
     op.data, op.data_row, op.data_column = <const char *>rows.buf, rows.strides[0], rows.strides[1]
 
 
-@cython.no_gc_clear  # the partner may be using the engine until __dealloc__
+@cython.no_gc_clear  # the partner may be using the engine until __del__
 cdef class RowPredictor:
     """Predicts few rows with little overhead: no checks in Python, no lock.
 
@@ -75,8 +75,9 @@ cdef class RowPredictor:
         if shared is not None and self._partner == NULL:
             self._partner = fm_partner_new(&shared._plan)
 
-    def __dealloc__(self):
+    def __del__(self):  # before the garbage collector clears what the partner is reading
         fm_partner_free(self._partner)
+        self._partner = NULL
 
     def insist(self):
         """Use a partner from now on wherever threads allow it, even if that is slower: for tests, on busy machines."""

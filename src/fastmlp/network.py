@@ -161,13 +161,18 @@ class Network:
         """Whether ``standardize_targets`` is off but would be allowed."""
         return not self.standardize_targets and self._has_free_targets()
 
+    def _renew_after_fork(self) -> None:
+        """Drop locks and predictors that threads of the parent process may have been using."""
+        if self._forks != forks.count:
+            self.training, self._forks = threading.Lock(), forks.count
+            self._predictors, self._row_predictor = {}, None
+
     def exclusively(self) -> threading.Lock:
         """The lock to hold during training; RuntimeError if this is being trained, by another thread or a callback.
 
         Use it in a `with` statement: with Python code in between, Ctrl-C could leave it locked.
         """
-        if self._forks != forks.count:  # a thread of the parent process may have held it
-            self.training, self._forks = threading.Lock(), forks.count
+        self._renew_after_fork()
         if self.training.locked():
             raise RuntimeError("this network is being trained already, by another thread or from inside a callback")
         return self.training

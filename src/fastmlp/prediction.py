@@ -70,6 +70,7 @@ class Prediction(Network):
         return out
 
     def _predictor(self, rows: int, n_threads: int) -> tuple[Executor, threading.Lock]:
+        self._renew_after_fork()
         key = (rows, n_threads)
         again = key in self._predictors
         if not again:

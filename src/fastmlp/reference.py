@@ -283,6 +283,7 @@ def gather(op: Op, step: Step, rows: slice) -> None:
     if op.w is not None:
         x = (x - op.w[0]) * op.w[1]
     if op.smooth_clip:
+        x = np.clip(x, -1e15, 1e15)  # whose squares are finite
         x = x / np.sqrt(1 + (x / 3) ** 2)
     op.x[rows] = x
 
@@ -462,6 +463,12 @@ def batch_weight(step: Step) -> NDArray[np.float64]:
     return np.ones(step.rows) if step.weight is None else step.weight[step.index]
 
 
+def mean_loss(op: Op, step: Step) -> float:
+    """sum(weight[r] row_loss[r]) / sum(weight); a row of weight 0 counts for nothing, even if its loss is infinite."""
+    weight = batch_weight(step)
+    return float(np.where(weight != 0, weight * op.row_loss[: step.rows], 0.0).sum() * step.inverse_weight)
+
+
 class ReferenceExecutor:
     """Runs a plan with the functions above, op by op in one thread; same interface as the engine.
 
@@ -530,5 +537,5 @@ class ReferenceExecutor:
                 for op in ops:
                     KERNELS[op.opcode](op, step, slice(0, step.rows))
                     if op.opcode == "loss":
-                        losses[s] = (batch_weight(step) * op.row_loss[: step.rows]).sum() * step.inverse_weight
+                        losses[s] = mean_loss(op, step)
         return losses

@@ -17,16 +17,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .native import _engine
+from .native import _engine, why_not
 from .plan import Plan
 from .threads import get_num_threads
 
 BACKENDS = ("engine", "reference")
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")  # allowed values of FASTMLP_CHECK; case is ignored
-HOW_TO_BUILD = (
-    "fastmlp's compiled engine is missing, so everything runs on the NumPy reference, many times slower. To build it, "
+NO_ENGINE = (
+    "fastmlp's compiled engine {what}, so everything runs on the NumPy reference, many times slower. To build it, "
     "install a C compiler (gcc or clang) and reinstall without FASTMLP_PURE_PYTHON: "
-    "pip install --force-reinstall --no-cache-dir fastmlp"
+    "pip install --force-reinstall --no-cache-dir --no-binary fastmlp fastmlp"
 )
 
 _warned = False
@@ -127,7 +127,8 @@ def check_backend(backend: str | None) -> str:
     if name == "engine" and _engine is None:
         if not _warned:
             _warned = True
-            warnings.warn(HOW_TO_BUILD, RuntimeWarning, stacklevel=level_of_caller())
+            what = f"cannot be loaded ({why_not})" if why_not else "is missing"
+            warnings.warn(NO_ENGINE.format(what=what), RuntimeWarning, stacklevel=level_of_caller())
         return "reference"
     return name
 
@@ -170,13 +171,14 @@ def show_config() -> str:
 
     compiled = _engine.targets(supported=False) if _engine else ()
     check = _in_lock_step()
+    missing = f"cannot be loaded: {why_not}" if why_not else "is not built"
     lines = {
         "fastmlp": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "numpy": np.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
         "backend": ("lock step" if check else "engine") if _backend_name() == "engine" else "reference",
-        "compiler": _engine.COMPILER if _engine else "none: the engine is not built",
+        "compiler": _engine.COMPILER if _engine else f"none: the engine {missing}",
         "targets compiled": ", ".join(compiled) or "none",
         "targets supported": ", ".join(targets()) or "none",
         "target in use": target() or "none",
@@ -191,4 +193,5 @@ def _backend_name() -> str:
         return check_backend(None)
 
 
-assert sys.byteorder == "little", "fastmlp is written for little-endian machines"
+if sys.byteorder != "little":
+    raise ImportError("fastmlp needs a little-endian machine")
