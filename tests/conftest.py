@@ -4,6 +4,7 @@ import c_code
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from trainer_options import N
 
 import fastmlp
 from fastmlp import runtime
@@ -57,6 +58,12 @@ def dtype(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20260101)
+
+
+@pytest.fixture
+def data(rng):
+    X = rng.standard_normal((N, 5))
+    return X, (X @ rng.standard_normal((5, 3))).argmax(axis=1)
 
 
 def objects_of_digests(folder, compiler, *flags, more=lambda source: ()):

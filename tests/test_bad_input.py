@@ -1,43 +1,18 @@
 """Bad input gets an error that names the argument, the value and what is allowed, before anything has changed."""
 
-import threading
 import tracemalloc
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import COMPILED, needs_engine
+from kinds import LABELS, ROWS, VALUES, X, fit, networks, state
 
 import fastmlp
-from fastmlp import MLP, SGD, AdaGrad, Adam, AdamW, DivergenceError, RMSprop, Trainer, losses
+from fastmlp import MLP, SGD, AdaGrad, Adam, AdamW, RMSprop, Trainer, losses
 from fastmlp.activations import ELU, LeakyReLU
-from fastmlp.epochs import EpochLoop
 from fastmlp.lockstep import LockStepExecutor
 from fastmlp.plans import prediction_plan
 from fastmlp.runtime import executor
-
-ROWS = 24
-X = np.random.default_rng(0).standard_normal((ROWS, 4))
-LABELS = np.arange(ROWS) % 3
-VALUES = X @ [1.0, -2.0, 0.5, 0.0]
-
-
-def networks():
-    """One network for each kind of target."""
-    return SimpleNamespace(
-        labels=MLP([4, 5, 3]),
-        values=MLP([4, 5, 1], loss="mse"),
-        several=MLP([4, 5, 3], loss="mse"),
-        binary=MLP([4, 5, 2], loss="binary_cross_entropy"),
-        counts=MLP([4, 5, 1], loss="poisson"),
-        rates=MLP([4, 5, 3], loss="poisson"),
-        quantiles=MLP([4, 5, 3], loss=losses.Quantile((0.1, 0.5, 0.9))),
-    )
-
-
-def state(net):
-    """Everything about a network that an unsuccessful call could have changed, shuffling included."""
-    return net.parameters.tobytes(), str(net.shuffle_rng.bit_generator.state)
 
 
 def with_value(array, value, at=7):
@@ -48,10 +23,6 @@ def with_value(array, value, at=7):
 
 def new(*args, **kwargs):
     return lambda nets: MLP(*args, **kwargs)
-
-
-def fit(X=X, y=LABELS, net="labels", **settings):
-    return lambda nets: getattr(nets, net).fit(X, y, **settings)
 
 
 def predict(X):
@@ -413,9 +384,9 @@ def test_memory_that_runs_out_in_an_argument_is_no_fault_of_its_type():
 def test_tensors_that_numpy_cannot_read_are_refused_by_name():
     torch = pytest.importorskip("torch")
     tensor = torch.zeros(ROWS, 4)
-    for X in (tensor.clone().requires_grad_(), tensor.bfloat16(), tensor.to_sparse(), tensor.to("meta")):
+    for given in (tensor.clone().requires_grad_(), tensor.bfloat16(), tensor.to_sparse(), tensor.to("meta")):
         with pytest.raises(TypeError, match="X must be an array of numbers, got an object of type Tensor"):
-            networks().labels.predict(X)
+            networks().labels.predict(given)
 
 
 def test_scipy_sparse_matrices_are_refused_by_name():
@@ -524,253 +495,3 @@ def test_memory_is_not_made_for_more_workers_than_there_may_be(monkeypatch, aske
     monkeypatch.setenv("FASTMLP_NUM_THREADS", asked)
     assert fastmlp.get_num_threads() == 256
     assert networks().labels.predict(X).shape == LABELS.shape
-
-
-# ---- divergence ------------------------------------------------------------------------------------------------------
-
-
-def diverges(fit):
-    with pytest.raises(DivergenceError) as caught:
-        fit()
-    return caught.value
-
-
-@pytest.mark.targets
-@pytest.mark.parametrize("group", [1, 1000], ids=["epoch by epoch", "all epochs in one group"])
-@pytest.mark.parametrize("weight", [None, np.linspace(0.5, 2, ROWS)], ids=["unweighted", "weighted"])
-@pytest.mark.parametrize(
-    ("rate", "batch_size", "in_first"),
-    [(1e6, 8, True), (1e6, None, False), (2.0, None, False), (0.7, 7, False), (1e39, None, True)],
-)
-def test_divergence_keeps_the_last_finite_epoch(monkeypatch, group, weight, rate, batch_size, in_first):
-    monkeypatch.setattr(EpochLoop, "_group", lambda loop: group)  # else a matter of how fast this machine is
-
-    def start():
-        return MLP([4, 5, 1], "relu", "mse", seed=3), {"optimizer": SGD(rate, momentum=0.5), "batch_size": batch_size}
-
-    net, settings = start()
-    error = diverges(lambda: net.fit(X, VALUES, epochs=60, sample_weight=weight, **settings))
-    steps = 1 if batch_size is None else -(-ROWS // batch_size)
-    assert (error.epoch == 1) == in_first and 1 <= error.epoch < 60
-    assert 1 <= error.step <= steps
-    for words in (f"in epoch {error.epoch} of 60", f"step {error.step} of {steps}", "learning rate"):
-        assert words in str(error)
-    assert np.isfinite(net.parameters).all()
-    assert error.history.epochs == error.epoch - 1
-
-    expected, settings = start()
-    if error.epoch > 1:
-        history = expected.fit(X, VALUES, epochs=error.epoch - 1, sample_weight=weight, **settings)
-        assert error.history.loss == history.loss
-        assert np.isfinite(error.history.loss).all()
-    assert state(net) == state(expected), "not what a run of one epoch less leaves, order of the next shuffle included"
-
-
-@pytest.mark.parametrize(
-    ("settings", "cures"),
-    [
-        ({}, "clipping (clip_norm), scaled inputs (MLP(..., standardize='mean')) or scaled targets"),
-        (
-            {"standardize": "mean"},
-            "A smaller learning rate, clipping (clip_norm) or scaled targets (standardize_targets=T",
-        ),
-        (
-            {"standardize_targets": True},
-            "clipping (clip_norm) or scaled inputs (MLP(..., standardize='mean')) may help",
-        ),
-        (
-            {"standardize": "mean", "standardize_targets": True},
-            "A smaller learning rate or clipping (clip_norm) may help",
-        ),
-        ({"loss": "poisson"}, "or scaled inputs (MLP(..., standardize='mean')) may help"),
-    ],
-)
-def test_divergence_names_the_cures_that_the_network_does_not_have(settings, cures):
-    net = MLP([4, 5, 1], **{"loss": "mse", **settings})
-    error = diverges(lambda: net.fit(X, abs(VALUES), epochs=1, batch_size=None, optimizer=SGD(1e39)))
-    assert cures in str(error)
-
-
-def test_divergence_by_its_weights_alone():
-    # One step: its loss is still finite, and there is no second one to see what became of the weights.
-    net = networks().values
-    before = net.parameters.tobytes()
-    error = diverges(lambda: net.fit(X, VALUES, epochs=1, batch_size=None, optimizer=SGD(1e39)))
-    assert (error.epoch, error.step) == (1, 1) and "weight" in str(error)
-    assert net.parameters.tobytes() == before
-
-
-@pytest.mark.parametrize("call", ["step", "fit"])
-@pytest.mark.parametrize("optimizer", [SGD(0.01, momentum=0.9), Adam(), SGD(0.01)], ids=["momentum", "adam", "sgd"])
-def test_after_divergence_a_trainer_can_go_on(call, optimizer):
-    net = networks().values
-    trainer = Trainer(net, optimizer)
-    assert np.isfinite(trainer.step(X, VALUES))
-    before = net.parameters.tobytes()
-    error = diverges(lambda: getattr(trainer, call)(X * 1e30, VALUES))
-    assert (error.epoch, error.step) == (1, 1 if call == "fit" else 2)
-    assert net.parameters.tobytes() == before
-    losses = [trainer.step(X, VALUES) for _ in range(20)]
-    assert losses[-1] < losses[0]
-    assert np.isfinite(net.parameters).all()
-
-
-# ---- several threads -------------------------------------------------------------------------------------------------
-
-
-class Pause:
-    """A callback that stops a training run in the middle until it is told to go on."""
-
-    def __init__(self):
-        self.reached, self.go_on = threading.Event(), threading.Event()
-
-    def on_epoch_end(self, state):
-        self.reached.set()
-        assert self.go_on.wait(60)
-
-
-@pytest.mark.parametrize("call", [fit(epochs=1), lambda nets: Trainer(nets.labels).step(X, LABELS)])
-def test_only_one_thread_trains_a_network_at_a_time(call):
-    nets, undisturbed, pause = networks(), networks(), Pause()
-    thread = threading.Thread(target=fit(epochs=2, callbacks=[pause]), args=[nets])
-    thread.start()
-    try:
-        assert pause.reached.wait(60)
-        before = state(nets.labels)
-        with pytest.raises(RuntimeError, match="being trained already"):
-            call(nets)
-        assert state(nets.labels) == before
-        networks().labels.fit(X, LABELS, epochs=1)  # another network is another matter
-    finally:
-        pause.go_on.set()
-        thread.join()
-    undisturbed.labels.fit(X, LABELS, epochs=2)
-    assert state(nets.labels) == state(undisturbed.labels)
-    call(nets)
-
-
-@pytest.mark.parametrize("name", ["flush", "show_raw", "show_average"])
-def test_other_threads_leave_the_weights_of_a_training_alone(name):
-    trainer, undisturbed = (Trainer(networks().labels, average=0.9, accumulate=2) for _ in range(2))
-    pause = Pause()
-    thread = threading.Thread(target=trainer.fit, args=(X, LABELS), kwargs={"epochs": 2, "callbacks": [pause]})
-    thread.start()
-    try:
-        assert pause.reached.wait(60)
-        with pytest.raises(RuntimeError, match="being trained already"):
-            getattr(trainer, name)()
-    finally:
-        pause.go_on.set()
-        thread.join()
-    undisturbed.fit(X, LABELS, epochs=2)
-    assert state(trainer.net) == state(undisturbed.net)
-    getattr(trainer, name)()
-
-
-def test_a_callback_may_look_at_raw_and_averaged_weights():
-    seen = []
-
-    class Looks:
-        def on_epoch_end(self, state):
-            state.trainer.flush()
-            for show in (state.trainer.show_raw, state.trainer.show_average):
-                show()
-                seen.append(np.array_equal(state.net.parameters, state.trainer.average))
-
-    trainer, undisturbed = (Trainer(networks().labels, average=0.9) for _ in range(2))
-    trainer.fit(X, LABELS, epochs=2, callbacks=[Looks()])
-    undisturbed.fit(X, LABELS, epochs=2)
-    assert seen == [False, True] * 2 and state(trainer.net) == state(undisturbed.net)
-
-
-def test_a_callback_that_trains_the_network_is_refused():
-    class Trains:
-        def on_epoch_end(self, state):
-            state.net.fit(X, LABELS)
-
-    net = networks().labels
-    with pytest.raises(RuntimeError, match="being trained already"):
-        net.fit(X, LABELS, callbacks=[Trains()])
-    net.fit(X, LABELS, epochs=1)
-
-
-def predicted_wrongly(net, data, times):
-    """Numbers of those that get other bits when as many threads predict them at once, so many times."""
-    expected = [net.predict_proba(X).tobytes() for X in data]
-    wrong, start = [], threading.Barrier(len(data))
-
-    def predict(i):
-        start.wait()
-        for _ in range(times):
-            if net.predict_proba(data[i]).tobytes() != expected[i]:
-                wrong.append(i)
-
-    threads = [threading.Thread(target=predict, args=[i]) for i in range(len(data))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return wrong
-
-
-@pytest.mark.targets
-def test_threads_that_predict_at_once_do_not_disturb_each_other(rng):
-    data = [rng.standard_normal((700 + i, 30)) for i in range(4)]
-    assert not predicted_wrongly(MLP([30, 64, 5], seed=1), data, 30)
-
-
-@needs_engine  # the reference has no short way
-@pytest.mark.targets
-def test_single_rows_on_the_short_way_and_on_the_long_one_do_not_disturb_each_other(rng):
-    rows = list(rng.standard_normal((4, 1, 784)))  # float64: to be converted
-    rows[::2] = [row.astype(np.float32) for row in rows[::2]]
-    assert not predicted_wrongly(MLP([784, 512, 10], seed=1), rows, 500)
-
-
-@needs_engine  # the reference has no short way
-@pytest.mark.targets
-def test_a_few_rows_on_the_short_way_with_and_without_the_interpreter_do_not_disturb_each_other(rng):
-    # 9 million operations and 0.2 to 0.4, 2 million being the limit from which on other threads run meanwhile.
-    data = [rng.standard_normal((rows, 784), np.float32) for rows in (44, 1, 2, 40)]
-    assert not predicted_wrongly(MLP([784, 128, 10], seed=1), data, 300)
-
-
-@pytest.mark.targets
-@pytest.mark.parametrize("columns", [1, 3, 4, 15, 33, 64, 77, 131])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_prediction_finds_what_is_not_finite_wherever_it_is(columns, dtype):
-    # X is looked at while it is read: in place or gathered, one row (the short way) or more than two workers carry.
-    net = MLP([columns, 20, 3], dtype=dtype, seed=1)
-    for rows, data in ((1, dtype), (1, "float64"), (5, dtype), (5, "float64"), (700, dtype)):
-        X = np.random.default_rng(2).standard_normal((rows, columns)).astype(data)
-        expected = net.predict_proba(X)
-        for value in (np.nan, np.inf, -np.inf):
-            for at in {(0, 0), (rows - 1, columns - 1), (rows // 2, columns // 2)}:
-                spoilt = X.copy()
-                spoilt[at] = value
-                with pytest.raises(ValueError, match=rf"X must be finite.*{value} at X\[{at[0]}, {at[1]}\]"):
-                    net.predict_proba(spoilt)
-                np.testing.assert_array_equal(net.predict_proba(X), expected)
-
-
-@pytest.mark.targets
-def test_a_prediction_of_values_too_large_for_the_network():
-    net = MLP([3, 2])
-    with pytest.raises(ValueError, match=r"fit float32, got 1e\+39 at X\[1, 2\]"):
-        net.predict_proba([[0, 0, 0], [0, 0, 1e39]])
-
-
-@needs_engine
-def test_what_is_not_finite_is_forgotten_once_it_is_reported():
-    net, row = MLP([20, 6, 3], seed=1), np.zeros((1, 20), np.float32)
-    for _ in range(2):
-        net.predict_proba(row)
-    with pytest.raises(ValueError, match="X must be finite"):
-        net.predict_proba(np.full((1, 20), np.nan, np.float32))
-    assert net._row_predictor(row) is not None, "single rows have lost their short way"
-    plan = prediction_plan(net, 4)
-    runner = executor(plan, "engine")
-    runner.bind(0, np.full((4, 20), np.inf, np.float32))
-    runner.bind(len(plan.ops) - 1, np.empty((4, 3), np.float32))
-    runner.run(None, np.array([0, 4]))
-    assert plan.found_nonfinite() and not plan.found_nonfinite()
