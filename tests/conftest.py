@@ -38,6 +38,13 @@ def all_workers():
         runtime._engine.insist_on_workers(True)
 
 
+@pytest.fixture(autouse=True)
+def default_threads():
+    """No test leaves its number of threads to the next one."""
+    yield
+    fastmlp.set_num_threads(None)
+
+
 def pytest_report_header():
     return [f"fastmlp targets: compiled {COMPILED}, supported {fastmlp.targets()}", fastmlp.show_config()]
 

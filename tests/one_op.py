@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from fastmlp import memory
+from fastmlp import activations, memory
 from fastmlp.lockstep import LockStepExecutor
 from fastmlp.plan import Plan
 from fastmlp.runtime import _engine
 
 CANARY = 1234.5
 MARGIN = 64  # elements before and after
+NEEDS_Z = {act.kind for act in map(activations.get, activations.KNOWN) if act.needs_z}
 
 
 def guarded(rows, columns, dtype, values=None):

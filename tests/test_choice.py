@@ -124,7 +124,6 @@ def choosing():
     runtime._engine.insist_on_workers(False)
     yield
     runtime._engine.insist_on_workers(True)
-    fastmlp.set_num_threads(None)
 
 
 def engine_of(trainer):

@@ -22,7 +22,7 @@ def epochs_in(output):
 
 @pytest.fixture
 def run(capsys):
-    """Runs the command line in this process; gives its status and output. The thread count goes back to the default."""
+    """Runs the command line in this process; gives its status and output."""
 
     def run(*arguments):
         try:
@@ -31,8 +31,7 @@ def run(capsys):
             status = stop.code
         return status, *capsys.readouterr()
 
-    yield run
-    fastmlp.set_num_threads(None)
+    return run
 
 
 @pytest.mark.targets

@@ -23,12 +23,6 @@ SIZES = [100, 130, 70, 10]  # no width is a whole number of vectors
 ROWS = 1130
 
 
-@pytest.fixture(autouse=True)
-def default_threads():
-    yield
-    fastmlp.set_num_threads(None)
-
-
 @pytest.fixture(scope="module")
 def data():
     rng = np.random.default_rng(3)

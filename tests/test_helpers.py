@@ -298,7 +298,6 @@ def test_a_forked_process_trains_and_predicts_with_the_same_bits(rng):
         assert pipe.read() == b"same"
     assert os.waitpid(child, 0)[1] == 0
     assert trained() == here
-    fastmlp.set_num_threads(None)
 
 
 @needs_engine  # NumPy's BLAS may wait for ever where another thread is in it while the process forks

@@ -5,8 +5,8 @@ import time
 
 import numpy as np
 import pytest
-from one_op import guarded, run_checked
-from test_kernels import ACTIVATIONS, NEEDS_Z, PARAM, layer, normal, padding_is_zero
+from one_op import NEEDS_Z, guarded, run_checked
+from test_kernels import ACTIVATIONS, PARAM, layer, normal, padding_is_zero
 
 from fastmlp.plan import Op, Plan, Rule
 from fastmlp.reference import ReferenceExecutor

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from one_op import guarded, run_checked
+from one_op import NEEDS_Z, guarded, run_checked
 from shapes import LAYERS, WIDTHS
 
 from fastmlp import reference, runtime
@@ -11,7 +11,6 @@ from fastmlp.plan import SPLITS, Op, Plan, Rule
 pytestmark = pytest.mark.usefixtures("target")
 
 ACTIVATIONS = [name for name in reference.ACTIVATIONS if name != "softmax"]
-NEEDS_Z = {"gelu", "gelu_tanh", "silu", "mish"}
 PARAM = {"leaky_relu": 0.1, "elu": 0.7, "huber": 0.8, "squared_error": 0.5, "softmax_cross_entropy": 0.1}
 
 

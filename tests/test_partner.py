@@ -34,8 +34,6 @@ NETWORKS = {
 @pytest.fixture(autouse=True)
 def two_threads():
     fastmlp.set_num_threads(2)
-    yield
-    fastmlp.set_num_threads(None)
 
 
 def rows_of(net, n=64, seed=0):

@@ -148,12 +148,6 @@ def bits(training, way):
     return [array.tobytes() for array in found]
 
 
-@pytest.fixture(autouse=True)
-def default_threads():
-    yield
-    fastmlp.set_num_threads(None)
-
-
 @given(trainings(), st.lists(ways(), min_size=1, max_size=2))
 def test_bits_do_not_depend_on_workers_shares_or_targets(training, others):
     best = FMA_TARGETS[0]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from one_op import NEEDS_Z
 
 from fastmlp.plan import Op, Rule, Step
 from fastmlp.reference import ACTIVATIONS, KERNELS, LOSSES, OPTIMIZERS, ReferenceExecutor, philox
 
-NEED_Z = ("gelu", "gelu_tanh", "silu", "mish")
 PARAM = {"leaky_relu": 0.2, "elu": 0.7}
 ELEMENTWISE = [kind for kind in ACTIVATIONS if kind != "softmax"]
 # Away from the kinks at 0 and +-1, and with nothing symmetric about it.
@@ -63,7 +63,7 @@ def run(op: Op, rows: int = 0, **kwargs: Any) -> None:
 def test_derivative_is_the_slope(kind: str) -> None:
     forward, derivative = ACTIVATIONS[kind]
     a = PARAM.get(kind, 0.0)
-    z = Z if kind in NEED_Z else None  # the others must do with y alone
+    z = Z if kind in NEEDS_Z else None  # the others must do with y alone
     assert_relative(derivative(forward(Z, a), z, a), slope(lambda x: forward(x, a), Z))
 
 
@@ -268,7 +268,7 @@ def test_linear_back(kind: str) -> None:
         return float((forward.y * dy).sum())
 
     expected = gradient(value, z)
-    y, kept = ACTIVATIONS[kind][0](z, a), z if kind in NEED_Z else None
+    y, kept = ACTIVATIONS[kind][0](z, a), z if kind in NEEDS_Z else None
     op = Op("linear_back", kind, 4, 3, dy=dy, w=w, y=y, z=kept, dx=np.empty((5, 4)), param=a)
     run(op, 5)
     assert_relative(op.dx, expected)

@@ -209,7 +209,6 @@ def test_workers_that_share_many_inputs_train_the_same_network(method, n_in, rng
         for _ in range(5):
             trainer.fit(X, y, epochs=5, batch_size=100)
         found.append(net.parameters.tobytes())
-    fastmlp.set_num_threads(None)
     assert found[0] == found[1]
 
 

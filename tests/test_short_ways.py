@@ -112,11 +112,8 @@ def test_steps_of_the_short_way_by_several_workers(threads, rng, checked):
     left = set()
     for way in WAYS:
         fastmlp.set_num_threads(threads)
-        try:
-            trainer = Trainer(MLP([300, 257, 7], seed=1), SGD(0.1, momentum=0.9))
-            losses = [trainer.step(going(way, X), y) for _ in range(4)]
-        finally:
-            fastmlp.set_num_threads(None)
+        trainer = Trainer(MLP([300, 257, 7], seed=1), SGD(0.1, momentum=0.9))
+        losses = [trainer.step(going(way, X), y) for _ in range(4)]
         left.add((*losses, trainer.net.parameters.tobytes()))
     assert len(left) == 1 and len(checked) == 5
 
@@ -288,18 +285,15 @@ def test_a_few_rows_by_several_workers_have_the_same_bits(sizes, rows, threads, 
     net, X = MLP(sizes, seed=1), rng.standard_normal((rows, 784), np.float32)
     expected = MLP(sizes, seed=1).predict_proba(X)  # a network's first prediction goes the long way
     fastmlp.set_num_threads(threads)
-    try:
-        for _ in range(20):
-            np.testing.assert_array_equal(net.predict_proba(X), expected)
-        assert net._row_predictor(X) is not None
-        for threads_now in (1, 5):  # of a plan that was made for others
-            fastmlp.set_num_threads(threads_now)
-            np.testing.assert_array_equal(net.predict_proba(X), expected)
-        X[-1, -1] = np.nan
-        with pytest.raises(ValueError, match="X must be finite"):
-            net.predict_proba(X)
-    finally:
-        fastmlp.set_num_threads(None)
+    for _ in range(20):
+        np.testing.assert_array_equal(net.predict_proba(X), expected)
+    assert net._row_predictor(X) is not None
+    for threads_now in (1, 5):  # of a plan that was made for others
+        fastmlp.set_num_threads(threads_now)
+        np.testing.assert_array_equal(net.predict_proba(X), expected)
+    X[-1, -1] = np.nan
+    with pytest.raises(ValueError, match="X must be finite"):
+        net.predict_proba(X)
 
 
 @needs_engine
@@ -442,7 +436,6 @@ def test_threads_predict_a_few_rows_while_their_number_changes(rng):
         for worker in workers:
             worker.join()
         sys.setswitchinterval(interval)
-        fastmlp.set_num_threads(None)
     assert not wrong
 
 

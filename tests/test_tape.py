@@ -47,8 +47,7 @@ def splits(plan):
 @pytest.fixture
 def threads(request):
     fastmlp.set_num_threads(request.param)
-    yield request.param
-    fastmlp.set_num_threads(None)
+    return request.param
 
 
 def wide_plan(*sizes, batch=1000, **options):
