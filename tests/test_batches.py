@@ -175,15 +175,14 @@ def test_batches_that_cannot_be_fitted(data):
 
 
 @pytest.mark.parametrize("standardize", [None, "mean", "robust"])
-def test_a_memory_mapped_file_is_read_in_place(rng, tmp_path, standardize):
+def test_a_memory_mapped_file_is_read_in_place(rng, tmp_path, monkeypatch, standardize):
     rows, columns = 200_000, 20
     np.save(tmp_path / "X.npy", rng.standard_normal((rows, columns), dtype=np.float32))
     X = np.load(tmp_path / "X.npy", mmap_mode="r")
     y = (X[:, 0] > 0).astype(np.uint8)
     net = MLP([columns, 4, 2], standardize=standardize)
     trainer = Trainer(net, SGD(0.1))
-    if standardize == "robust":
-        fastmlp.scaling.QUANTILE_ROWS, kept = 1 << 14, fastmlp.scaling.QUANTILE_ROWS
+    monkeypatch.setattr(fastmlp.scaling, "QUANTILE_ROWS", 1 << 14)
     in_place = []
 
     class Look:
@@ -197,8 +196,6 @@ def test_a_memory_mapped_file_is_read_in_place(rng, tmp_path, standardize):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-        if standardize == "robust":
-            fastmlp.scaling.QUANTILE_ROWS = kept
     assert in_place == [True]
     limit = X.nbytes if standardize is None else 2.5 * 8 * fastmlp.scaling.CHUNK + X.nbytes / 2
     assert peak < limit, f"{peak / X.nbytes:.1f} times the data"

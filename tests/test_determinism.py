@@ -255,27 +255,6 @@ def test_a_run_can_be_repeated(data, dtype):
     assert bits(*trained("adam", dtype, data), data[0]) == bits(*trained("adam", dtype, data), data[0])
 
 
-@pytest.mark.parametrize("rows", [1, 5, 64, 130, FUSED_ROWS])  # the last: linear_grad sums it in several runs
-def test_fused_updates_have_the_bits_of_unfused_ones(data, dtype, rows):
-    X, y, _, weight = data
-    found = []
-    for unfused in (False, True):
-        net = MLP(SIZES, ["tanh", "relu"], dtype=dtype, seed=2)
-        optimizer = Adam(0.01, l2=1e-3, weight_decay=0.1, clip_value=0.05)
-        states = [net.layout.zeros() for _ in range(2)]
-        matrices = [net.layout.matrices(s) for s in states]
-        learning = Learning(optimizer.kind, [optimizer.rule()] * 3, matrices)
-        plan = training_plan(net, rows, True, learning, unfused=unfused)
-        assert [op.opcode for op in plan.ops].count("linear_update") == (0 if unfused else 3)
-        runner = engine_on(plan, X, y)
-        offsets = np.minimum(np.arange(min(8, 1 - -ROWS // rows)) * rows, ROWS)
-        before = net.parameters.tobytes()
-        losses = runner.run(None, offsets, np.full(len(offsets) - 1, 0.01), weight=weight, n_threads=1 + 2 * unfused)
-        assert net.parameters.tobytes() != before
-        found.append((net.parameters.tobytes(), losses.tobytes(), *(s.tobytes() for s in states)))
-    assert found[0] == found[1]
-
-
 @pytest.mark.parametrize("sizes", [SIZES, [100, 3], [100, 17, 33]], ids=str)
 @pytest.mark.parametrize("output", ["softmax", "identity"])
 def test_a_prediction_does_not_depend_on_its_batch(data, dtype, sizes, output, rng):

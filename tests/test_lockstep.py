@@ -1,12 +1,16 @@
 """Whole training steps in lock step: every activation with every loss, every optimizer over twenty steps."""
 
+import re
+
 import numpy as np
 import pytest
 from one_op import guarded, run_checked
 
 import fastmlp
-from fastmlp import activations, losses
-from fastmlp.plan import Op, Rule
+from fastmlp import LockStepError, activations, losses
+from fastmlp.lockstep import LockStepExecutor
+from fastmlp.plan import WRITES, Op, Plan, Rule
+from fastmlp.runtime import _engine
 
 pytestmark = pytest.mark.usefixtures("target")
 
@@ -49,6 +53,7 @@ def steps(rng, dtype, activation, loss, optimizer, n):
     net = fastmlp.MLP([7, 18, 5, 3], activation, loss, dtype=dtype, seed=1)
     trainer = fastmlp.Trainer(net, optimizer)
     trainer.fit(X, y, epochs=1, batch_size=9)
+    assert all(isinstance(runner, LockStepExecutor) for runner in trainer._plans.values())
     return trainer.steps
 
 
@@ -87,3 +92,60 @@ def test_gradients_that_overflow_and_are_clipped_are_no_difference(dtype, target
     fields = {"w": w, "s1": s1, "s2": None if kind == "adagrad" else s2, "n_in": n_in, "n_out": n_out, "bias": True}
     run_checked(Op("linear_update", kind, x=x, dy=dy, rule=Rule(clip_value=0.1), **fields), rows, dtype, target)
     assert np.isfinite(w).all() and (w != 0).any()
+
+
+# ---- the comparison itself -------------------------------------------------------------------------------------------
+
+
+class OneWrong:
+    """An engine that adds an error to one number of what an op writes, or to its mean loss."""
+
+    def __init__(self, plan, target, name, index, error):
+        self.engine = _engine.Engine(plan, target)
+        self.op, self.target, self.name, self.index, self.error = plan.ops[0], target, name, index, error
+
+    def run(self, *given, **named):
+        losses = self.engine.run(*given, **named)
+        if self.name == "mean loss":
+            return losses + self.error
+        getattr(self.op, self.name)[self.index] += self.error
+        return losses
+
+
+# Opcode: kind, and which buffers of rows and of parameters it has.
+ONE_OP = {
+    "gather": ("", "x", ""),
+    "linear": ("gelu", "xyz", "w"),
+    "activate": ("softmax", "xy", ""),
+    "activate_back": ("tanh", ["dy", "y", "dx"], ""),
+    "loss": ("squared_error", ["y", "t", "dy"], ""),
+    "linear_back": ("tanh", ["dy", "y", "dx"], "w"),
+    "dropout": ("", "xy", ""),
+    "scatter": ("", "y", ""),
+    "linear_grad": ("", ["x", "dy"], "g"),
+    "update": ("rmsprop", "", ["w", "g", "s1"]),
+    "linear_update": ("adam", ["x", "dy"], ["w", "s1", "s2"]),
+    "square_sum": ("", "", "g"),
+    "average": ("", "", ["w", "aux"]),
+    "max_norm": ("", "", "w"),
+}
+WRITTEN = {(opcode, name) for opcode, names in WRITES.items() for name in (*names, "mean loss")}
+WRITTEN -= {("gather", "t"), ("update", "s2"), *((opcode, "mean loss") for opcode in WRITES if opcode != "loss")}
+
+
+@pytest.mark.parametrize(("opcode", "name"), sorted(WRITTEN))
+def test_one_wrong_number_is_found_in_any_op(rng, dtype, target, opcode, name):
+    rows, n, error = 9, 7, 0.01 if dtype == np.float32 else 1e-8
+    kind, of_rows, of_parameters = ONE_OP[opcode]
+    op = Op(opcode, kind, n, n, bias=True, param=0.5, row_loss=np.zeros(rows), part=np.zeros((1, n + 1)))
+    for buffer in of_rows:
+        setattr(op, buffer, guarded(rows, n, dtype, rng.random((rows, n))))
+    for buffer in of_parameters:
+        setattr(op, buffer, guarded(n + 1, n, dtype, rng.random((n + 1, n))))
+    op.data = rng.random((rows, n)).astype(dtype)
+    plan, step = Plan("one op", dtype, rows, [op]), (None, np.array([0, rows]), np.array([0.1]))
+    index = {"part": (0, 2), "row_loss": (3,)}.get(name, (3, 2))
+    LockStepExecutor(plan, OneWrong(plan, target, name, index, 0.0)).run(*step)
+    where = "mean loss" if name == "mean loss" else f"buffer {name}{list(index)}"
+    with pytest.raises(LockStepError, match=rf"op 0 \({opcode} .*{re.escape(where)}"):
+        LockStepExecutor(plan, OneWrong(plan, target, name, index, error)).run(*step)

@@ -273,7 +273,7 @@ REFUSED = {
         ValueError,
         "biases[1] must have shape (1,), got (2,)",
     ),
-    "too large a numbe": (
+    "too large a number": (
         lambda net: net.biases.__setitem__(1, [1e39]),
         ValueError,
         "biases[1] must be finite numbers that fit float32, got 1e+39 at biases[1][0]",
@@ -295,7 +295,7 @@ REFUSED = {
         ValueError,
         "parameters must have shape (128,), got (17,)",
     ),
-    "no numbe": (
+    "no number": (
         lambda net: setattr(net, "parameters", np.full(128, np.inf)),
         ValueError,
         "parameters must be finite numbers that fit float32, got inf",
@@ -303,7 +303,7 @@ REFUSED = {
     "all weights": (
         lambda net: setattr(net, "weights", [1, 2]),
         AttributeError,
-        "weights cannot be assigned as a whole: use net.set_weights([(W, b), ...]), net.weights[i] = ... o",
+        "weights cannot be assigned as a whole: use net.set_weights([(W, b), ...]), net.weights[i] = ... or ",
     ),
     "all biases": (lambda net: setattr(net, "biases", []), AttributeError, "biases cannot be assigned as a whole"),
 }

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from trainer_options import OPTIONS, flat, network
+from conftest import engine_on
+from trainer_options import OPTIONS, SIZES, flat, network
 
 import fastmlp
-from fastmlp import MLP, SGD, Trainer, losses
+from fastmlp import MLP, SGD, Adam, Trainer, losses
 from fastmlp.lockstep import LockStepExecutor
 from fastmlp.plan import Op
-from fastmlp.runtime import executor
+from fastmlp.tape import FUSED_ROWS
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -41,19 +42,37 @@ def test_bits_do_not_depend_on_threads(monkeypatch, target, dtype, data, name):
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIONS if "accumulate" not in name and name != "clip_norm"])
-def test_fused_and_unfused_updates_have_the_same_bits(monkeypatch, target, dtype, data, name):
+# Name: sizes, rows of a batch, optimizer, options of Trainer and MLP. The most rows are summed in several runs.
+FUSED = {
+    **{
+        name: (SIZES, 16, *options)
+        for name, options in OPTIONS.items()
+        if "accumulate" not in name and name != "clip_norm"
+    },
+    **{
+        f"{rows} rows": ([100, 130, 70, 3], rows, Adam(0.01, l2=1e-3, weight_decay=0.1, clip_value=0.05), {}, {})
+        for rows in (1, 5, 64, 130, FUSED_ROWS)
+    },
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_and_unfused_updates_have_the_same_bits(monkeypatch, target, dtype, rng, name):
     monkeypatch.setenv("FASTMLP_TARGET", target)
-    optimizer, options, settings = OPTIONS[name]
+    sizes, rows, optimizer, options, settings = FUSED[name]
+    X, y, weight = rng.standard_normal((1130, sizes[0])), rng.integers(0, 3, 1130), rng.uniform(0.1, 2, 1130)
+    offsets = np.minimum(np.arange(min(8, 1 - -1130 // rows)) * rows, 1130)
     found = []
     for unfused in (False, True):
-        net = network(dtype=dtype, backend="engine", **settings)
+        net = MLP(sizes, ["tanh", "relu"], dtype=dtype, seed=3, backend="engine", **settings)
         trainer = Trainer(net, optimizer, **options)
-        plan = trainer.plan_for(16, True, unfused=unfused)
-        assert ("linear_update" in [op.opcode for op in plan.ops]) == (not unfused)
-        plan.bind(*data)
-        executor(plan, "engine").run(None, np.array([0, 16, 32, 48]), np.full(3, 0.1))
-        found.append((net.parameters.tobytes(), *(array.tobytes() for array in trainer.moving)))
+        plan = trainer.plan_for(rows, True, unfused=unfused)
+        assert [op.opcode for op in plan.ops].count("linear_update") == (0 if unfused else len(sizes) - 1)
+        before, runner = flat(net), engine_on(plan, X, y)
+        rates = np.full(len(offsets) - 1, 0.05)
+        losses = runner.run(None, offsets, rates, weight=weight, n_threads=1 + 2 * unfused)
+        assert not np.array_equal(net.parameters, before) and np.isfinite(losses).all()
+        found.append((net.parameters.tobytes(), losses.tobytes(), *(array.tobytes() for array in trainer.moving)))
     assert found[0] == found[1]
 
 

@@ -286,7 +286,9 @@ def test_rows_are_right_whoever_is_late(tmp_path):
     program = c_code.program(tmp_path, PROTOCOL, "partner", "helpers", "balance")
     done = subprocess.run([program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    for line in done.stdout.splitlines():
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    for line in lines:
         rows, _, wrong = map(int, line.split())
         assert rows > 0 and wrong == 0
 

@@ -28,6 +28,10 @@ def test_all_public_names_can_be_had():
     assert [name for name in fastmlp.__all__ if not hasattr(fastmlp, name) or name not in dir(fastmlp)] == []
 
 
+def test_every_public_name_has_a_home():
+    assert {*fastmlp._HOMES, *fastmlp._MODULES} - {*ESTIMATORS} == {*fastmlp.__all__}
+
+
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn")
 def test_the_estimators_are_listed_where_scikit_learn_is():
     assert set(ESTIMATORS) <= set(dir(fastmlp))

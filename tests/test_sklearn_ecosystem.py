@@ -1,6 +1,7 @@
 """The estimators among others: pipelines, searches, calibration, pickles, data frames, threads; and what is our own."""
 
 import copy
+import importlib.util
 import pickle
 import subprocess
 import sys
@@ -40,8 +41,9 @@ def test_pipeline_cross_validation_and_clone():
     pipeline = make_pipeline(StandardScaler(), MLPClassifier(max_iter=300, random_state=0))
     assert cross_val_score(pipeline, X, Y).mean() > 0.9
     assert clone(pipeline).get_params()["mlpclassifier__max_iter"] == 300
-    scaler = pipeline.set_output(transform="pandas") if "pandas" in sys.modules else pipeline
-    assert scaler.fit(X, Y).score(X, Y) > 0.9
+    if importlib.util.find_spec("pandas"):
+        pipeline.set_output(transform="pandas")
+    assert pipeline.fit(X, Y).score(X, Y) > 0.9
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
@@ -59,8 +61,9 @@ def test_search_gives_the_same_scores_in_any_number_of_jobs(backend):
 def test_one_thread_each_in_the_threading_backend():
     seen = joblib.Parallel(2, backend="threading")(joblib.delayed(inside)() for _ in range(4))
     assert set(seen) == {1}
+    before = fastmlp.get_num_threads()
     with threads(None):
-        assert fastmlp.get_num_threads() == fastmlp.threads.get_num_threads()
+        assert fastmlp.get_num_threads() == before
     with threads(3):
         assert fastmlp.get_num_threads() == 3
 
@@ -100,7 +103,7 @@ def test_data_frames(library, settings):
     names = ["a", "b", "c", "d"]
     frame = frames.DataFrame({name: X[:, i] for i, name in enumerate(names)})
     net = MLPClassifier(**SMALL, tol=1.0, n_iter_no_change=3, **settings).fit(frame, frames.Series(Y))
-    if library == "pandas" or sklearn.__version__ >= "1.9":
+    if library == "pandas" or tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 9):
         assert net.feature_names_in_.tolist() == names
         with pytest.raises(ValueError, match="feature names"):
             net.predict(frame[["b", "a", "c", "d"]])

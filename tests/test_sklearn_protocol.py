@@ -81,7 +81,7 @@ def test_each_epoch_begins_and_ends_and_there_are_no_more_than_max_iter(kind, so
     net = kind(solver=solver, **SMALL).set_callbacks(recorder).fit(X, Y, WEIGHT)
     whole = [("setup", "fit", 7), ("begin", "fit", 0)], [("end", "fit", 0), ("teardown", "fit", 7)]
     epochs = [(event, "epoch", i) for i in range(7) for event in ("begin", "end")]
-    assert net.n_iter_ == 7 and recorder.events == [*whole[0], *epochs, *whole[1]]
+    assert net.n_iter_ == len(recorder.epochs()) == 7 and recorder.events == [*whole[0], *epochs, *whole[1]]
     for given_X, given_y, metadata, _ in recorder.epochs():
         assert given_X is X
         assert_array_equal(given_y, Y)
@@ -94,6 +94,7 @@ def test_each_epoch_begins_and_ends_and_there_are_no_more_than_max_iter(kind, so
 def test_the_fitted_estimator_is_the_one_that_shorter_training_gives(solver):
     recorder = Recorder()
     net = MLPClassifier(solver=solver, **SMALL).set_callbacks(recorder).fit(X, Y)
+    assert len(recorder.epochs()) == 7
     for n, (*_, fitted) in enumerate(recorder.epochs(), 1):
         expected = MLPClassifier(solver=solver, **{**SMALL, "max_iter": n}).fit(X, Y)
         assert_allclose(fitted.predict_proba(X), expected.predict_proba(X), rtol=1e-12)
@@ -105,7 +106,8 @@ def test_the_fitted_estimator_is_the_one_that_shorter_training_gives(solver):
 def test_with_early_stopping_the_epochs_are_of_the_rows_trained_on_and_end_with_the_best_weights():
     recorder = Recorder()
     settings = {**SMALL, "early_stopping": True, "max_iter": 12, "learning_rate_init": 0.5}
-    MLPClassifier(**settings).set_callbacks(recorder).fit(X, Y, WEIGHT)
+    net = MLPClassifier(**settings).set_callbacks(recorder).fit(X, Y, WEIGHT)
+    assert len(recorder.epochs()) == net.n_iter_ > 1
     for n, (given_X, given_y, metadata, fitted) in enumerate(recorder.epochs(), 1):
         assert len(given_X) == len(given_y) == len(metadata["sample_weight"]) == 135
         expected = MLPClassifier(**{**settings, "max_iter": n}).fit(X, Y, WEIGHT)
