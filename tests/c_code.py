@@ -1,4 +1,4 @@
-"""The C code by itself, compiled for tests: for what Python cannot see, and for machines this one is not."""
+"""Compiles the C code by itself: for what Python cannot observe, and for other machines than this one."""
 
 import ast
 import os
@@ -35,9 +35,9 @@ def engine_flags():
 
 @cache
 def sanitizers(compiler):
-    """Flags by which a program ends at the first access beyond its memory, and at other undefined behaviour; or none.
+    """Flags of the address and undefined-behaviour sanitizers, or none where they do not work.
 
-    Beside the compiler they need libraries, and a system that lets a process look at itself.
+    They need libraries beside the compiler, and a system that lets a process inspect itself.
     """
     flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     with TemporaryDirectory() as folder:
@@ -50,7 +50,7 @@ def sanitizers(compiler):
 
 
 def run(*command, allowed=(0,)):
-    """What a command leaves, its output as text."""
+    """The completed process of a command that must end with an allowed status, its output as text."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode in allowed, f"{command}: status {done.returncode}\n{done.stdout}{done.stderr}"
     return done

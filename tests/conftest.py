@@ -1,4 +1,4 @@
-"""What tests share: the targets of this CPU, the engine on data, compiled C, how long to search for what fails."""
+"""Shared by all tests: the targets of this CPU, engines bound to data, compiled C code, hypothesis profiles."""
 
 import c_code
 import numpy as np
@@ -12,7 +12,7 @@ from fastmlp import runtime
 COMPILED = runtime._engine.targets(supported=False) if runtime._engine else ()
 needs_engine = pytest.mark.skipif(runtime._engine is None, reason="the compiled engine is not built")
 
-# No deadline: machines are slow at times. A search is for hours, and by hand: --hypothesis-profile=search.
+# No deadline: machines are slow at times. The profile for searches of hours is chosen by --hypothesis-profile=search.
 patient = {
     "deadline": None,
     "database": None,
@@ -33,7 +33,7 @@ def engine_on(plan, X, y):
 
 @pytest.fixture(autouse=True)
 def all_workers():
-    """Tests of several threads have as many as they ask for, however busy the machine is."""
+    """Runs get all the workers that they ask for, however busy the machine is."""
     if runtime._engine:
         runtime._engine.insist_on_workers(True)
 
@@ -74,7 +74,7 @@ def data(rng):
 
 
 def objects_of_digests(folder, compiler, *flags, more=lambda source: ()):
-    """digest.c and all of csrc, compiled for whoever links them: it takes long."""
+    """The objects of digest.c and all of csrc, compiled once for all programs that need them."""
     sources = [c_code.TESTS / "digest.c", *sorted(c_code.CSRC.glob("*.c"))]
     flags = [*c_code.engine_flags(), *flags, f"-I{c_code.CSRC}"]
     return c_code.compile_all(folder, sources, *flags, compiler=compiler, more=more)
@@ -84,8 +84,8 @@ def objects_of_digests(folder, compiler, *flags, more=lambda source: ()):
 def host_objects(tmp_path_factory):
     """For this machine. Digests do not depend on the optimisation, and -O0 compiles in a quarter of the time.
 
-    With sanitizers, if there are any. Of the kernels only those of two targets are watched, and only their accesses to
-    memory: with all that sanitizers find they take four times as long to compile.
+    With sanitizers, if there are any. Of the kernels only two targets are instrumented, and only their accesses to
+    memory: with all checks they take four times as long to compile.
     """
     compiler = c_code.compiler()
     found = c_code.sanitizers(compiler)
@@ -100,7 +100,7 @@ def host_objects(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def arm64_objects(tmp_path_factory):
-    """For ARM64, as the engine would be compiled there: the k-loops of the kernels are looked at as well."""
+    """For ARM64, optimised as in the engine: test_disassembly.py examines the k-loops of the kernels."""
     return objects_of_digests(tmp_path_factory.mktemp("arm64"), c_code.compiler(c_code.ARM64), "-fPIC", "-DNDEBUG")
 
 

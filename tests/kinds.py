@@ -1,4 +1,4 @@
-"""A small network for each kind of target, and data for them: one set for tests."""
+"""A small network for each kind of target, and data for them, shared by several test files."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The same data as a caller may have it: one list for tests."""
+"""Memory layouts that the data of a caller may have, shared by several test files."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Plans of one op, on buffers surrounded by canaries: how a kernel is tested, and benchmarked, through the one door."""
+"""Plans of a single op on buffers between canaries: how kernels are tested and benchmarked through the executor."""
 
 import numpy as np
 

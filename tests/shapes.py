@@ -1,6 +1,6 @@
-"""The awkward shapes: one list for tests and benchmarks.
+"""Awkward shapes of layers, shared by tests and benchmarks.
 
-Widths go around the number of lanes (4 to 16) and the tiles (6 to 14 rows, up to 8 vectors); rows around the tiles.
+Widths lie around the number of lanes (4 to 16) and the tiles (6 to 14 rows, up to 8 vectors); rows around the tiles.
 """
 
 WIDTHS = [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 100]

@@ -51,7 +51,7 @@ def test_a_flush_moves_the_raw_weights(data):
     assert np.array_equal(shown.average, plain.average)
 
 
-def test_fit_ends_with_averaged_weights_and_goes_on_from_the_raw_ones(data):
+def test_fit_shows_the_average_and_continues_from_raw_weights(data):
     plain, net, raw = network(), network(), network()
     Trainer(plain, Adam(0.05)).fit(*data, epochs=4)
     trainer = Trainer(net, Adam(0.05), average=0.9)

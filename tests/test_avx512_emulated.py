@@ -32,7 +32,7 @@ def emulated_sources(folder):
 
 @pytest.fixture(scope="module")
 def digest(host_objects, tmp_path_factory):
-    """Calls digest.c with the emulated kernels, on a target and so many threads."""
+    """A function that runs digest.c with the emulated kernels on a target and a number of threads."""
     folder, compiler = tmp_path_factory.mktemp("avx512"), c_code.compiler()
     csrc = emulated_sources(folder)
     emulated = [*csrc.glob("target_avx512_*.c"), csrc / "targets.c"]

@@ -48,7 +48,7 @@ class Frame:
 
 
 class Raises:
-    """Not to be made an array: the error comes from one of its methods."""
+    """Cannot be converted to an array: one of its methods raises the error."""
 
     def __init__(self, method, error):
         self.method, self.error = method, error
@@ -389,18 +389,18 @@ def test_masked_arrays_without_masked_values_are_arrays():
 
 
 @pytest.mark.parametrize(("net", "y"), [("rates", LABELS), ("several", LABELS * 2), ("several", LABELS - 1)])
-def test_numbers_that_are_no_classes_are_not_taken_for_them(net, y):
+def test_class_numbers_are_not_suggested_for_other_values(net, y):
     with pytest.raises(ValueError, match=r"y must have shape \(24, 3\), .*, got \(24,\)$"):
         getattr(networks(), net).fit(X, y)
 
 
-def test_what_an_argument_raised_itself_is_the_cause_of_the_error():
+def test_an_error_raised_by_an_argument_is_the_cause():
     with pytest.raises(TypeError) as caught:
         networks().labels.predict(Raises("__array__", DISK))
     assert caught.value.__cause__ is DISK
 
 
-def test_memory_that_runs_out_in_an_argument_is_no_fault_of_its_type():
+def test_memory_error_in_an_argument_is_raised_as_such():
     with pytest.raises(MemoryError):
         networks().labels.predict(Raises("__array__", MemoryError()))
 
@@ -420,7 +420,7 @@ def test_scipy_sparse_matrices_are_refused_by_name():
             networks().labels.predict(matrix)
 
 
-def test_numbers_that_the_type_of_the_network_has_are_taken():
+def test_parameters_are_checked_in_the_dtype_of_the_network():
     for loss, activation in ((losses.MSE(1e-50), LeakyReLU(1e39)), (losses.Huber(1e39), ELU(1e-50))):
         assert MLP([4, 5, 1], activation, loss, dtype="float64").dtype == np.float64
     assert np.isfinite(MLP([4, 5, 1], LeakyReLU(0), losses.MSE(1e30)).predict(X)).all()
@@ -470,7 +470,7 @@ def test_an_unknown_backend_in_the_environment_is_refused(monkeypatch, call):
 @needs_engine
 @pytest.mark.parametrize("name", ["sse9", *(set(COMPILED) - set(fastmlp.targets()))])
 @pytest.mark.parametrize("call", [lambda net: net.predict(X), lambda net: net.fit(X, LABELS)])
-def test_a_target_that_is_not_there_is_refused(monkeypatch, call, name):
+def test_an_unknown_or_unsupported_target_is_refused(monkeypatch, call, name):
     monkeypatch.setenv("FASTMLP_BACKEND", "engine")
     monkeypatch.setenv("FASTMLP_TARGET", name)
     net = networks().labels
@@ -489,7 +489,7 @@ def test_a_target_that_is_not_there_is_refused(monkeypatch, call, name):
         *((text, False) for text in ("", "0", "false", "no", "off", "Off")),
     ],
 )
-def test_the_variable_says_yes_or_no(monkeypatch, text, checked):
+def test_values_of_fastmlp_check(monkeypatch, text, checked):
     monkeypatch.setenv("FASTMLP_CHECK", text)
     runner = executor(prediction_plan(networks().labels, 1), "engine")
     assert isinstance(runner, LockStepExecutor) == checked
@@ -499,7 +499,7 @@ def test_the_variable_says_yes_or_no(monkeypatch, text, checked):
 
 @needs_engine
 @pytest.mark.parametrize("text", ["maybe", "2", "9" * 5000])
-def test_the_variable_says_nothing_else(monkeypatch, text):
+def test_bad_values_of_fastmlp_check_are_refused(monkeypatch, text):
     monkeypatch.setenv("FASTMLP_CHECK", text)
     with pytest.raises(ValueError, match=f"FASTMLP_CHECK must be one of 1, true, yes, on, .*, got '{text[:200]}'"):
         fastmlp.MLP([2, 3], backend="engine").predict([[0.0, 1.0]])
@@ -514,7 +514,7 @@ def test_a_bad_number_of_threads_in_the_environment_is_refused(monkeypatch, text
 
 
 @pytest.mark.parametrize("asked", ["1000000000000", str(10**400)])
-def test_memory_is_not_made_for_more_workers_than_there_may_be(monkeypatch, asked):
+def test_the_number_of_threads_is_limited_to_256(monkeypatch, asked):
     monkeypatch.setattr("fastmlp.threads._num_threads", None)
     monkeypatch.setenv("FASTMLP_NUM_THREADS", asked)
     assert fastmlp.get_num_threads() == 256

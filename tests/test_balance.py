@@ -65,7 +65,7 @@ def test_a_difference_smaller_than_half_a_grain_moves_nothing(c):
     assert balance.share[0][0] == pytest.approx(1.02 / 2.02, abs=1e-6)
 
 
-def test_who_was_given_nothing_is_given_something_again(c):
+def test_a_worker_with_no_share_gets_one_again(c):
     balance = Balance(n=3)
     balance.share[0][:3] = [0.5, 0.5, 0.0]
     for _ in range(40):
@@ -74,7 +74,7 @@ def test_who_was_given_nothing_is_given_something_again(c):
     assert np.allclose(balance.share[0][:3], 1 / 3)
 
 
-def test_shares_stay_within_bounds_and_of_their_number_of_workers(c):
+def test_shares_are_bounded_and_reset_for_another_number_of_workers(c):
     balance = Balance()
     for _ in range(100):
         balance.given[0][:2], balance.busy[0][:2] = [1.0, 1.0], [1.0, 1e9]
@@ -101,7 +101,7 @@ def test_every_row_has_one_owner(c, n):
         assert sorted(found) == found
 
 
-def test_ticks_go_on(c):
+def test_ticks_increase(c):
     first = c.fm_ticks()
     time.sleep(1e-3)
     assert c.fm_ticks() > first

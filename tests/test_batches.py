@@ -90,7 +90,7 @@ def test_left_over_batches_move_at_the_planned_rate(data, schedule):
 
 
 @pytest.mark.parametrize("schedule", [schedules.OneCycle, schedules.Cosine, schedules.CosLog4, schedules.Polynomial])
-def test_a_loop_of_steps_tells_how_many_there_will_be(data, schedule):
+def test_total_steps_of_a_loop_of_steps(data, schedule):
     optimizer = SGD(schedule(learning_rate=0.1))
     whole, net, stream = network(), network(), network()
     whole.fit(*data, epochs=5, batch_size=25, shuffle=False, optimizer=optimizer)
@@ -117,7 +117,7 @@ def test_a_schedule_may_span_several_fits(data, kind):
     assert np.array_equal(net.parameters, whole.parameters)
 
 
-def test_a_step_whose_schedule_must_know_more_is_refused(data):
+def test_a_step_whose_schedule_needs_total_steps_is_refused(data):
     trainer = Trainer(network(), SGD(schedules.Cosine()))
     before = flat(trainer.net)
     with pytest.raises(ValueError, match=r"learning_rate Cosine\(.*must know how many steps.*total_steps=1000"):
@@ -128,7 +128,7 @@ def test_a_step_whose_schedule_must_know_more_is_refused(data):
             Trainer(network(), total_steps=wrong)
 
 
-def test_the_trainers_own_plateau_is_the_one_to_tell(data):
+def test_the_plateau_of_a_trainer_can_be_told_losses(data):
     trainer = Trainer(network(), SGD(schedules.ReduceOnPlateau(0.5, patience=0, learning_rate=0.1)))
     for _ in range(3):
         trainer.optimizer.learning_rate.observe(trainer.step(*data) + 1e6 * trainer.steps)

@@ -1,4 +1,4 @@
-"""Callbacks: who is called when, what they are told, and what becomes of the network if one of them raises."""
+"""Callbacks: when each is called, with what state, and what the network is left with if one of them raises."""
 
 import copy
 import csv
@@ -21,7 +21,7 @@ X, Y = fastmlp.datasets.spirals(60, seed=0)
 
 
 class Recorder:
-    """Writes down what it is told."""
+    """Records its calls."""
 
     def __init__(self, stop_at=None, answer=True, fail_in=None):
         self.calls, self.stop_at, self.answer, self.fail_in = [], stop_at, answer, fail_in
@@ -59,7 +59,7 @@ def test_the_order_of_events_and_what_the_state_says():
 
 
 @pytest.mark.parametrize("answer", [True, np.True_])
-def test_true_stops_and_all_are_called_nonetheless(answer):
+def test_true_stops_training_after_all_callbacks(answer):
     recorders = [Recorder(stop_at=2, answer=answer), Recorder()]
     net = trained(9, recorders)
     for recorder in recorders:
@@ -83,7 +83,7 @@ def test_one_method_is_enough(method):
 
 
 @pytest.mark.parametrize(("event", "epochs"), [("on_train_begin", 0), ("on_epoch_end", 2), ("on_train_end", 2)])
-def test_an_error_reaches_the_caller_and_the_network_is_that_of_the_last_epoch(event, epochs):
+def test_an_error_is_raised_and_the_last_whole_epoch_kept(event, epochs):
     before, failing, after = Recorder(), Recorder(fail_in=event), Recorder()
     net = MLP([2, 6, 2], seed=4)
     with pytest.raises(LookupError, match="on purpose"):
@@ -116,7 +116,7 @@ def test_divergence_and_interrupts_are_told_at_the_end():
 
 
 @pytest.mark.parametrize("bad", [[3], [ProgressBar], [object()], "callbacks", 7, [None]])
-def test_what_is_no_callback_is_refused(bad):
+def test_objects_that_are_not_callbacks_are_refused(bad):
     net = MLP([2, 6, 2])
     before = net.parameters.tobytes()
     with pytest.raises(TypeError, match="callbacks must be"):
@@ -125,7 +125,7 @@ def test_what_is_no_callback_is_refused(bad):
 
 
 def test_callbacks_do_not_change_the_numbers():
-    """With nobody looking, the epochs of a small data set run many at a time."""
+    """Without callbacks, the epochs of a small data set run many at a time."""
     for settings in ({}, {"batch_size": 7}, {"batch_size": 7, "sample_weight": np.arange(1.0, 61)}, {"shuffle": False}):
         alone, watched = ([MLP([2, 6, 2], seed=4)] for _ in range(2))
         histories = [
@@ -136,14 +136,14 @@ def test_callbacks_do_not_change_the_numbers():
         assert histories[0].loss == histories[1].loss and histories[0].epochs == 300
 
 
-# ---- the ones that come with it --------------------------------------------------------------------------------------
+# ---- the callbacks of the package ------------------------------------------------------------------------------------
 
 
 def test_the_loggers_write_every_epoch(tmp_path):
     table, lines = tmp_path / "log.csv", tmp_path / "log.jsonl"
     seen = []
 
-    def watch(state):  # the lines are there while training goes on
+    def watch(state):  # lines are written during training
         seen.append((len(table.read_text().splitlines()), len(lines.read_text().splitlines())))
 
     histories = []
@@ -168,7 +168,7 @@ def test_the_loggers_write_every_epoch(tmp_path):
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
-def test_copies_of_those_at_work_are_idle(tmp_path, copied):
+def test_copies_of_active_callbacks_are_idle(tmp_path, copied):
     listeners = [CSVLogger(tmp_path / "log.csv"), JSONLinesLogger(tmp_path / "log.jsonl")]
     if importlib.util.find_spec("tqdm"):
         listeners.append(ProgressBar(file=io.StringIO(), leave=False))
@@ -186,12 +186,12 @@ def test_copies_of_those_at_work_are_idle(tmp_path, copied):
 
 @pytest.mark.parametrize("kind", [CSVLogger, JSONLinesLogger])
 @pytest.mark.parametrize("path", [3, None, ["log"]], ids=repr)
-def test_what_is_no_path_is_refused_by_name(kind, path):
+def test_a_bad_path_is_refused_by_name(kind, path):
     with pytest.raises(TypeError, match=f"^path must be the path of a file, got {re.escape(repr(path))}"):
         kind(path)
 
 
-def test_json_has_no_word_for_nan(tmp_path):
+def test_nan_is_null_in_json(tmp_path):
     log = JSONLinesLogger(tmp_path / "log.jsonl")
     metrics = [lambda y, prediction: math.nan]
     MLP([2, 6, 2]).fit(X, Y, epochs=1, validation=(X, Y), metrics=metrics, callbacks=[log])
@@ -237,7 +237,7 @@ def test_without_tqdm_the_error_says_what_to_install(monkeypatch):
         ProgressBar()
 
 
-def test_the_state_that_callbacks_see_is_where_they_are():
+def test_training_state_is_in_the_callbacks_module():
     seen = []
     MLP([2, 2]).fit(X, Y, epochs=1, callbacks=[callbacks.LambdaCallback(on_epoch_end=seen.append)])
     assert type(seen[0]) is callbacks.TrainingState

@@ -1,4 +1,4 @@
-"""All workers or one: by what is faster lately. No bit depends on it."""
+"""The choice between all workers and one, by which was faster lately; no bit depends on it."""
 
 import ctypes
 
@@ -35,13 +35,13 @@ def c(tmp_path_factory):
 
 
 class Runs:
-    """Parts of a run, as run.c makes them; what each was."""
+    """Makes the calls of run.c for the parts of a run, and records each part."""
 
     def __init__(self, c):
         self.c, self.choice, self.parts = c, Choice(), []
 
     def part(self, alone, together, work=10.0, trial_work=1.0):
-        """One more part, of which a unit of work takes so long."""
+        """One more part; alone and together: seconds that a unit of work takes with one worker and with all."""
         choice = ctypes.byref(self.choice)
         everybody, trial = bool(self.c.fm_choice_is_all(choice)), bool(self.c.fm_choice_is_trial(choice))
         work = trial_work if trial else work
@@ -55,7 +55,7 @@ class Runs:
 
 
 @pytest.mark.parametrize(("alone", "together"), [(1.0, 2.0), (2.0, 1.0)])
-def test_the_faster_choice_is_kept_and_the_other_tried_ever_more_seldom(c, alone, together):
+def test_the_faster_choice_is_kept_and_trials_become_rare(c, alone, together):
     runs = Runs(c)
     for _ in range(4000):
         runs.part(alone, together)
@@ -80,9 +80,9 @@ def test_a_trial_costs_less_than_a_percent_in_the_long_run(c):
     assert 0 < tried < 0.01 * sum(work for *_, work in runs.parts)
 
 
-def test_a_wrong_choice_is_soon_put_right(c):
+def test_a_wrong_choice_is_corrected_soon(c):
     runs = Runs(c)
-    for i in range(8):  # whoever is not alone is disturbed at first
+    for i in range(8):  # runs of all workers are disturbed at first
         runs.part(5.0, 9.0 if i < 4 else 2.5)
     for _ in range(40):
         runs.part(5.0, 2.5)
@@ -90,7 +90,7 @@ def test_a_wrong_choice_is_soon_put_right(c):
 
 
 @pytest.mark.parametrize("in_trial", [False, True], ids=["the better one is disturbed", "the other one has luck"])
-def test_one_odd_part_changes_nothing(c, in_trial):
+def test_one_outlier_changes_nothing(c, in_trial):
     runs = Runs(c)
     while len(runs.parts) < 60 or runs.choice.trial != in_trial:  # trial: 1 in the part that counts
         runs.part(2.0, 1.0)
@@ -99,7 +99,7 @@ def test_one_odd_part_changes_nothing(c, in_trial):
     assert runs.everybody_is_next()
 
 
-def test_a_lasting_change_is_soon_heeded(c):
+def test_a_lasting_change_is_adopted_soon(c):
     runs = Runs(c)
     for _ in range(300):
         runs.part(2.0, 1.0)
@@ -120,7 +120,7 @@ def test_a_lasting_change_is_soon_heeded(c):
 
 @pytest.fixture
 def choosing():
-    """As outside tests: threads that are slower, or late, are done without."""
+    """As outside tests: a run does without workers that are late or make it slower."""
     runtime._engine.insist_on_workers(False)
     yield
     runtime._engine.insist_on_workers(True)
@@ -134,7 +134,7 @@ def engine_of(trainer):
 @pytest.mark.targets
 @needs_engine
 @pytest.mark.parametrize("threads", [2, 3])
-def test_whoever_runs_the_parts_of_a_fit_the_numbers_are_the_same(choosing, rng, threads):
+def test_fit_does_not_depend_on_the_choice_of_workers(choosing, rng, threads):
     X, y = rng.standard_normal((600, 100)), rng.integers(0, 7, 600)
 
     def train(n):
@@ -151,7 +151,7 @@ def test_whoever_runs_the_parts_of_a_fit_the_numbers_are_the_same(choosing, rng,
 
 @pytest.mark.targets
 @needs_engine
-def test_whoever_makes_single_steps_and_predictions_the_numbers_are_the_same(choosing, rng):
+def test_steps_and_predictions_do_not_depend_on_the_choice_of_workers(choosing, rng):
     X, y = rng.standard_normal((700, 300), np.float32), rng.integers(0, 7, 700)
 
     def train(n):

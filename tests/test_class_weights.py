@@ -64,9 +64,9 @@ def test_only_the_proportions_of_sample_weights_count(rng, scale, loss, dtype):
     np.testing.assert_allclose(found.history.val_loss, expected.history.val_loss, rtol=1e-5)
 
 
-def test_a_soft_target_may_give_the_weighted_classes_next_to_nothing(data):
+def test_soft_targets_with_a_tiny_share_of_the_weighted_classes(data):
     y = np.eye(3)[np.arange(N) % 3]
-    tiny = np.where(y[:, :1] == 1, [[1.0, 1e-120, 0.0]], y)  # whose first class has no weight below
+    tiny = np.where(y[:, :1] == 1, [[1.0, 1e-120, 0.0]], y)  # the first class has no weight below
     a, b = (MLP([data[0].shape[1], 3], dtype="float64") for _ in range(2))
     weights = {0: 0.0, 1: 1.0, 2: 2.0}
     a.fit(data[0], tiny, epochs=1, class_weight=weights)

@@ -103,7 +103,7 @@ def test_batch_larger_than_the_training_part_is_full_batch(run):
         ("--threads", "257", "from 1 to 256"),
     ],
 )
-def test_bad_value_gets_one_line_with_flag_value_and_what_is_allowed(run, flag, value, allowed):
+def test_bad_flag_value_gets_one_line(run, flag, value, allowed):
     status, out, err = run("train", f"{flag}={value}")
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
@@ -169,7 +169,7 @@ def test_a_network_larger_than_the_memory_gets_one_line(run, monkeypatch):
     assert "argument --hidden: sizes=[64, 256, 128, 10] would take" in err
 
 
-def test_memory_that_gives_out_gets_one_line(run, monkeypatch):
+def test_memory_error_gets_one_line(run, monkeypatch):
     def give_out(*arguments, **settings):
         raise MemoryError("12,345 bytes could not be allocated")
 
@@ -186,7 +186,7 @@ def command(*arguments, **settings):
 
 
 @pytest.mark.parametrize("arguments", [["info"], ["train", "--epochs", "2"]])
-def test_an_output_that_nobody_reads_ends_the_command_in_silence(arguments):
+def test_a_closed_pipe_ends_the_command_silently(arguments):
     reads, writes = os.pipe()
     os.close(reads)
     with open(writes, "wb") as nowhere:
@@ -195,7 +195,7 @@ def test_an_output_that_nobody_reads_ends_the_command_in_silence(arguments):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-def test_an_output_without_room_gets_one_line():
+def test_a_full_disk_gets_one_line():
     with open("/dev/full", "wb") as full:
         done = command("info", stdout=full)
     assert (done.returncode, done.stderr) == (1, "fastmlp: error: [Errno 28] No space left on device\n")

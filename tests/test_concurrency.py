@@ -11,7 +11,7 @@ from fastmlp import MLP, Trainer
 
 
 class Pause:
-    """A callback that stops a training run in the middle until it is told to go on."""
+    """A callback that pauses a training until the event `go_on` is set."""
 
     def __init__(self):
         self.reached, self.go_on = threading.Event(), threading.Event()
@@ -32,7 +32,7 @@ def test_only_one_thread_trains_a_network_at_a_time(call):
         with pytest.raises(RuntimeError, match="being trained already"):
             call(nets)
         assert state(nets.labels) == before
-        networks().labels.fit(X, LABELS, epochs=1)  # another network is another matter
+        networks().labels.fit(X, LABELS, epochs=1)  # another network can be trained
     finally:
         pause.go_on.set()
         thread.join()
@@ -87,7 +87,7 @@ def test_a_callback_that_trains_the_network_is_refused():
 
 
 def predicted_wrongly(net, data, times):
-    """Numbers of those that get other bits when as many threads predict them at once, so many times."""
+    """Indices of the data whose predictions change when one thread each predicts them at once, `times` times."""
     expected = [net.predict_proba(X).tobytes() for X in data]
     wrong, start = [], threading.Barrier(len(data))
 
@@ -113,7 +113,7 @@ def test_threads_that_predict_at_once_do_not_disturb_each_other(rng):
 
 @needs_engine  # the reference has no short way
 @pytest.mark.targets
-def test_single_rows_on_the_short_way_and_on_the_long_one_do_not_disturb_each_other(rng):
+def test_concurrent_predictions_of_single_rows(rng):
     rows = list(rng.standard_normal((4, 1, 784)))  # float64: to be converted
     rows[::2] = [row.astype(np.float32) for row in rows[::2]]
     assert not predicted_wrongly(MLP([784, 512, 10], seed=1), rows, 500)
@@ -121,7 +121,7 @@ def test_single_rows_on_the_short_way_and_on_the_long_one_do_not_disturb_each_ot
 
 @needs_engine  # the reference has no short way
 @pytest.mark.targets
-def test_a_few_rows_on_the_short_way_with_and_without_the_interpreter_do_not_disturb_each_other(rng):
-    # 9 million operations and 0.2 to 0.4, 2 million being the limit from which on other threads run meanwhile.
+def test_concurrent_predictions_of_a_few_rows_with_and_without_the_gil(rng):
+    # 9 million operations, and 0.2 to 0.4: from 2 million on, a prediction releases the GIL.
     data = [rng.standard_normal((rows, 784), np.float32) for rows in (44, 1, 2, 40)]
     assert not predicted_wrongly(MLP([784, 128, 10], seed=1), data, 300)

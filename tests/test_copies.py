@@ -1,4 +1,4 @@
-"""Copies and pickles: all of it comes along, and both go on as one would have alone."""
+"""Copies and pickles are complete: original and copy train on as the original would have alone."""
 
 import copy
 import pickle
@@ -38,7 +38,7 @@ def data(rng):
 
 
 @pytest.mark.parametrize("way", [*WAYS.values(), copy.copy, lambda error: pickle.loads(pickle.dumps(error, 0))])
-def test_a_divergence_comes_out_of_another_process_with_all_it_knows(way):
+def test_a_pickled_divergence_error_is_complete(way):
     history = History()
     history.extend(2, loss=np.array([2.0, 1.0]))
     error = DivergenceError("the loss became nan", 3, 7, history)
@@ -82,7 +82,7 @@ PUBLIC = {
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_what_the_user_holds_is_copied(name, copied):
+def test_public_objects_are_copied(name, copied):
     thing = PUBLIC[name]()
     found = copied(thing)
     assert type(found) is type(thing) and repr(found).split(" at ")[0] == repr(thing).split(" at ")[0]
@@ -93,7 +93,7 @@ def test_what_the_user_holds_is_copied(name, copied):
 
 
 class Tagged(MLP):
-    """A network whose own arguments are others than MLP's."""
+    """A network whose constructor has other arguments than that of MLP."""
 
     def __init__(self, tag, *, width):
         self.tag = tag
@@ -190,7 +190,7 @@ AFTER = {
 
 
 def bits(trainer):
-    """All that training has come to."""
+    """The state of a training: steps, shuffling, parameters, states of the optimizer."""
     kept = [trainer.net.parameters, *trainer.moving]
     return trainer.steps, str(trainer.net.shuffle_rng.bit_generator.state), [array.tobytes() for array in kept]
 
@@ -198,7 +198,7 @@ def bits(trainer):
 @pytest.mark.parametrize("after", AFTER)
 @pytest.mark.parametrize("before", BEFORE)
 @pytest.mark.parametrize("name", TRAINERS)
-def test_a_trainer_and_its_copy_go_on_to_the_same_bits(name, before, after, copied, data):
+def test_a_trainer_and_its_copy_train_to_the_same_bits(name, before, after, copied, data):
     alone, trainer = trainer_of(name), trainer_of(name)
     for each in (alone, trainer):
         BEFORE[before](each, data)
@@ -254,7 +254,7 @@ def test_a_trainer_that_is_copied_while_it_trains(name, copied, data):
     assert bits(kept[0]) == bits(alone)
 
 
-def test_what_a_subclass_of_trainer_keeps_comes_along(copied, data):
+def test_attributes_of_a_trainer_subclass_are_copied(copied, data):
     trainer = Logged(MLP([5, 3]), SGD(0.1))
     trainer.fit(*data, epochs=1)
     assert copied(trainer).notes == ["begun"]

@@ -99,7 +99,7 @@ def test_workers_with_ops_of_their_own_have_the_same_bits(dtype, sizes, threads,
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_few_rows_have_the_same_bits_where_workers_share_the_weights(dtype, threads, rng):
+def test_few_rows_shared_by_columns_have_the_same_bits(dtype, threads, rng):
     net = MLP([90, 400, 401, 70], "gelu", dtype=dtype, seed=2)  # by columns, but for the last layer
     X = rng.standard_normal((60, 90)).astype(dtype)
     offsets = np.array([3, 4, 18, 19, 43, 60])  # several steps, of which none may overtake the one before
@@ -202,7 +202,7 @@ def test_a_step_in_parts_may_change_its_workers(dtype, rng):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("inputs", "hidden"), [(90, 60), (90, 20), (5, 6)])  # by columns; by inputs; a tiny layer
-def test_rows_read_in_place_give_the_bits_of_rows_that_were_gathered(dtype, inputs, hidden, layout, threads, rng):
+def test_rows_read_in_place_give_the_bits_of_gathered_rows(dtype, inputs, hidden, layout, threads, rng):
     arrange, in_place = LAYOUTS[layout]
     X, y = rng.standard_normal((300, inputs)).astype(np.float32).astype(dtype), rng.integers(0, 7, 300)
     fastmlp.set_num_threads(threads)
@@ -221,7 +221,7 @@ def test_rows_read_in_place_give_the_bits_of_rows_that_were_gathered(dtype, inpu
     assert run(arrange(X)) == (in_place, plain[1])
 
 
-def test_a_step_that_begins_behind_the_gather_reads_what_was_gathered(dtype, rng):
+def test_a_step_without_its_gather_reads_the_gathered_rows(dtype, rng):
     X, y = rng.standard_normal((64, 90)).astype(dtype), rng.integers(0, 5, 64)
     plan = Trainer(MLP([90, 20, 5], "identity", dtype=dtype, seed=2), SGD(0.1)).plan_for(64, True)
     runner = executor(plan, "engine")

@@ -1,4 +1,4 @@
-"""diagnose says what keeps a network from learning, in numbers that are what they are called, and changes nothing."""
+"""diagnose says what keeps a network from learning, by numbers that follow their definitions, and changes nothing."""
 
 import copy
 
@@ -90,7 +90,7 @@ def test_weights_that_begin_at_zero_are_not_overwritten(task):
     assert report.layers[0].update_ratio == np.inf and report.healthy
 
 
-def test_behind_dead_units_nothing_is_said_to_vanish(task):
+def test_gradients_behind_dead_units_are_not_called_vanishing(task):
     net = MLP([10, 20, 20, 3])
     net.biases[1][:] = -1e3
     report = diagnose(net, *task)
@@ -106,12 +106,12 @@ def test_overshooting_on_large_inputs_names_standardize(task):
     assert "standardize" not in str(standardised)
 
 
-def test_the_step_may_leave_all_numbers(task):
+def test_a_step_that_overflows_overshoots(task):
     report = diagnose(MLP([10, 20, 3], "relu"), *task, SGD(1e38))
     assert "overshooting" in words(report) and not report.loss_after < 1e30
 
 
-def test_the_numbers_are_what_they_are_called(task):
+def test_the_numbers_of_a_report_follow_their_definitions(task):
     X, y = task
     weight = np.linspace(0.1, 2, 300)
     net = MLP([10, 7, 3], "tanh", dtype="float64", seed=3)
@@ -133,7 +133,7 @@ def test_the_numbers_are_what_they_are_called(task):
     assert [(layer.layer, layer.activation) for layer in report.layers] == [(1, "tanh"), (2, "softmax")]
 
 
-def test_the_network_keeps_its_bits(task):
+def test_diagnose_changes_nothing(task):
     net = MLP([10, 7, 3], "tanh", standardize="mean")
     net.fit(*task, epochs=1)
     twin = copy.deepcopy(net)

@@ -1,7 +1,7 @@
-"""The inner loops of the matrix product, as the compiler left them: no stack, and vectors in every target.
+"""The compiled inner loops of the matrix product use vectors and no stack, in every target.
 
-A tile holds its sums in registers for a whole run of k. If the compiler spills one of them the product is several times
-slower, and still right: no other test would notice. Which targets this CPU can run does not matter here.
+A tile holds its sums in registers for a whole run of k. If the compiler spills one of them, the product is several
+times slower but still right, which no other test detects. Targets that this CPU cannot run are examined as well.
 """
 
 import re

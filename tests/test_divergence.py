@@ -67,13 +67,13 @@ def test_divergence_keeps_the_last_finite_epoch(monkeypatch, group, weight, rate
         ({"loss": "poisson"}, "or scaled inputs (MLP(..., standardize='mean')) may help"),
     ],
 )
-def test_divergence_names_the_cures_that_the_network_does_not_have(settings, cures):
+def test_divergence_suggests_only_missing_cures(settings, cures):
     net = MLP([4, 5, 1], **{"loss": "mse", **settings})
     error = diverges(lambda: net.fit(X, abs(VALUES), epochs=1, batch_size=None, optimizer=SGD(1e39)))
     assert cures in str(error)
 
 
-def test_divergence_by_its_weights_alone():
+def test_divergence_of_the_weights_at_a_finite_loss():
     # One step: its loss is still finite, and there is no second one to see what became of the weights.
     net = networks().values
     before = net.parameters.tobytes()
@@ -84,7 +84,7 @@ def test_divergence_by_its_weights_alone():
 
 @pytest.mark.parametrize("call", ["step", "fit"])
 @pytest.mark.parametrize("optimizer", [SGD(0.01, momentum=0.9), Adam(), SGD(0.01)], ids=["momentum", "adam", "sgd"])
-def test_after_divergence_a_trainer_can_go_on(call, optimizer):
+def test_a_trainer_can_continue_after_divergence(call, optimizer):
     net = networks().values
     trainer = Trainer(net, optimizer)
     assert np.isfinite(trainer.step(X, VALUES))
@@ -103,7 +103,7 @@ def test_after_divergence_a_trainer_can_go_on(call, optimizer):
 @pytest.mark.targets
 @pytest.mark.parametrize("columns", [1, 3, 4, 15, 33, 64, 77, 131])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_prediction_finds_what_is_not_finite_wherever_it_is(columns, dtype):
+def test_a_prediction_finds_a_nonfinite_value_anywhere(columns, dtype):
     # X is looked at while it is read: in place or gathered, one row (the short way) or more than two workers carry.
     net = MLP([columns, 20, 3], dtype=dtype, seed=1)
     for rows, data in ((1, dtype), (1, "float64"), (5, dtype), (5, "float64"), (700, dtype)):
@@ -126,7 +126,7 @@ def test_a_prediction_of_values_too_large_for_the_network():
 
 
 @needs_engine
-def test_what_is_not_finite_is_forgotten_once_it_is_reported():
+def test_a_nonfinite_value_is_reported_once():
     net, row = MLP([20, 6, 3], seed=1), np.zeros((1, 20), np.float32)
     for _ in range(2):
         net.predict_proba(row)

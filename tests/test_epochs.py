@@ -52,7 +52,7 @@ LARGE = {"rows": 256, "inputs": 1000, "width": 1000}
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 @pytest.mark.parametrize(("watched", "validation"), [(0, "None"), (1, "(X, y)")])
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
-def test_an_interrupt_is_heard_soon_and_leaves_a_network_to_go_on_with(size, watched, validation):
+def test_an_interrupt_is_prompt_and_leaves_whole_steps(size, watched, validation):
     code = textwrap.dedent(INTERRUPTED.format(**size, watched=watched, validation=validation))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -69,7 +69,7 @@ def test_an_interrupt_is_heard_soon_and_leaves_a_network_to_go_on_with(size, wat
 
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"average": 0.9}])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])
-def test_an_interrupt_in_an_epoch_that_has_diverged_keeps_the_model(monkeypatch, rng, options, error):
+def test_an_interrupt_in_a_diverged_epoch_keeps_the_model(monkeypatch, rng, options, error):
     X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
     net = fastmlp.MLP([3, 8, 1], loss="mse", seed=0)
     rates = [0.01]
@@ -87,7 +87,7 @@ def test_an_interrupt_in_an_epoch_that_has_diverged_keeps_the_model(monkeypatch,
         trainer.fit(X, y, epochs=1, batch_size=10)
     monkeypatch.undo()
     assert np.isfinite(net.parameters).all()
-    if "average" not in options:  # that is shown; the raw weights go on from it
+    if "average" not in options:  # the network shows the average, from which training continues
         assert net.parameters.tobytes() == before.tobytes()
     rates.append(0.01)
     assert np.isfinite(trainer.fit(X, y, epochs=1).loss[0])
@@ -131,7 +131,7 @@ def test_an_interrupt_while_a_divergence_is_undone_keeps_the_model(monkeypatch, 
     assert np.isfinite(trainer.fit(X, y, epochs=1).loss[0])
 
 
-def test_an_interrupt_while_a_snapshot_is_let_go_is_heard(monkeypatch):
+def test_an_interrupt_while_a_snapshot_is_freed_is_raised(monkeypatch):
     class Interrupted(snapshot.Snapshot):
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
@@ -142,7 +142,7 @@ def test_an_interrupt_while_a_snapshot_is_let_go_is_heard(monkeypatch):
 
 
 def interrupted_at(line, modules, call):
-    """Call it, with Ctrl-C before that line of those modules is run; whether there are so many."""
+    """Make the call with Ctrl-C before the given line run in these modules; whether it ran as many lines."""
     left = [line]
 
     def trace(frame, event, arg):
@@ -213,13 +213,13 @@ ANY_TIME = """
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 @pytest.mark.parametrize("late", ["os.kill(os.getpid(), signal.SIGINT)", "raise TimeoutError"])
-def test_signals_at_any_time_leave_a_network_to_train_and_ctrl_c_alive(late):
+def test_signals_during_steps_leave_the_network_trainable(late):
     code = textwrap.dedent(ANY_TIME.format(late=late))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
-def test_a_handler_left_behind_gives_way_to_the_one_before_it():
+def test_a_signal_handler_left_behind_restores_the_previous_one():
     heard = []
     before = signal.signal(signal.SIGINT, lambda *given: heard.append(given))
 
@@ -252,7 +252,7 @@ def slices_of(work, seconds_a_step, calls=12):
 
 @pytest.mark.parametrize("work", [1.0, 1e3, 1e6, 1e8, 1e10])
 @pytest.mark.parametrize("flops", [1e9, 1e10, 1e11])
-def test_slices_grow_to_fifty_milliseconds_and_never_take_much_longer(work, flops):
+def test_slices_grow_to_fifty_milliseconds(work, flops):
     seconds = max(work / flops, 2e-7)  # a step
     found = slices_of(work, seconds)
     assert found[0] * seconds <= max(pace.SLICE_SECONDS, seconds)
@@ -321,10 +321,10 @@ def test_a_schedule_spans_all_epochs_of_a_call():
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_the_rate_falls_on_a_plateau(mode):
-    """What is watched here never improves: the loss at a rate of nearly 0, or a metric that stays the same."""
+    """The monitored value never improves: the loss at a rate of nearly 0, or a constant metric."""
     plateau = schedules.ReduceOnPlateau(0.5, patience=1, learning_rate=1e-30, mode=mode)
     more = {"validation": (X, Y), "metrics": [lambda y, p: 1.0]} if mode == "max" else {}
-    for _ in range(2):  # and begins anew
+    for _ in range(2):  # each fit starts from the full rate
         history = MLP([2, 6, 2]).fit(X, Y, epochs=6, batch_size=None, optimizer=SGD(plateau), **more)
         np.testing.assert_allclose(np.divide(history.learning_rate, 1e-30), [1, 1, 1, 0.5, 0.5, 0.25])
 
@@ -335,7 +335,7 @@ def test_the_rate_stays_while_the_loss_falls():
     assert history.learning_rate == [0.05] * 20
 
 
-def test_a_plateau_of_the_validation_counts_if_there_is_one():
+def test_a_plateau_observes_the_validation_loss_if_there_is_one():
     plateau = schedules.ReduceOnPlateau(0.5, patience=0, learning_rate=0.05)
     validation = (X, 1 - Y)  # gets worse as the training gets better
     history = MLP([2, 6, 2]).fit(X, Y, epochs=9, batch_size=None, optimizer=SGD(plateau), validation=validation)
@@ -346,7 +346,7 @@ def test_a_plateau_of_the_validation_counts_if_there_is_one():
     np.testing.assert_allclose(history.learning_rate[1:], 0.05 * 0.5 ** np.cumsum(~better)[:-1])
 
 
-def test_a_score_to_rise_needs_validation():
+def test_plateau_mode_max_needs_validation():
     plateau = schedules.ReduceOnPlateau(mode="max")
     with pytest.raises(ValueError, match="mode 'max' needs validation rows and a metric"):
         MLP([2, 6, 2]).fit(X, Y, optimizer=SGD(plateau))

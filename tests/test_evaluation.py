@@ -1,4 +1,4 @@
-"""Evaluations, one after the other and side by side: the plans that a network keeps for them change nothing."""
+"""Evaluations in sequence and in parallel: the plans that a network keeps for them change no result."""
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from fastmlp.plan_cache import KEPT_PLANS
 
 
 def evaluated(rows, seed=0):
-    """What a network that has never evaluated anything says of so many rows."""
+    """The evaluation of this many rows by a new network, which keeps no plan yet."""
     X, y = data_of(rows, seed)
     return MLP([4, 6, 3], seed=1).evaluate(X, y)
 
@@ -29,7 +29,7 @@ def test_evaluations_of_any_length_in_any_order_agree():
     assert {key[0] for key in net.idle_evaluations} == {5, 2048, 150, 1}
 
 
-def test_a_fit_hands_back_the_plan_of_its_validation():
+def test_a_fit_returns_the_plan_of_its_validation():
     net, validation = MLP([4, 6, 3], seed=1), data_of(50)
     net.evaluate(*validation)
     (kept,) = net.idle_evaluations.values()
@@ -38,7 +38,7 @@ def test_a_fit_hands_back_the_plan_of_its_validation():
     assert history.val_loss[-1] == net.evaluate(*validation)["loss"]
 
 
-def test_a_plan_kept_from_before_training_knows_what_was_learnt_since():
+def test_a_kept_evaluation_plan_sees_the_trained_weights():
     X, y = data_of(50)
     net = MLP([4, 6, 1], loss="mse", seed=1, standardize="mean", standardize_targets=True)
     data = 5 + 3 * X, 100.0 + y

@@ -1,7 +1,7 @@
 """On few noisy samples a large network learns the noise; dropout, early stopping and weight decay each help.
 
 Every comparison trains the same networks on the same rows with the feature on and off, and compares the mean loss on
-rows that nobody trained on. A feature that did nothing would give a ratio of 1.
+rows that were not trained on. A feature without effect would give a ratio of 1.
 """
 
 import numpy as np

@@ -57,7 +57,7 @@ def distance(got, expected):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", CASES, ids=[case["name"].replace(" ", "-") for case in CASES])
-def test_the_same_numbers_as_pytorch(recorded, case, dtype, backend):
+def test_steps_match_pytorch(recorded, case, dtype, backend):
     X, y = recorded["X"].astype(dtype), recorded[case["target"]]
     weight = recorded["sample_weight"] if case.get("weighted") else None
     losses_of_steps, final = (recorded[f"{case['name']}/{what} {dtype}"] for what in ("losses", "final"))

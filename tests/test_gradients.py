@@ -132,7 +132,7 @@ def test_the_loss_surface_goes_through_the_weights(data, name):
     assert not np.array_equal(surface, net.loss_surface(*data, steps=5, radius=0.5, seed=2)[1])
 
 
-def test_given_directions_are_gone_as_they_are(data):
+def test_given_directions_are_used_unchanged(data):
     net = network("values")
     first = [(w, b) for w, b in zip(net.weights, net.biases, strict=True)]
     second = [(np.zeros_like(w), np.ones_like(b) * (i == 2)) for i, (w, b) in enumerate(first)]
@@ -169,13 +169,13 @@ def test_bad_surfaces_and_checks_are_refused(data):
             call()
 
 
-def test_losses_with_numbers_of_their_own(data):
+def test_gradients_of_losses_with_parameters(data):
     for loss in (losses.Huber(0.7), losses.Quantile((0.1, 0.5, 0.9)), losses.CrossEntropy(label_smoothing=0.2)):
         assert network("values", loss=loss).check_gradients(*data) < 1e-6
 
 
 @pytest.mark.parametrize("class_weight", [{0: 5.0, 2: 0.2}, "balanced"])
-def test_the_loss_has_the_weights_of_its_classes_wherever_it_is_asked_for(rng, class_weight):
+def test_class_weights_of_a_loss_apply_in_every_method(rng, class_weight):
     X, y, sample_weight = rng.standard_normal((50, 4)), np.arange(50) % 7 % 3, rng.random(50)
     given = {"weights": MLP([4, 5, 3], seed=3).__getstate__()["weights"], "dtype": "float64"}
     net = MLP([4, 5, 3], "tanh", losses.CrossEntropy(class_weight=class_weight), **given)

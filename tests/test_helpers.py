@@ -1,4 +1,4 @@
-"""Helpers: threads that stay from run to run, sleep meanwhile, serve whoever calls, and do not trouble a fork."""
+"""Helper threads persist between runs, sleep meanwhile, serve several callers, and survive forks of the process."""
 
 import os
 import platform
@@ -241,7 +241,7 @@ def numbers(tmp_path_factory):
     return run
 
 
-def test_a_helper_stays_from_run_to_run_and_can_be_woken(numbers):
+def test_a_helper_persists_between_runs_and_wakes(numbers):
     right, changes, threads = numbers("stay")
     assert right and (changes, threads) == (1, 2)
 
@@ -250,16 +250,16 @@ def test_helpers_serve_several_callers_at_once(numbers):
     assert numbers("serve many") == [1, 1]
 
 
-def test_a_call_that_is_taken_back_is_not_heard_and_any_other_is(numbers):
+def test_a_withdrawn_call_does_not_run_and_others_do(numbers):
     assert numbers("withdraw often") == [1, 1, 20000, 2]
 
 
-def test_a_team_does_without_who_is_late(numbers):
+def test_a_team_runs_without_late_workers(numbers):
     right, most = numbers("be late")
     assert right and 1 <= most <= 4
 
 
-def test_pieces_are_done_once_whoever_comes(numbers):
+def test_each_piece_is_done_once_by_any_team(numbers):
     assert numbers("come whenever") == [1]
 
 
@@ -269,7 +269,7 @@ def test_a_fork_ends_spare_helpers_and_a_child_starts_its_own(numbers):
     assert (before, alone) == (3, 1)
 
 
-def test_a_helper_keeps_off_its_callers_processor_wherever_that_is(numbers):
+def test_a_helper_avoids_the_current_processor_of_its_caller(numbers):
     if platform.libc_ver()[0] != "glibc" or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs glibc, with which a thread can choose its processors, and 2 of them")
     assert numbers("follow") == [20, 20]
@@ -300,10 +300,10 @@ def test_a_forked_process_trains_and_predicts_with_the_same_bits(rng):
     assert trained() == here
 
 
-@needs_engine  # NumPy's BLAS may wait for ever where another thread is in it while the process forks
+@needs_engine  # NumPy's BLAS may wait for ever if the process forks while another thread uses it
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_of_a_process_in_training_trains_as_well(rng):
+def test_a_process_forked_during_training_can_train(rng):
     trainer = fastmlp.Trainer(fastmlp.MLP([200, 256, 256, 2], backend="engine"), fastmlp.SGD(1e-4))
     X, y = rng.random((2048, 200), np.float32), rng.integers(0, 2, 2048)
     trainer.step(X, y)
@@ -318,10 +318,10 @@ def test_a_child_of_a_process_in_training_trains_as_well(rng):
     worker.start()
     began.wait()
     try:
-        for _ in range(4):  # one of which at least falls into a run
+        for _ in range(4):  # at least one of them forks during a run
             child = os.fork()
             if child == 0:
-                signal.alarm(20)  # ends one that waits for a thread which it has not
+                signal.alarm(20)  # ends a child that waits for a thread that does not exist in it
                 trainer.step(X, y)
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0

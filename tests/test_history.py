@@ -1,4 +1,4 @@
-"""History: what it holds is there however it is read, also while it is still arrays."""
+"""History gives the same values by every way of reading, also while they are still stored as arrays."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ def recorded():
 
 
 def unread():
-    """The same numbers, all of them still arrays."""
+    """The same numbers, all of them still stored as arrays."""
     history = History()
     history.extend(2, loss=np.array([3.0, 2.0]), seconds=0.5)
     history.extend(2, loss=np.array([1.0, 0.5]), seconds=np.array([0.5, 0.25]))
@@ -78,14 +78,14 @@ WAYS = {
 
 @pytest.mark.parametrize("made", [recorded, unread])
 @pytest.mark.parametrize("way", WAYS)
-def test_it_is_there_however_it_is_read(way, made):
+def test_every_way_of_reading_finds_the_values(way, made):
     found = WAYS[way](made())
     assert found == PLAIN
     assert all(type(value) is float for values in found.values() for value in values)
 
 
 @pytest.mark.parametrize("made", [recorded, unread])
-def test_it_can_be_changed_before_it_is_read(made):
+def test_changes_before_the_first_read(made):
     history = made()
     history["loss"] = [7.0]
     assert history.loss == [7.0] and history.seconds == PLAIN["seconds"]
@@ -101,7 +101,7 @@ def test_it_can_be_changed_before_it_is_read(made):
     assert history == {"loss": [1.0], "seconds": [2.0]}
 
 
-def test_lists_go_on_where_they_were():
+def test_lists_already_read_are_extended():
     history = recorded()
     losses = history.loss
     history.extend(2, loss=np.array([0.25, 0.125]), seconds=1.0)
@@ -112,7 +112,7 @@ def test_lists_go_on_where_they_were():
         _ = history.accuracy
 
 
-def test_a_list_taken_past_the_methods_is_the_one_that_goes_on():
+def test_lists_read_by_dict_methods_are_extended():
     history = unread()
     losses = dict.get(history, "loss")
     losses.append(0.25)
@@ -121,11 +121,11 @@ def test_a_list_taken_past_the_methods_is_the_one_that_goes_on():
     assert losses[-1] == 0.25 and history.loss[-1] == losses[-1] == 0.0
 
 
-def test_a_copy_has_nothing_of_how_it_is_kept():
+def test_copies_have_no_internal_state():
     assert vars(copy.copy(unread())) == vars(pickle.loads(pickle.dumps(unread()))) == {}
 
 
-def test_json_of_a_fit_that_nobody_has_read():
+def test_json_of_an_unread_history():
     X, y = datasets.xor()
     history = MLP([2, 4, 1], "tanh", "binary_cross_entropy").fit(X, y, epochs=50, batch_size=None)
     assert len(json.loads(json.dumps(history))["loss"]) == 50
@@ -159,7 +159,7 @@ def test_a_fit_of_many_tiny_epochs():
 @pytest.mark.parametrize(
     ("error", "ask"), [(KeyError, lambda h: h["val_loss"]), (AttributeError, lambda h: h.val_loss)]
 )
-def test_what_it_does_not_have_it_says_with_what_it_has(error, ask):
+def test_an_unknown_name_lists_the_known_ones(error, ask):
     history = History()
     history.add(loss=1.0, seconds=0.1)
     with pytest.raises(error, match="this history has loss, seconds, not 'val_loss'"):

@@ -1,7 +1,7 @@
-"""Every argument of the public names, given what nobody should: it works, or the error names the argument.
+"""Every argument of the public names, given absurd values: the call works, or the error names the argument.
 
-The message is what a user has to go on, so an error of NumPy's or Python's own from somewhere inside counts as a fault,
-and so does an OverflowError. What is measured in time or memory (epochs, sizes) is given small numbers only.
+Users depend on the message, so an error that NumPy or Python raises from inside counts as a fault, and so does an
+OverflowError. Arguments that cost time or memory (epochs, sizes) get small numbers only.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from fastmlp import MLP, EarlyStopping, Trainer, activations, datasets, initiali
 
 
 class Silent:
-    """Has a length that is none."""
+    """Has an invalid length."""
 
     def __len__(self):
         return -1
@@ -42,8 +42,8 @@ ROWS, CLASSES = 6, 3
 X = np.random.default_rng(0).standard_normal((ROWS, 2))
 Y = np.arange(ROWS) % CLASSES
 VALUES = np.random.default_rng(1).random((ROWS, CLASSES))
-TAKES_LONG = {"epochs", "restarts", "n_jobs", "batch_size", "history", "max_iter"}  # for huge numbers, which are right
-ALSO_NAMED = {"early_stopping": "validation", "pairs": "weights", "batch_size": "a buffer of"}  # what else says enough
+TAKES_LONG = {"epochs", "restarts", "n_jobs", "batch_size", "history", "max_iter"}  # with huge numbers
+ALSO_NAMED = {"early_stopping": "validation", "pairs": "weights", "batch_size": "a buffer of"}  # in messages
 
 
 def net(**settings):

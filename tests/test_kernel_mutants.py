@@ -1,4 +1,4 @@
-"""What test_kernels.py leaves open: found by breaking the kernels, one line at a time, until a test failed for each."""
+"""Tests found by mutation: kernels were broken line by line; what test_kernels.py did not notice is tested here."""
 
 import signal
 import time
@@ -121,7 +121,7 @@ def small_network(dtype, capacity, optimizer):
         Op("linear_update", optimizer, n_in, n_out, bias=True, x=hidden, dy=dy, **moved),
     ]
     plan = Plan("a small network", dtype, capacity, ops, row_block=4)
-    plan.work = 1e12  # or the executor would not think it worth waking a worker
+    plan.work = 1e12  # or the executor would not wake a worker
     return plan
 
 
@@ -165,7 +165,7 @@ def test_predictions_of_several_steps(rng, dtype, target, n_threads):
 
 @pytest.mark.parametrize("n_threads", [2, WORKERS])
 def test_losses_of_many_short_steps(dtype, target, n_threads):
-    # Whoever is ahead must not write the next step's losses before this step's are added up.
+    # A worker that is ahead must not write the next step's losses before this step's are summed.
     rng = np.random.default_rng(8)
     y, t, data = guarded(6, 3, dtype), guarded(6, 3, dtype), rng.standard_normal((6000, 3))
     ops = [
@@ -179,14 +179,14 @@ def test_losses_of_many_short_steps(dtype, target, n_threads):
     np.testing.assert_allclose(losses, expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
 
 
-def test_more_workers_than_there_are_seats_or_rows(dtype, target):
+def test_more_workers_than_rows_or_the_maximum(dtype, target):
     alone, crowd = (small_network(dtype, 12, "sgd") for _ in range(2))
     for plan, n_threads in ((alone, 1), (crowd, 1000)):
         _engine.Engine(plan, target).run(None, np.array([0, 12, 24]), np.array([0.1, 0.1]), n_threads=n_threads)
     assert alone.ops[-1].w.tobytes() == crowd.ops[-1].w.tobytes()
 
 
-def test_workers_work_and_leave_the_signals_to_the_caller(dtype, target):
+def test_workers_do_their_share_and_block_signals(dtype, target):
     # The results are the same with one worker. But then all the time would be the caller's.
     rng = np.random.default_rng(9)
     rows, n = 200, 300
@@ -201,7 +201,7 @@ def test_workers_work_and_leave_the_signals_to_the_caller(dtype, target):
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-# ---- numbers that are drawn too rarely -------------------------------------------------------------------------------
+# ---- values that random data rarely have -----------------------------------------------------------------------------
 
 RULES = {
     "l1": ("sgd", 0, Rule(l1=0.1)),
@@ -233,7 +233,7 @@ def test_rules(rng, dtype, target, name):
 @pytest.mark.parametrize("shape", [(6, 11, 19), (70, 45, 50)], ids=["small", "wide"])
 @pytest.mark.parametrize("opcode", ["update", "linear_update"])
 @pytest.mark.parametrize("kind", ["sgd", "rmsprop", "adam"])
-def test_states_of_what_has_died_do_not_stay_subnormal(dtype, target, kind, opcode, shape):
+def test_states_of_dead_weights_do_not_stay_subnormal(dtype, target, kind, opcode, shape):
     rows, n_in, n_out = shape
     info = np.finfo(dtype)
     states = {name: guarded(n_in + 1, n_out, dtype, 1.0) for name in ("s1", "s2")[: 1 + (kind != "sgd")]}
@@ -271,7 +271,7 @@ def test_a_long_batch_is_summed_in_parts_of_1024_rows(rng, dtype, target, rows, 
     np.testing.assert_array_equal(g, expected)
 
 
-def test_adams_mean_square_stays_as_long_as_its_mean(dtype, target):
+def test_adam_keeps_its_mean_square_as_long_as_its_mean(dtype, target):
     info = np.finfo(dtype)
     s1, s2 = guarded(2, 4, dtype, 1.0), guarded(2, 4, dtype, 1.0)
     s1[:, :2], s2[:] = 0, 10 * info.smallest_subnormal

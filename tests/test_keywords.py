@@ -1,4 +1,4 @@
-"""A keyword that a function does not have, or an unknown name: the error says what there is, and what to write."""
+"""Unknown keywords and unknown names: the error lists the known ones and says what to write instead."""
 
 import inspect
 from dataclasses import fields
@@ -109,5 +109,5 @@ FUNCTIONS = [fastmlp.SGD, fastmlp.MLP, fastmlp.Trainer, fastmlp.fit_restarts, fa
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_signatures_are_still_to_be_seen(function):
+def test_signatures_are_preserved(function):
     assert "args" not in inspect.signature(function).parameters

@@ -1,4 +1,4 @@
-"""Memory for parameters and batches: where it lies, and that it is zero; and the checks of the numbers in it."""
+"""Memory for parameters and batches is aligned and zero; and the checks of the numbers in it."""
 
 import mmap
 
@@ -25,7 +25,7 @@ def test_vectors_are_aligned_zero_and_writable(dtype, size):
     assert vector.sum() == size
 
 
-def test_memory_is_asked_for_while_it_is_being_found(monkeypatch):
+def test_memory_requests_may_be_nested(monkeypatch):
     slab, fresh, inner = memory._Slab(), memory._fresh, []
 
     def interrupted(size):  # by a signal, whose handler makes a network
@@ -45,7 +45,7 @@ def test_large_vectors_begin_on_a_huge_page():
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="this system knows no huge pages")
-def test_memory_that_the_system_has_not_is_a_memory_error():
+def test_memory_the_system_lacks_is_a_memory_error():
     with pytest.raises(MemoryError, match=r"^1,152,921,504,606,846,976 bytes could not be allocated: "):
         memory.aligned(1 << 60, np.uint8)
 
@@ -141,7 +141,7 @@ def test_all_within_finds_one_number_outside_anywhere(source, layout):
 
 
 @needs_engine
-def test_all_within_looks_at_nothing_else_than_the_array():
+def test_all_within_reads_only_the_array():
     memory = np.zeros(60)
     windows, spread = sliding_window_view(memory[10:50], 7), np.broadcast_to(memory[10:17], (4, 7))
     for i in range(60):
@@ -186,7 +186,7 @@ def test_all_within_knows_the_ends_of_a_type(source):
 
 
 @needs_engine
-def test_all_within_takes_nothing_that_no_gather_reads():
+def test_all_within_refuses_types_that_no_gather_reads():
     assert _engine.all_within(np.zeros(3, bool), 0, 1)
     packed = np.zeros(3, np.dtype([("a", "u1"), ("b", "f4")]))["b"]  # not aligned
     for array in (packed, np.zeros((1, 1, 1)), *(np.zeros(3, other) for other in ("f2", ">f4", "g", "c8"))):
@@ -194,7 +194,7 @@ def test_all_within_takes_nothing_that_no_gather_reads():
 
 
 @pytest.mark.parametrize("source", ["<f4", "<f8", ">f4", ">f8"])
-def test_a_number_is_found_by_its_place_whatever_the_types(dtype, source):
+def test_the_index_of_a_nonfinite_number_is_reported(dtype, source):
     X = np.ones((50, 3), source)
     checks.finite("X", X, np.dtype(dtype))
     X[41, 2] = np.nan

@@ -1,4 +1,4 @@
-"""L-BFGS: scipy's on our gradients; it goes where scipy goes on the same function, and stops where it is told."""
+"""L-BFGS, scipy's on our gradients: the same iterates as scipy on the same function, and when it stops."""
 
 import sys
 
@@ -132,7 +132,7 @@ def test_callbacks_stop_it_and_ctrl_c_keeps_the_last_iterate(data):
 
 
 @pytest.mark.parametrize("where", ["callback", "metric"])
-def test_what_scipy_takes_for_a_wish_to_stop_reaches_the_caller(data, where):
+def test_stop_iteration_reaches_the_caller(data, where):
     def empty(*given):
         return next(iter([]))
 
@@ -152,7 +152,7 @@ def test_early_stopping_restores_the_best(rng, data):
     assert net.evaluate(*held)["loss"] == min(history.val_loss) == history.val_loss[stop.best_epoch - 1]
 
 
-def test_it_goes_on_from_where_it_is_and_ends_by_tolerance(data):
+def test_a_second_fit_continues_and_ends_by_tolerance(data):
     net = network()
     first = net.fit(*data, optimizer="lbfgs", epochs=5)
     second = net.fit(*data, optimizer="lbfgs", epochs=5)
@@ -164,7 +164,7 @@ def test_it_goes_on_from_where_it_is_and_ends_by_tolerance(data):
 
 
 @pytest.mark.parametrize("validated", [False, True])
-def test_a_network_with_nothing_left_to_learn_has_the_loss_of_the_start(data, validated):
+def test_a_converged_network_reports_its_initial_loss(data, validated):
     trainer, stopper = Trainer(network(), LBFGS(tol=10.0, l2=0.1)), Stopper(1)
     before = trainer.net.parameters.copy()
     history = trainer.fit(*data, callbacks=[stopper], **({"validation": data} if validated else {}))
@@ -200,7 +200,7 @@ def test_bad_settings_are_refused(data, optimizer, message):
         network().fit(*data, optimizer=optimizer)
 
 
-def test_what_goes_with_steps_only_is_refused(data):
+def test_options_of_steps_are_refused(data):
     for options in ({"dropout": 0.1}, {"accumulate": 2}, {"average": 0.9}, {"lr_factors": [1, 1]}, {"max_norm": 1.0}):
         with pytest.raises(ValueError, match=f"{next(iter(options))} must be .* with L-BFGS"):
             network().fit(*data, optimizer="lbfgs", **options)

@@ -109,7 +109,7 @@ def test_evaluate_reports_classification_metrics(rng, loss, outputs, weighted):
 
 @pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize(("loss", "more"), [("mse", {}), ("mae", {"standardize_targets": True}), ("poisson", {})])
-def test_evaluate_reports_regression_metrics_in_the_units_of_the_targets(rng, loss, more, outputs):
+def test_regression_metrics_are_in_units_of_the_targets(rng, loss, more, outputs):
     X, y = rng.normal(0, 1, (50, 3)), rng.poisson(40, (50, outputs)).astype(float)
     net = MLP([3, 4, outputs], "tanh", loss, seed=3, **more)
     net.fit(X, y, epochs=1)

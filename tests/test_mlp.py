@@ -98,7 +98,7 @@ def test_shuffling_takes_new_orders_that_the_seed_determines(backend, blobs):
     assert not same_parameters(trained(), trained(seed=2))
 
 
-def test_weights_of_zero_leave_rows_out_and_whole_weights_repeat_them(backend, blobs):
+def test_integer_sample_weights_repeat_rows(backend, blobs):
     X, y = (a[:12] for a in blobs)
     weight = np.array([0, 1, 2, 3] * 3)
     net = MLP([4, 5, CLASSES], dtype="float64", backend=backend)
@@ -197,7 +197,7 @@ def test_the_plan_tells_decoupled_decay():
         assert re.findall(r"\badamw?\b", str(MLP([3, 4, 2]).plan(8, rule))) == 2 * [optimizer]
 
 
-def test_targets_that_are_no_labels_are_gathered_into_what_the_loss_reads():
+def test_dense_targets_are_gathered_for_the_loss():
     plan = str(MLP([3, 4, 1], loss="mse").plan(batch_size=8))
     assert "data[n, 3] -> x[8, 3]" in plan and "data[n, 1] -> t[8, 1]" in plan
 
@@ -245,7 +245,7 @@ ASSIGNED = {
 
 
 @pytest.mark.parametrize("way", ASSIGNED)
-def test_what_is_assigned_is_copied_to_where_the_parameters_are(backend, blobs, way):
+def test_assigned_arrays_are_copied_into_the_parameters(backend, blobs, way):
     X, y = blobs
     net, other = (MLP([4, 5, CLASSES], seed=seed, backend=backend) for seed in (0, 1))
     trainer, flat = fastmlp.Trainer(net, SGD(0.1)), net.parameters
@@ -320,7 +320,7 @@ def test_parameters_that_do_not_fit_are_refused_and_change_nothing(name):
     assert net.parameters.tobytes() == before
 
 
-def test_biases_of_a_network_without_are_refused():
+def test_biases_of_a_network_without_bias_are_refused():
     net = MLP([2, 1], loss="mse", bias=False)
     with pytest.raises(ValueError, match=r"biases\[0\] must be zero: the network has bias=False"):
         net.biases[0] = [1.0]
@@ -403,7 +403,7 @@ def test_a_copy_has_the_same_bits_and_goes_on_the_same(backend, blobs, copied, l
 
 
 @pytest.mark.parametrize("name", sorted(network.FIXED))
-def test_what_a_network_is_made_with_cannot_be_assigned(blobs, name):
+def test_constructor_arguments_cannot_be_assigned(blobs, name):
     X, y = blobs
     net = MLP([4, 5, CLASSES], seed=0)
     with pytest.raises(AttributeError, match=f"^{name} is fixed at construction: create a new MLP [(]got "):
@@ -438,7 +438,7 @@ def test_a_network_that_could_not_be_made_may_be_tried_again():
     assert net.predict([[0.0, 0.0]]).shape == (1,)
 
 
-def test_attributes_are_known_for_the_networks_own():
+def test_own_lists_all_attributes():
     assert set(vars(MLP([2, 3, 1]))) == network.OWN - {"_users"}
 
 

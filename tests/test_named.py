@@ -1,4 +1,4 @@
-"""What the user names: look-up, the range in every error, and values of schedules, initializers and rules."""
+"""Objects with names: look-up, ranges in error messages, and values of schedules, initializers and rules."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_what_cannot_be_looked_up(module: Any) -> None:
 
 
 def test_every_kernel_case_has_a_name() -> None:
-    outputs = {activations.Exp().kind}  # which nobody names
+    outputs = {activations.Exp().kind}  # has no name of its own
     assert {activations.get(name).kind for name in activations.KNOWN} | outputs == set(reference.ACTIVATIONS)
     assert {losses.get(name).kind for name in losses.KNOWN} == set(reference.LOSSES)
     assert {optimizers.get(name).kind for name in optimizers.KNOWN} - {"lbfgs"} == set(reference.OPTIMIZERS)
@@ -149,7 +149,7 @@ def test_a_parameter_of_the_wrong_type_is_an_error_when_it_is_used(thing: Any, m
         module_of(thing).get(thing)
 
 
-def test_ends_of_the_ranges_and_numpy_numbers_are_allowed() -> None:
+def test_ends_of_ranges_and_numpy_numbers_are_allowed() -> None:
     for thing in (LeakyReLU(0), SGD(np.float32(0.1), momentum=np.float64(0.5)), Step(np.int64(1), 1.0), Cosine(end=1)):
         assert module_of(thing).get(thing) is thing
     for thing in (Quantile(np.array([0.1, 0.9])), Quantile([0.5]), BinaryCrossEntropy((1, 2)), Adam(betas=[0.0, 0.0])):
@@ -284,7 +284,7 @@ def test_a_schedule_without_a_formula() -> None:
 
 
 @pytest.mark.parametrize("schedule", [Polynomial(end=0.1), Cosine(3, 2, 0.1), OneCycle(), CosLog4()])
-def test_beyond_the_last_step_the_last_rate_stands(schedule: Any) -> None:
+def test_the_last_rate_holds_beyond_the_last_step(schedule: Any) -> None:
     late = schedule.rates(1.0, T, 30, T)
     assert np.isfinite(late).all() and np.ptp(late) == 0
     last = {Polynomial: 0.1, Cosine: 0.1, OneCycle: 4e-6, CosLog4: 0}[type(schedule)]

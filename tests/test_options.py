@@ -31,7 +31,7 @@ def test_both_executors_agree_op_by_op(monkeypatch, target, dtype, data, name):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_bits_do_not_depend_on_threads(monkeypatch, target, dtype, data, name):
     monkeypatch.setenv("FASTMLP_TARGET", target)
-    monkeypatch.setattr(Op, "flops", property(lambda op: 1e12))  # or nobody would wake a worker for so little
+    monkeypatch.setattr(Op, "flops", property(lambda op: 1e12))  # or no worker would be woken for so little
     optimizer, options, settings = OPTIONS[name]
     found = set()
     for threads in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""Two threads on one row: the same bits, whether the partner is there, comes, goes, is late or lost in a fork."""
+"""Two threads on one row: the same bits, whether the partner is present, starts, ends, is late or lost in a fork."""
 
 import gc
 import os
@@ -42,7 +42,7 @@ def rows_of(net, n=64, seed=0):
 
 
 def together(net, rows, want=200, seconds=60):
-    """Predicts rows until so many more were computed by two; all that was predicted."""
+    """Predict the rows again and again until two threads have computed `want` of them; all predictions."""
     for _ in range(2):
         net.predict(rows[0])
     if net._row_predictor is None:
@@ -97,7 +97,7 @@ def test_a_value_that_is_not_finite_is_found_by_two_as_by_one():
         assert all(net._outputs(row).tobytes() == w.tobytes() for row, w in zip(rows, want, strict=True))
 
 
-def test_with_one_thread_the_partner_goes():
+def test_the_partner_ends_with_one_thread():
     net = MLP([784, 128, 10], seed=0)
     _, rows = rows_of(net)
     for _ in range(20):  # in some of which it has not gone anyway
@@ -110,7 +110,7 @@ def test_with_one_thread_the_partner_goes():
         fastmlp.set_num_threads(2)
 
 
-def test_one_partner_serves_one_network_at_a_time_and_any_in_turn():
+def test_one_partner_serves_several_networks_in_turn():
     nets = [MLP([784, 128, 10], seed=seed) for seed in range(3)]
     _, rows = rows_of(nets[0])
     want = [np.concatenate([net._outputs(row) for row in rows]).tobytes() for net in nets]
@@ -123,7 +123,7 @@ def test_one_partner_serves_one_network_at_a_time_and_any_in_turn():
     assert [np.concatenate([net._outputs(row) for row in rows]).tobytes() for net in nets] == want
 
 
-def test_networks_may_go_while_their_partner_is_there():
+def test_networks_are_freed_while_their_partner_runs():
     for seed in range(8):
         net = MLP([784, 128, 10], seed=seed)
         X, rows = rows_of(net)
@@ -137,7 +137,7 @@ def test_networks_may_go_while_their_partner_is_there():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 counts the test's own threads
-def test_a_fork_has_no_partner_but_finds_one():
+def test_a_forked_process_starts_its_own_partner():
     net = MLP([784, 128, 10], seed=0)
     _, rows = rows_of(net)
     want, go_on = [net._outputs(row).tobytes() for row in rows], threading.Event()
@@ -189,7 +189,7 @@ print(n)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sched_setaffinity")
-def test_a_partner_that_is_late_is_done_without():
+def test_predictions_do_not_wait_for_a_late_partner():
     environment = os.environ | {"FASTMLP_NUM_THREADS": "2", "FASTMLP_BACKEND": "engine", "FASTMLP_CHECK": "0"}
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 0, done.stderr
@@ -282,7 +282,7 @@ int main(void)
 """
 
 
-def test_rows_are_right_whoever_is_late(tmp_path):
+def test_the_protocol_of_two_threads_when_one_is_late(tmp_path):
     program = c_code.program(tmp_path, PROTOCOL, "partner", "helpers", "balance")
     done = subprocess.run([program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What `import fastmlp` offers, with scikit-learn and without it; and without the engine, or a compiler to build it."""
+"""The public names, with scikit-learn and without it; and fastmlp without the engine, or a compiler to build it."""
 
 import importlib.util
 import inspect
@@ -24,7 +24,7 @@ def without_sklearn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)  # as if it were not there
 
 
-def test_all_public_names_can_be_had():
+def test_all_public_names_exist():
     assert [name for name in fastmlp.__all__ if not hasattr(fastmlp, name) or name not in dir(fastmlp)] == []
 
 
@@ -59,7 +59,7 @@ def test_importing_an_estimator_without_scikit_learn(without_sklearn, name):
         exec(f"from fastmlp import {name}", {})
 
 
-def test_the_warning_without_the_engine_points_to_the_line_that_called(monkeypatch):
+def test_the_warning_without_the_engine_points_to_the_caller(monkeypatch):
     monkeypatch.delenv("FASTMLP_BACKEND", raising=False)
     monkeypatch.setattr(runtime, "_engine", None)
     monkeypatch.setattr(runtime, "_warned", False)

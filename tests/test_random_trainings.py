@@ -1,10 +1,10 @@
-"""Random networks, data and options: the same bits however they are run, and in every op what the reference has.
+"""Random networks, data and options: the same bits however they are run, and every op agrees with the reference.
 
-The suite tries the same ones every time. To search for others, for hours if you like:
+The suite tries the same ones every time. To search for others:
 
     pytest tests/test_random_trainings.py --hypothesis-profile=search -s --hypothesis-verbosity=verbose
 
-which names each before it runs, so that one that ends the interpreter can be told.
+which prints each before it runs, so that one that crashes the interpreter is known.
 """
 
 from contextlib import suppress
@@ -65,7 +65,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Way:
-    """How a training is run: nothing that may show in its bits."""
+    """How a training is run, on which its bits must not depend."""
 
     workers: int
     target: str

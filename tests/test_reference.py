@@ -1,4 +1,4 @@
-"""Finite differences, and formulas written down a second time, prove the reference. Everything here is float64."""
+"""The reference executor against finite differences and against formulas written a second time, in float64."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run(op: Op, rows: int = 0, **kwargs: Any) -> None:
 def test_derivative_is_the_slope(kind: str) -> None:
     forward, derivative = ACTIVATIONS[kind]
     a = PARAM.get(kind, 0.0)
-    z = Z if kind in NEEDS_Z else None  # the others must do with y alone
+    z = Z if kind in NEEDS_Z else None  # the others need y only
     assert_relative(derivative(forward(Z, a), z, a), slope(lambda x: forward(x, a), Z))
 
 
@@ -361,7 +361,7 @@ def test_dropout_draws_what_the_header_says() -> None:
         word = int(philox(tuple(np.array([k], np.uint64) for k in counter), seed)[c % 4][0])
         assert op.y[r, c] == (x[r, c] * (1 / (1 - p)) if (word >> 8) * 2.0**-24 >= p else 0)
     part = Op("dropout", n_in=11, n_out=11, x=x, y=np.zeros((6, 11)), param=p, seed=seed)
-    for rows in (slice(0, 2), slice(2, 6)):  # a row's mask hangs on its place in the batch alone
+    for rows in (slice(0, 2), slice(2, 6)):  # a row's mask depends on its place in the batch only
         KERNELS["dropout"](part, step(6, number=number), rows)
     np.testing.assert_array_equal(part.y, op.y)
 

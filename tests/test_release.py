@@ -1,4 +1,4 @@
-"""Nothing holds on to the caller's arrays, or to what it answered, once a call is over."""
+"""No reference to the arrays of the caller, or to a result, is kept after a call."""
 
 import gc
 import warnings
@@ -59,7 +59,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_arrays_are_gone_when_their_owner_lets_go(name, rng):
+def test_arrays_are_freed_after_a_call(name, rng):
     if "estimator" in name:
         pytest.importorskip("sklearn")
     net = MLP([5, 6, 3], seed=0)
@@ -74,12 +74,12 @@ def test_arrays_are_gone_when_their_owner_lets_go(name, rng):
     del held
     gc.collect()
     assert all(ref() is None for ref in answers)
-    net.predict(np.zeros((ROWS, 5)))  # what is left can go on
+    net.predict(np.zeros((ROWS, 5)))  # network and trainer still work
     trainer.fit(np.zeros((9, 5)), np.zeros(9, np.int64), epochs=1)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, DivergenceError])
-def test_arrays_are_gone_after_an_error_too(error, rng):
+def test_arrays_are_freed_after_an_error(error, rng):
     net = MLP([5, 6, 1], seed=0, loss="mse")
     trainer = Trainer(net, SGD(1e30 if error is DivergenceError else 0.1))
     X, y = rng.standard_normal((ROWS, 5), np.float32), rng.standard_normal(ROWS)

@@ -134,20 +134,20 @@ def make_some_diverge(seed):
     return net
 
 
-def test_those_that_diverge_drop_out():
+def test_diverged_candidates_are_left_out():
     found = fit_restarts(make_some_diverge, X, Y, 4, epochs=20, optimizer=SGD(0.05))
     assert [np.isnan(score) for score in found.scores] == [True, False, True, False]
     assert found.best in (1, 3) and found.scores[found.best] == np.nanmin(found.scores)
     assert [history.epochs for history in found.histories] == [0, 20, 0, 20]
 
 
-def test_if_all_diverge_so_does_the_call():
+def test_divergence_of_all_candidates_is_raised():
     with pytest.raises(fastmlp.DivergenceError):
         fit_restarts(lambda seed: make_some_diverge(2 * seed), X, Y, 3, epochs=20, optimizer=SGD(0.05))
 
 
 @pytest.mark.parametrize("data", [(X, Y), ([(X, Y)] * 2, None)], ids=["arrays", "batches"])
-def test_an_error_in_one_stops_all(data):
+def test_an_error_in_one_candidate_stops_all(data):
     reached = {}
 
     def fail(state):
@@ -162,7 +162,7 @@ def test_an_error_in_one_stops_all(data):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_an_interrupt_stops_all():
+def test_an_interrupt_stops_all_candidates():
     code = """
         import fastmlp
         X, y = fastmlp.datasets.xor()
@@ -210,13 +210,13 @@ def test_bad_arguments(arguments, error, message):
         fit_restarts(lambda seed: one, X, Y, 2, epochs=1)
 
 
-def test_networks_that_begin_alike_are_refused():
+def test_equal_initial_networks_are_refused():
     with pytest.raises(
         ValueError, match=r"make_net must pass its seed on, as in MLP\(\.\.\., seed=seed\).* for 5 and 6"
     ):
         fit_restarts(lambda seed: MLP([2, 4, 2]), X, Y, 2, epochs=1, seed=5)
 
 
-def test_networks_that_begin_at_zero_are_told_apart_by_their_batches():
+def test_networks_of_zero_weights_differ_by_their_batches():
     found = fit_restarts(lambda seed: MLP([2, 2], initializer="zeros", seed=seed), X, Y, 2, epochs=1, batch_size=5)
     assert found.scores[0] != found.scores[1]

@@ -92,7 +92,7 @@ def test_training_is_that_on_inputs_standardised_by_hand(data, method):
     np.testing.assert_allclose(gradients[0][0], plain.loss_and_gradients(by_hand(X, method), y)[1][0][0], atol=1e-9)
 
 
-def test_it_is_learned_once_from_the_rows_to_train_on(data):
+def test_scaling_is_learned_once_from_the_training_rows(data):
     X, y = data
     net = MLP([7, 1], loss="mse", standardize="mean", standardize_targets=True)
     assert net.needs_scaling()
@@ -109,7 +109,7 @@ def test_it_is_learned_once_from_the_rows_to_train_on(data):
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
 @pytest.mark.parametrize("method", scaling.METHODS)
-def test_copies_have_learned_it_too(data, method, copied):
+def test_copies_keep_the_learned_scaling(data, method, copied):
     X, y = data
     net = MLP([7, 3, 1], "tanh", "mse", standardize=method, standardize_targets=True)
     fresh = copied(net)
@@ -147,7 +147,7 @@ def test_targets_are_standardised_and_predictions_are_not(data, loss):
     assert net.evaluate(X, y)["loss"] == pytest.approx(history.val_loss[-1])
 
 
-def test_targets_far_away_are_learned_with_it_only(rng):
+def test_distant_targets_are_learned_only_if_standardised(rng):
     X = rng.standard_normal((300, 2))
     y = 1e6 + 1e3 * (X[:, 0] - X[:, 1])
     r2 = []
@@ -161,7 +161,7 @@ def test_targets_far_away_are_learned_with_it_only(rng):
     assert r2[0] < 0 < 0.9 < r2[1]
 
 
-def test_steps_need_it_to_be_learned_before(data):
+def test_steps_need_learned_scaling(data):
     X, y = data
     net = MLP([7, 1], loss="mse", standardize="robust", standardize_targets=True, dtype="float64")
     trainer = Trainer(net, SGD(0.01))
@@ -185,7 +185,7 @@ def test_a_column_constant_in_float32_stays_zero(rng):
 
 
 @pytest.mark.parametrize("method", scaling.METHODS)
-def test_inputs_that_are_all_constant_are_told(data, method):
+def test_constant_inputs_get_a_warning(data, method):
     X, y = data
     for learn in (lambda net: net.fit(X[:1], y[:1], epochs=1), lambda net: net.learn_scaling(X[[0, 0]])):
         net = MLP([7, 1], loss="mse", standardize=method)

@@ -1,4 +1,4 @@
-"""The short ways: a few rows predicted, one step trained, with nothing checked in Python. Same bits, same errors."""
+"""The short ways to predict a few rows and to train one step, without checks in Python: same bits, same errors."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ from fastmlp.plans import prediction_plan
 from fastmlp.prediction import QUICK_ROWS, ROW_PARAMETERS
 from fastmlp.stepper import Stepper
 
-# Name: sizes, loss, targets of so many rows, options of the network.
+# Name: sizes, loss, a function that draws targets, options of the network.
 PROBLEMS = {
     "classes": ([5, 7, 3], "cross_entropy", lambda rng, rows: rng.integers(0, 3, rows), {}),
     "soft classes": ([5, 7, 3], "cross_entropy", lambda rng, rows: rng.dirichlet(np.ones(3), rows), {}),
@@ -52,7 +52,7 @@ def problem(name, dtype, rows=12, seed=0):
 
 
 class Other(np.ndarray):
-    """An array that the short way refuses, for it may be anything."""
+    """A subclass of arrays, which the short way refuses."""
 
 
 WAYS = ("short", "long")
@@ -79,7 +79,7 @@ TYPES = [*sorted(checks.NATIVE), "?"]
 
 @pytest.fixture
 def checked(monkeypatch):
-    """How often the long way was taken."""
+    """A list with one item for each step that took the long way."""
     calls = []
     whole = Stepper.training_data
     monkeypatch.setattr(Stepper, "training_data", lambda *given: calls.append(1) or whole(*given))
@@ -90,7 +90,7 @@ def checked(monkeypatch):
 @needs_engine
 @pytest.mark.parametrize("training", TRAININGS)
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_steps_of_the_short_way_leave_the_bits_of_the_long_one(name, training, dtype, checked):
+def test_steps_of_both_ways_have_the_same_bits(name, training, dtype, checked):
     optimizer, options = TRAININGS[training]
     left = []
     for way in WAYS:
@@ -159,7 +159,7 @@ def test_steps_on_the_short_way_read_all_types(type_of_X, type_of_y, dtype, rng,
 
 
 @needs_engine
-def test_numbers_with_a_fraction_are_no_class_on_either_way():
+def test_fractions_are_refused_as_class_numbers_on_both_ways():
     net, X, y = problem("classes", "float32")
     trainer = Trainer(net, SGD(0.1))
     losses = [trainer.step(X, y.astype(np.float32)) for _ in range(2)]
@@ -169,7 +169,7 @@ def test_numbers_with_a_fraction_are_no_class_on_either_way():
 
 
 @needs_engine
-def test_weights_of_samples_and_classes_go_the_long_way(checked):
+def test_sample_and_class_weights_take_the_long_way(checked):
     net, X, y = problem("classes", "float32")
     trainer, heavy = (Trainer(net, SGD(lambda step: 0.0), class_weight=weight) for weight in (None, {0: 5.0}))
     plain = [trainer.step(X, y) for _ in range(2)]
@@ -240,7 +240,7 @@ def test_bad_values_on_the_short_way_are_named_and_change_nothing(name, bad):
 
 @needs_engine
 @pytest.mark.parametrize("rate", [1e30, 3e38])
-def test_a_step_of_the_short_way_that_diverges_is_taken_back(rate, checked):
+def test_a_step_of_the_short_way_that_diverges_is_undone(rate, checked):
     net, X, y = problem("numbers", "float32")
     rates = iter([0.1, rate, rate])
     trainer = Trainer(net, SGD(lambda step: next(rates), momentum=0.9))
@@ -298,7 +298,7 @@ def test_a_few_rows_by_several_workers_have_the_same_bits(sizes, rows, threads, 
 
 @needs_engine
 @pytest.mark.parametrize("rows", [1, 2, 30])
-def test_rows_on_the_short_way_are_read_where_they_lie(rows):
+def test_rows_on_the_short_way_are_read_in_place(rows):
     net = MLP([784, 16, 3], seed=1)
     one, few = (runtime._engine.Engine(prediction_plan(net, n)) for n in (1, 30))
     predict = runtime._engine.RowPredictor(one, None, None, few)
@@ -326,7 +326,7 @@ def test_a_few_rows_of_any_type_and_layout_have_the_same_bits(sizes, rows, dtype
 
 
 @needs_engine
-def test_what_is_no_array_yet_goes_the_short_way_when_it_is_one(rng):
+def test_other_containers_take_the_short_way_once_converted(rng):
     net, X = MLP([6, 5, 3], seed=4), rng.standard_normal((4, 6))
     expected = [net.predict_proba(X) for _ in range(2)][1]
     calls, quick = [], net._row_predictor
@@ -355,7 +355,7 @@ def test_numbers_that_do_not_fit_are_named_on_the_short_way(rng):
 
 
 @needs_engine
-def test_the_first_prediction_makes_no_short_way_and_the_second_does():
+def test_the_second_prediction_makes_the_short_way():
     net, row = MLP([5, 3]), np.ones((1, 5), np.float32)
     first = net.predict_proba(row)
     assert net._row_predictor is None
@@ -393,7 +393,7 @@ def test_one_row_of_a_large_network_from_several_threads(rng):
 
 
 @needs_engine
-def test_a_thread_that_comes_while_another_counts_threads_waits_for_nothing_and_spoils_nothing(rng):
+def test_concurrent_predict_while_threads_are_counted(rng):
     net = MLP([64, 256, 10], seed=0)
     one, few = (runtime._engine.Engine(prediction_plan(net, n)) for n in (1, 90))
     X, other = rng.standard_normal((2, 90, 64), np.float32)
@@ -401,7 +401,7 @@ def test_a_thread_that_comes_while_another_counts_threads_waits_for_nothing_and_
     second = []
 
     def count():
-        if not second:  # as if the interpreter went on with another thread here
+        if not second:  # as if the interpreter switched to another thread here
             second.append(None)
             second.append(predict(other))
         return 1
@@ -440,7 +440,7 @@ def test_threads_predict_a_few_rows_while_their_number_changes(rng):
 
 
 @needs_engine
-def test_memory_of_another_size_is_no_place_for_the_parameters():
+def test_a_buffer_of_another_size_is_refused_for_parameters():
     net, X, y = problem("classes", "float32")
     trainer = Trainer(net, SGD(0.1))
     trainer.step(X, y)

@@ -58,7 +58,7 @@ def both(name, X, y, fit=None, **settings):
 
 
 def assert_same(expected, got, rtol=1e-9, penalty=1e-5):
-    """Weights to rounding; the loss to what the penalty is known to within an epoch."""
+    """Equal weights up to rounding; losses up to the change of the penalty within an epoch."""
     assert got.n_iter_ == expected.n_iter_
     for a, b in zip(expected.coefs_ + expected.intercepts_, got.coefs_ + got.intercepts_, strict=True):
         assert a.dtype == b.dtype
@@ -71,7 +71,7 @@ def assert_same(expected, got, rtol=1e-9, penalty=1e-5):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_constructor_has_their_parameters_in_their_order_with_their_defaults(name):
+def test_constructor_parameters_order_and_defaults_match(name):
     wanted = inspect.signature(getattr(theirs, name)).parameters
     found = inspect.signature(getattr(ours, name)).parameters
     first = list(found.values())[: len(wanted)] if "loss" in wanted or name == "MLPClassifier" else None
@@ -201,7 +201,7 @@ def test_first_gradient_is_theirs():
 
 @pytest.mark.parametrize("share", ["one RandomState", "the global one"])
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 150}, {"shuffle": False}, {"early_stopping": True}], ids=str)
-def test_who_shares_random_numbers_finds_them_where_theirs_leaves_them(settings, share):
+def test_random_state_is_left_as_theirs(settings, share):
     X, y = load_iris(return_X_y=True)
     losses = []
     for library in (theirs, ours):
@@ -336,7 +336,7 @@ def test_weights_that_are_not_finite_are_refused():
 
 
 @pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"batch_size": 5000, "tol": 10.0}], ids=str)
-def test_warnings_are_of_their_module_and_shown_as_often(settings):
+def test_warnings_match_in_category_module_and_number(settings):
     shown = []
     for library in (theirs, ours):
         with warnings.catch_warnings(record=True) as caught:
@@ -400,7 +400,7 @@ def test_ctrl_c_warns_and_keeps_the_model(solver):
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_an_iterator_that_ends_in_a_callback_is_an_error_as_others_are(solver):
+def test_stop_iteration_in_a_callback_is_raised(solver):
     class Ends:
         def on_epoch_end(self, state):
             raise StopIteration
@@ -603,7 +603,7 @@ def test_wide_sparse_data_are_not_densified(settings, monkeypatch):
     assert len(net.predict(X_WIDE)) == 210
 
 
-def test_only_some_bytes_of_wide_sparse_data_that_are_standardised_are_densified_at_once(monkeypatch):
+def test_standardised_wide_sparse_data_are_densified_in_slices(monkeypatch):
     slices, densified = [], type(X_WIDE).toarray
     monkeypatch.setattr(ours.wide_sparse, "SLICE_BYTES", 100_000)
     monkeypatch.setattr(type(X_WIDE), "toarray", lambda X: slices.append(X.shape) or densified(X))
@@ -668,7 +668,7 @@ def test_default_training_learns():
 
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("warm_start", [False, True])
-def test_weights_assigned_before_any_training_are_those_to_begin_with(name, warm_start):
+def test_weights_assigned_before_training_are_the_initial_ones(name, warm_start):
     X, y = data_for(name)
     settings = {"solver": "sgd", "momentum": 0, "shuffle": False, "max_iter": 1, "hidden_layer_sizes": (5,)}
     trained = getattr(ours, name)(**settings, warm_start=warm_start, random_state=0).fit(X, y)
@@ -691,7 +691,7 @@ def test_weights_assigned_before_any_training_are_those_to_begin_with(name, warm
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_weights_of_another_shape_assigned_before_any_training_are_refused(name):
+def test_initial_weights_of_a_wrong_shape_are_refused(name):
     X, y = data_for(name)
     estimator = getattr(ours, name)(hidden_layer_sizes=(5,), warm_start=True)
     estimator.coefs_, estimator.intercepts_ = [np.zeros((3, 5)), np.zeros((5, 1))], [np.zeros(5), np.zeros(1)]
@@ -699,7 +699,7 @@ def test_weights_of_another_shape_assigned_before_any_training_are_refused(name)
         estimator.fit(X, y)
 
 
-# ---- weights that somebody has put there -----------------------------------------------------------------------------
+# ---- weights that were assigned --------------------------------------------------------------------------------------
 
 
 def set_weights(estimator, how, seed=0):
@@ -721,7 +721,7 @@ def test_training_after_an_assignment_is_theirs(method, solver, how):
     estimators = both("MLPClassifier", X_DIGITS, Y_DIGITS, warm_start=True, max_iter=3, alpha=1.0, solver=solver)
     for estimator in estimators:
         set_weights(estimator, how)
-        for _ in range(2):  # a second call goes on where the first one ended
+        for _ in range(2):  # a second call continues from the first
             getattr(estimator, method)(X_DIGITS, Y_DIGITS)
     expected, got = estimators
     assert_allclose(got.coefs_[0], expected.coefs_[0], rtol=1e-6, atol=1e-8)
@@ -730,7 +730,7 @@ def test_training_after_an_assignment_is_theirs(method, solver, how):
 
 
 @pytest.mark.parametrize("how", ["all", "one"])
-def test_early_stopping_after_an_assignment_is_that_of_a_new_estimator_with_these_weights(how):
+def test_early_stopping_restarts_after_weights_are_assigned(how):
     settings = {"early_stopping": True, "warm_start": True, "max_iter": 4, "random_state": 0, "hidden_layer_sizes": 5}
     net, other = (ours.MLPRegressor(**settings) for _ in range(2))
     set_weights(net.fit(X_REGRESSION, Y_REGRESSION), how)
@@ -741,7 +741,7 @@ def test_early_stopping_after_an_assignment_is_that_of_a_new_estimator_with_thes
     assert net.best_validation_score_ == other.best_validation_score_
 
 
-def test_a_list_of_weights_that_somebody_holds_is_still_the_estimators_after_training():
+def test_training_updates_the_list_of_weights_in_place():
     for library in (theirs, ours):
         net = library.MLPRegressor(hidden_layer_sizes=5, max_iter=2, random_state=0).fit(X_REGRESSION, Y_REGRESSION)
         held = net.coefs_
@@ -751,7 +751,7 @@ def test_a_list_of_weights_that_somebody_holds_is_still_the_estimators_after_tra
             assert_array_equal(net.coefs_[0], held[0])
 
 
-def test_weights_put_aside_can_be_put_back():
+def test_saved_weights_can_be_restored():
     for library in (theirs, ours):
         net = library.MLPRegressor(hidden_layer_sizes=5, max_iter=2, random_state=0).fit(X_REGRESSION, Y_REGRESSION)
         kept, before = (net.coefs_, net.intercepts_), net.predict(X_REGRESSION)
@@ -784,7 +784,7 @@ def test_a_copy_of_assigned_weights_is_not_trained_with_the_first():
 
 
 def by_hand(estimator, fitted):
-    """What was fitted, put together from its public attributes."""
+    """An unfitted estimator, given the public attributes of a fitted one."""
     for name in ("coefs_", "intercepts_", "n_layers_", "n_outputs_", "out_activation_", "classes_", "_label_binarizer"):
         if hasattr(fitted, name):
             setattr(estimator, name, getattr(fitted, name))
@@ -853,7 +853,7 @@ def test_training_goes_on_without_a_removed_unit():
     assert_allclose(estimators[1].coefs_[0], estimators[0].coefs_[0], rtol=1e-7, atol=1e-9)
 
 
-def test_a_network_that_standardises_does_so_without_a_removed_unit():
+def test_standardisation_survives_the_removal_of_a_unit():
     settings = {"hidden_layer_sizes": 6, "standardize": True, "standardize_targets": True, "max_iter": 2}
     net = ours.MLPRegressor(**settings).fit(X_REGRESSION, Y_REGRESSION)
     net.coefs_[1][1] = 0
@@ -869,7 +869,7 @@ def test_weights_that_do_not_fit_each_other_are_refused():
         net.predict(X_REGRESSION)
 
 
-def test_the_learning_rate_stands_where_scripts_look_for_it():
+def test_the_learning_rate_is_in_the_optimizer_attribute():
     for settings in ({}, {"learning_rate": "adaptive", "solver": "sgd", "tol": 10, "max_iter": 60}, {"solver": "adam"}):
         expected, got = both("MLPClassifier", X_DIGITS, Y_DIGITS, **settings)
         assert got._optimizer.learning_rate == pytest.approx(expected._optimizer.learning_rate, rel=1e-12)
@@ -877,7 +877,7 @@ def test_the_learning_rate_stands_where_scripts_look_for_it():
     assert not hasattr(ours.MLPClassifier(), "_optimizer")
 
 
-def test_a_callback_stops_by_numpys_true_too():
+def test_a_callback_stops_training_by_numpy_true():
     X, y = load_iris(return_X_y=True)
 
     class Stop:
@@ -887,7 +887,7 @@ def test_a_callback_stops_by_numpys_true_too():
     assert ours.MLPClassifier(callbacks=[Stop()], max_iter=9).fit(X, y).n_iter_ == 3
 
 
-def test_early_stopping_of_fit_is_refused_among_an_estimators_callbacks():
+def test_early_stopping_is_refused_as_a_callback_of_an_estimator():
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match=r"callbacks must hold no EarlyStopping: .*early_stopping=True"):
         ours.MLPClassifier(callbacks=[EarlyStopping("loss")]).fit(X, y)

@@ -1,4 +1,4 @@
-"""The estimators among others: pipelines, searches, calibration, pickles, data frames, threads; and what is our own."""
+"""The estimators in pipelines, searches, calibration, pickles, data frames and threads; and our own options."""
 
 import copy
 import importlib.util
@@ -151,7 +151,7 @@ def test_a_pickled_estimator_answers_and_goes_on_as_before(settings, tmp_path):
     assert pickle.loads(pickle.dumps(MLPRegressor())).get_params() == MLPRegressor().get_params()
 
 
-def test_a_pickle_tells_its_version_and_is_checked():
+def test_a_pickle_holds_its_version_and_is_checked():
     net = MLPClassifier(**SMALL).fit(X, Y)
     state = net.__getstate__()
     assert state["_fastmlp_version"] == fastmlp.__version__ and "coefs_" not in state
@@ -259,7 +259,7 @@ def test_a_batch_need_not_have_the_classes_that_class_weight_names():
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_every_option_goes_with_every_solver_and_changes_the_outcome(solver, settings):
+def test_every_option_works_with_every_solver(solver, settings):
     common = {"hidden_layer_sizes": (8, 6), "max_iter": 5, "random_state": 0, "learning_rate_init": 0.05}
     plain = MLPClassifier(solver=solver, **common).fit(X, Y)
     found = [MLPClassifier(solver=solver, **common, **settings).fit(X, Y) for _ in range(2)]
@@ -289,7 +289,7 @@ def test_losses(loss):
     assert net.loss_ < net.loss_curve_[0]
 
 
-def test_a_loss_that_holds_an_array_goes_on():
+def test_warm_start_with_a_loss_that_holds_an_array():
     y = np.column_stack([X[:, 0]] * 2)
     quantiles = (fastmlp.losses.Quantile(np.array([0.1, 0.9])) for _ in range(2))
     reg = MLPRegressor(**SMALL, loss=next(quantiles), warm_start=True).fit(X, y)
@@ -424,9 +424,9 @@ def test_an_estimator_in_training_is_not_trained_by_a_callback(solver):
 
 
 @needs_engine
-def test_threads_that_train_one_estimator_get_an_error_or_their_turn():
+def test_concurrent_training_of_one_estimator_is_refused():
     clf, refused = MLPClassifier(**SMALL, batch_size=50).partial_fit(X, Y, classes=range(3)), []
-    many = np.tile(X, (200, 1)), np.tile(Y, 200)  # in whose rows the others are not to be looked for
+    many = np.tile(X, (200, 1)), np.tile(Y, 200)
 
     def train(data):
         for _ in range(10):

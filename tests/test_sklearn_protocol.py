@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks on the estimators (1.9 and later), and that no parameter of ours is ignored in silence."""
+"""scikit-learn's callbacks on the estimators (1.9 and later); and no parameter of ours is ignored silently."""
 
 import copy
 import pickle
@@ -36,7 +36,7 @@ SOLVERS = ["sgd", "adam", "lbfgs"]
 
 
 class Recorder:
-    """Keeps all that it is told; wants to stop after the epoch of that number."""
+    """Records all calls; asks to stop after epoch `last`."""
 
     def __init__(self, last=None):
         self.last, self.events, self.ends = last, [], []
@@ -56,12 +56,12 @@ class Recorder:
         return context.task_name == "epoch" and context.task_id == self.last
 
     def epochs(self):
-        """What the ends of epochs have told; an epoch that only began has no estimator."""
+        """The arguments of all ends of epochs; an epoch that only began has no fitted estimator."""
         return [end[1:] for end in self.ends if end[0] == "epoch" and end[-1] is not None]
 
 
 class Quiet(Recorder):
-    """Asks for nothing."""
+    """Takes no optional arguments."""
 
     def on_fit_task_begin(self, estimator, context):
         self.events.append(("begin", context.task_name, context.task_id))
@@ -76,7 +76,7 @@ class Quiet(Recorder):
 @needs_protocol
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_each_epoch_begins_and_ends_and_there_are_no_more_than_max_iter(kind, solver):
+def test_every_epoch_begins_and_ends_once(kind, solver):
     recorder = Recorder()
     net = kind(solver=solver, **SMALL).set_callbacks(recorder).fit(X, Y, WEIGHT)
     whole = [("setup", "fit", 7), ("begin", "fit", 0)], [("end", "fit", 0), ("teardown", "fit", 7)]
@@ -91,7 +91,7 @@ def test_each_epoch_begins_and_ends_and_there_are_no_more_than_max_iter(kind, so
 
 @needs_protocol
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_the_fitted_estimator_is_the_one_that_shorter_training_gives(solver):
+def test_the_fitted_estimator_equals_a_shorter_training(solver):
     recorder = Recorder()
     net = MLPClassifier(solver=solver, **SMALL).set_callbacks(recorder).fit(X, Y)
     assert len(recorder.epochs()) == 7
@@ -103,7 +103,7 @@ def test_the_fitted_estimator_is_the_one_that_shorter_training_gives(solver):
 
 
 @needs_protocol
-def test_with_early_stopping_the_epochs_are_of_the_rows_trained_on_and_end_with_the_best_weights():
+def test_callbacks_see_the_training_rows_under_early_stopping():
     recorder = Recorder()
     settings = {**SMALL, "early_stopping": True, "max_iter": 12, "learning_rate_init": 0.5}
     net = MLPClassifier(**settings).set_callbacks(recorder).fit(X, Y, WEIGHT)
@@ -116,7 +116,7 @@ def test_with_early_stopping_the_epochs_are_of_the_rows_trained_on_and_end_with_
 
 @needs_protocol
 @pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"early_stopping": True}, {"dropout": 0.2}], ids=str)
-def test_who_listens_changes_nothing(settings):
+def test_callbacks_do_not_change_the_results(settings):
     alone = MLPClassifier(**SMALL, **settings).fit(X, Y)
     for callback in (Recorder(), Quiet()):
         net = MLPClassifier(**SMALL, **settings).set_callbacks(callback).fit(X, Y)
@@ -147,7 +147,7 @@ def test_an_iteration_that_lbfgs_only_begins_ends_too():
 
 @needs_protocol
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_after_an_interruption_all_that_began_ends(solver):
+def test_an_interrupt_ends_all_begun_tasks(solver):
     class Interrupts(Recorder):
         def on_fit_task_begin(self, estimator, context):
             super().on_fit_task_begin(estimator, context)
@@ -186,7 +186,7 @@ def test_an_error_in_a_callback_reaches_the_caller_after_teardown():
     assert len(recorder.events) == 4  # setup, two begins, teardown
 
 
-# ---- in company ------------------------------------------------------------------------------------------------------
+# ---- with other parts of scikit-learn --------------------------------------------------------------------------------
 
 
 @needs_protocol
@@ -229,7 +229,7 @@ def test_clones_pickles_and_copies_keep_their_callbacks():
 
 
 class Passed(Quiet):
-    """Goes on to the estimators within."""
+    """Is passed on to the estimators inside a meta-estimator."""
 
     max_propagation_depth = None
 
@@ -261,7 +261,7 @@ def test_older_versions_have_no_set_callbacks():
     assert not hasattr(MLPClassifier(), "set_callbacks")
 
 
-# ---- what the solver has no use for ----------------------------------------------------------------------------------
+# ---- parameters that a solver does not use ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", fastmlp.optimizers.LBFGS()], ids=["name", "object"])
@@ -278,7 +278,7 @@ def test_older_versions_have_no_set_callbacks():
     ],
     ids=lambda s: str(next(iter(s))),
 )
-def test_lbfgs_refuses_what_goes_by_steps(solver, settings):
+def test_lbfgs_refuses_options_of_steps(solver, settings):
     ((name, value),) = settings.items()
     with pytest.raises(ValueError, match=f"{name} must be .* with solver='lbfgs'.* got ") as error:
         MLPClassifier(solver=solver, **SMALL, **settings).fit(X, Y)
@@ -295,7 +295,7 @@ def test_lbfgs_takes_zeros_and_ignores_what_scikit_learn_ignores():
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", fastmlp.optimizers.LBFGS()], ids=["name", "object"])
-def test_lbfgs_refuses_rows_to_validate_on_before_it_changes_anything(solver):
+def test_lbfgs_refuses_validation_data(solver):
     net = MLPClassifier(solver=solver, **SMALL)
     with pytest.raises(ValueError, match="X_val and y_val must be None with solver='lbfgs'"):
         net.fit(X, Y, X_val=X, y_val=Y)
@@ -305,13 +305,13 @@ def test_lbfgs_refuses_rows_to_validate_on_before_it_changes_anything(solver):
 @pytest.mark.parametrize(
     "settings", [{"max_iter": 3}, {"tol": 0.1}, {"max_fun": 9}, {"l2": 0.1}, {"decay_biases": True}]
 )
-def test_an_lbfgs_object_says_nothing_that_the_estimator_says(settings):
+def test_an_lbfgs_object_refuses_settings_of_the_estimator(settings):
     ((name, value),) = settings.items()
     with pytest.raises(ValueError, match=f"{name} of LBFGS must be .* in an estimator, .*, got {value}"):
         MLPClassifier(solver=fastmlp.optimizers.LBFGS(**settings), **SMALL).fit(X, Y)
 
 
-def test_an_lbfgs_object_says_how_much_is_remembered():
+def test_an_lbfgs_object_sets_the_history():
     settings = {**SMALL, "max_iter": 40}
     plain, same, less = (
         MLPRegressor(solver=solver, **settings).fit(X, Y).loss_
@@ -336,7 +336,7 @@ def test_an_lbfgs_object_says_how_much_is_remembered():
     ],
     ids=lambda s: str(next(iter(s))),
 )
-def test_a_solver_object_has_numbers_of_its_own(settings):
+def test_a_solver_object_refuses_settings_of_the_estimator(settings):
     ((name, value),) = settings.items()
     solver = fastmlp.optimizers.AdamW(0.01)
     with pytest.raises(ValueError, match=rf"{name} must be .* set it in AdamW\(\.\.\.\), got {value!r}"):

@@ -1,4 +1,4 @@
-"""A few rows that an estimator answers without scikit-learn's checks: the same answers, errors and warnings."""
+"""Predictions of a few rows without scikit-learn's checks: the same results, errors and warnings."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ TARGETS = {
 
 
 def fitted(name, dtype=np.float64, **settings):
-    """An estimator that has answered often enough to have a short way, and what it was fitted on."""
+    """An estimator that has predicted often enough to have a short way, and the X it was fitted on."""
     rng = np.random.default_rng(5)
     kind, targets = TARGETS[name]
     X, y = rng.standard_normal((60, 4)).astype(dtype), targets(rng)
@@ -37,7 +37,7 @@ def fitted(name, dtype=np.float64, **settings):
 
 @pytest.fixture
 def validated(monkeypatch):
-    """How often scikit-learn's checks were asked."""
+    """A list with one item for each call of scikit-learn's checks."""
     calls = []
     theirs = fastmlp.sklearn.base.validate_data
     monkeypatch.setattr(
@@ -81,7 +81,7 @@ def test_answers_are_those_of_the_long_way(name, dtype, n_threads, validated):
     ],
     ids=["columns", "no rows", "1-D", "3-D", "nan", "infinity", "complex", "words"],
 )
-def test_bad_rows_get_the_words_of_scikit_learn(spoil, message, validated):
+def test_bad_rows_get_the_messages_of_scikit_learn(spoil, message, validated):
     estimator, X = fitted("three classes")
     asked = len(validated)
     with pytest.raises(ValueError, match=message):
@@ -90,20 +90,20 @@ def test_bad_rows_get_the_words_of_scikit_learn(spoil, message, validated):
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
-def test_numbers_given_as_objects_are_converted_as_scikit_learn_does(validated):
+def test_object_arrays_of_numbers_are_converted(validated):
     estimator, X = fitted("three classes")
     asked = len(validated)
     assert_array_equal(estimator.predict_proba(X.astype(object)), estimator.predict_proba(X))
     assert len(validated) == asked + 1
 
 
-def test_who_is_not_fitted_says_so():
+def test_an_unfitted_estimator_raises_not_fitted():
     with pytest.raises(NotFittedError, match="This MLPClassifier instance is not fitted yet"):
         ours.MLPClassifier().predict(np.ones((1, 4)))
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
-def test_who_knows_names_warns_of_rows_without():
+def test_rows_without_feature_names_get_a_warning():
     pd = pytest.importorskip("pandas")
     X = pd.DataFrame(np.random.default_rng(0).standard_normal((60, 4)), columns=list("abcd"))
     estimator = ours.MLPClassifier((7,), max_iter=3, random_state=0).fit(X, np.arange(60) % 3)
@@ -113,7 +113,7 @@ def test_who_knows_names_warns_of_rows_without():
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
-def test_weights_assigned_or_trained_since_are_those_that_answer():
+def test_predictions_use_weights_assigned_or_trained_since():
     estimator, X = fitted("numbers")
     before = estimator.predict(X[:2])
     estimator.intercepts_[-1] = estimator.intercepts_[-1] + 1.0

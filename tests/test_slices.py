@@ -1,4 +1,4 @@
-"""Epochs are cut into runs, and run in groups, as the clock has it: that must not show in any number."""
+"""Epochs are cut into runs, and run in groups, by measured times: no result depends on how."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from fastmlp import MLP, SGD, Adam, DivergenceError, Trainer, pace, schedules, s
 from fastmlp.callbacks import LambdaCallback
 
 X, Y = np.random.default_rng(0).standard_normal((40, 6)), np.arange(40) % 3
-ALONE = [LambdaCallback(on_epoch_end=lambda state: None)]  # somebody looks after every epoch: groups of one
+ALONE = [LambdaCallback(on_epoch_end=lambda state: None)]  # with a callback, groups are of one epoch
 
 
 def state_of(trainer):
@@ -17,7 +17,7 @@ def state_of(trainer):
 
 
 @pytest.mark.parametrize("steps", [1, 3, 1000])
-def test_every_step_has_its_own_rate_and_rows_however_epochs_are_cut(monkeypatch, steps):
+def test_results_do_not_depend_on_the_length_of_slices(monkeypatch, steps):
     class Fixed:
         def __init__(self, work):
             self.steps = steps
@@ -46,7 +46,7 @@ class Explosion(schedules.Schedule):
 @pytest.mark.parametrize(
     ("rate", "batch_size", "epoch"), [(0.5, 16, 7), (Explosion(learning_rate=0.01), None, 5)], ids=["loss", "weights"]
 )
-def test_a_group_that_diverges_leaves_what_single_epochs_leave(rate, batch_size, epoch):
+def test_divergence_does_not_depend_on_groups_of_epochs(rate, batch_size, epoch):
     found = []
     for callbacks in ([], ALONE):
         trainer = Trainer(MLP([6, 5, 3], "identity", "mse", seed=1), SGD(rate, momentum=0.9))
@@ -77,7 +77,7 @@ def test_a_trainer_takes_labels_and_dense_targets_in_turn():
     np.testing.assert_allclose(found[2], found[0], rtol=1e-9)
 
 
-def test_what_a_fit_has_learnt_of_its_pace_serves_the_next(monkeypatch):
+def test_the_pace_is_kept_between_fits(monkeypatch):
     begun = []
 
     class Counted(pace.Pace):

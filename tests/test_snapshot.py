@@ -20,7 +20,7 @@ def no_spare_files():
 
 
 @pytest.mark.parametrize("in_memory", [0, 1 << 20])
-def test_what_was_taken_last_comes_back(rng, in_memory):
+def test_the_last_snapshot_is_restored(rng, in_memory):
     vector = memory.aligned(1000, "float32")
     snapshot = Snapshot(vector, in_memory)
     for _ in range(2):
@@ -50,7 +50,7 @@ def test_large_vectors_are_copied_by_several_threads(rng, monkeypatch, no_spare_
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a file that is always full")
 @pytest.mark.parametrize("share", [module.SHARE, 4000])
-def test_without_room_for_a_file_memory_serves(rng, monkeypatch, no_spare_files, share):
+def test_a_full_disk_falls_back_to_memory(rng, monkeypatch, no_spare_files, share):
     monkeypatch.setattr(module, "SHARE", share)
     vector = rng.standard_normal(1000)
     snapshot = Snapshot(vector, 0)
@@ -64,7 +64,7 @@ def test_without_room_for_a_file_memory_serves(rng, monkeypatch, no_spare_files,
 
 
 @pytest.mark.parametrize("places", [0, 1])
-def test_without_a_place_for_every_file_memory_serves(rng, no_spare_files, monkeypatch, places):
+def test_missing_temporary_directories_fall_back_to_memory(rng, no_spare_files, monkeypatch, places):
     opened, temporary_file = [], tempfile.TemporaryFile
 
     def few(**options):
@@ -135,14 +135,14 @@ def test_a_child_process_has_files_of_its_own(no_spare_files):
     child = os.fork()
     if not child:
         emptied = not module._spare
-        del used  # the parent goes on with it
+        del used  # the parent still uses it
         os._exit(0 if emptied and not module._spare else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert module._spare
 
 
 @pytest.mark.parametrize("reused", [False, True])
-def test_a_descriptor_that_means_somebody_elses_file_now_is_left_alone(rng, tmp_path, no_spare_files, reused):
+def test_a_reused_file_descriptor_is_left_alone(rng, tmp_path, no_spare_files, reused):
     vector = rng.standard_normal(1000)
     snapshot, spare = Snapshot(vector, 0), Snapshot(vector, 0)
     descriptor = snapshot._files[0].descriptor
@@ -168,7 +168,7 @@ def test_a_descriptor_that_means_somebody_elses_file_now_is_left_alone(rng, tmp_
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_a_child_that_goes_on_takes_its_snapshots_elsewhere(no_spare_files):
+def test_a_forked_process_takes_snapshots_in_its_own_files(no_spare_files):
     vector = np.ones(1000)
     snapshot = Snapshot(vector, 0)
     snapshot.take(vector)
@@ -182,7 +182,7 @@ def test_a_child_that_goes_on_takes_its_snapshots_elsewhere(no_spare_files):
     assert (vector == 1).all()
 
 
-def test_where_no_thread_starts_one_copies_all(rng, monkeypatch, no_spare_files):
+def test_one_thread_copies_all_if_none_can_be_started(rng, monkeypatch, no_spare_files):
     def start(thread):
         raise RuntimeError("can't start new thread")
 

@@ -1,4 +1,4 @@
-"""Early stopping and held-out rows: when training stops, which weights it leaves, and which rows it never saw."""
+"""Early stopping and held-out rows: when training stops, which weights remain, and which rows are not trained on."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def noisy(rng):
 
 
 class Scripted:
-    """A metric that gives the numbers it was given, one an evaluation."""
+    """A metric that returns given numbers, one for each evaluation."""
 
     __name__ = "scripted"
 

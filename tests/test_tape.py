@@ -1,4 +1,4 @@
-"""What the tape writes down, where a wrong line would train nearly as well as the right one."""
+"""The ops of plans, where a wrong op would train nearly as well as the right one."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ def plan_of(**options):
     return Trainer(MLP([6, 5, 5, 3], seed=1), SGD(0.1), **options).plan_for(8, True)
 
 
-def test_every_layer_has_masks_of_its_own_and_the_same_ones_backward():
+def test_each_layer_has_its_own_mask_forward_and_backward():
     ops = [op for op in plan_of(dropout=0.5, input_dropout=0.25).ops if op.opcode == "dropout"]
     forward, backward = ops[:3], ops[3:]
     assert [op.param for op in forward] == [0.25, 0.5, 0.5]
@@ -32,7 +32,7 @@ def test_the_norm_is_limited_before_the_average_is_taken():
     assert opcodes[-9:] == ["linear_update"] * 3 + ["max_norm"] * 3 + ["average"] * 3
 
 
-def test_no_weight_moves_before_every_gradient_went_through_it():
+def test_weights_are_updated_after_all_gradients():
     for options in ({}, {"dropout": 0.5}, {"max_norm": 1.0, "average": 0.9}, {"accumulate": 2}):
         opcodes = np.array([op.opcode for op in plan_of(**options).ops])
         moves = np.isin(opcodes, ["update", "linear_update", "max_norm"])
@@ -60,7 +60,7 @@ BACKWARD = ["rows"] * 4 + ["barrier"]
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
 def test_two_workers_share_a_wide_first_layer_by_columns(threads):
-    # Nobody writes y before all have read that of the step before; nobody reads it before all have written.
+    # No worker writes y before all have read that of the previous step, and none reads it before all have written.
     expected = ["copies", "barrier", "columns", "barrier", *BACKWARD, "params", "columns"]
     assert splits(wide_plan(20, 100, 3)) == expected
     expected = ["copies", "barrier", "columns", "barrier", "rows", "rows", "barrier", "columns"]
@@ -69,14 +69,14 @@ def test_two_workers_share_a_wide_first_layer_by_columns(threads):
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
 def test_two_workers_share_a_long_first_layer_by_inputs(threads):
-    # The first may not begin the sums of a step before both have read those of the step before.
+    # The first may not begin the sums of a step before both have read those of the previous step.
     expected = ["inputs", "barrier", "inputs", "barrier", *BACKWARD, "params", "params"]
     assert splits(wide_plan(40, 16, 3)) == splits(wide_plan(300, 100, 3)) == expected
     assert splits(wide_plan(20, 16, 3)) == ["rows", "rows", *BACKWARD, "params", "params"]
 
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
-def test_the_workers_parts_are_the_inputs_whose_weights_they_move(threads):
+def test_workers_read_the_inputs_whose_weights_they_update(threads):
     gather, linear = wide_plan(41, 16, 3).ops[:2]
     begin = 0
     for me in range(threads):
@@ -94,7 +94,7 @@ def test_the_workers_parts_are_the_inputs_whose_weights_they_move(threads):
 
 
 @pytest.mark.parametrize("threads", [3], indirect=True)
-def test_more_workers_share_by_columns_only_where_there_are_some_for_all(threads):
+def test_three_workers_share_by_columns_only_if_each_has_some(threads):
     assert splits(wide_plan(20, 96, 3))[::2][:2] == ["copies", "columns"]
     assert splits(wide_plan(20, 64, 3)) == ["rows", "rows", *BACKWARD, "params", "params"]
 
@@ -112,14 +112,14 @@ def test_more_workers_share_by_columns_only_where_there_are_some_for_all(threads
     ],
     ids=str,
 )
-def test_what_reads_or_moves_the_first_weights_as_well_has_them_shared_by_rows(threads, options):
+def test_first_layer_is_shared_by_rows_where_other_ops_use_its_weights(threads, options):
     for n_in in (20, 300):
         plan = wide_plan(n_in, 100, 3, **options)
         assert not any(plan.own) and all(op.copies is None for op in plan.ops)
 
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
-def test_weights_that_no_core_can_keep_are_shared_by_rows(threads):
+def test_weights_too_large_for_a_cache_are_shared_by_rows(threads):
     assert not any(wide_plan(300, 500, 3).own) and any(wide_plan(200, 500, 3).own)
 
 
@@ -130,7 +130,7 @@ def test_a_step_that_one_worker_does_alone_is_not_shared(threads):
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
 def test_workers_share_many_weights_by_columns_where_rows_are_few(threads):
-    # Nobody reads a result before all have written their columns of it.
+    # No worker reads a result before all have written their columns of it.
     each = ["columns", "barrier"]
     expected = ["rows", "barrier", *each, *each, "rows", "rows", "rows", "rows", "barrier", *each, *["params"] * 3]
     assert splits(wide_plan(300, 500, 500, 3, batch=64)) == expected
@@ -141,7 +141,7 @@ def test_workers_share_many_weights_by_columns_where_rows_are_few(threads):
 
 
 @pytest.mark.parametrize("threads", [3], indirect=True)
-def test_the_workers_columns_of_a_gradient_belong_to_rows_of_the_weights(threads):
+def test_columns_of_a_gradient_correspond_to_rows_of_the_weights(threads):
     back = next(op for op in wide_plan(20, 300, 900, batch=90).ops if op.opcode == "linear_back")
     mine = [back.of_worker(me, threads) for me in range(threads)]
     assert [op.n_in for op in mine] == [128, 96, 76] and all(op.dy is back.dy for op in mine)
@@ -153,7 +153,7 @@ def test_the_workers_columns_of_a_gradient_belong_to_rows_of_the_weights(threads
 
 
 @pytest.mark.parametrize("threads", [3], indirect=True)
-def test_the_workers_columns_are_all_columns_and_their_copies_are_apart(threads):
+def test_workers_columns_cover_all_and_copies_are_separate(threads):
     plan = wide_plan(20, 300, 3)
     gather, linear, update = plan.ops[0], plan.ops[1], plan.ops[-1]
     mine = [linear.of_worker(me, threads) for me in range(threads)]

@@ -1,6 +1,6 @@
-"""Where the workers of a team start: not on their caller's processor, if there are enough. How far apart they are.
+"""Where the workers of a team start: not on their caller's processor, if there are enough; and how far apart they are.
 
-And how many there are by default.
+Also how many there are by default.
 """
 
 import os
@@ -74,7 +74,7 @@ def program(tmp_path_factory):
     [(2, 2, True), (2, 1, False), (3, 2, False)],
     ids=["a processor for each", "one processor", "more workers than processors"],
 )
-def test_workers_keep_off_their_callers_processor_where_there_are_enough(program, workers, cpus, elsewhere):
+def test_workers_avoid_the_callers_processor_if_there_are_enough(program, workers, cpus, elsewhere):
     if len(os.sched_getaffinity(0)) < cpus:
         pytest.skip(f"needs {cpus} processors")
     done = subprocess.run([program, str(workers), str(cpus)], capture_output=True, text=True, timeout=60)
@@ -86,7 +86,7 @@ def test_workers_keep_off_their_callers_processor_where_there_are_enough(program
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs a system that knows affinity")
-def test_the_processors_are_counted_anew_when_the_default_is_asked_for(monkeypatch):
+def test_the_default_counts_the_processors_again(monkeypatch):
     for name in ("FASTMLP_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     before = fastmlp.get_num_threads()

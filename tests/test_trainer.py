@@ -9,7 +9,7 @@ from fastmlp.callbacks import LambdaCallback
 
 
 @pytest.mark.parametrize("name", ["net", "options", "states"])
-def test_what_a_trainer_is_made_with_cannot_be_assigned(name):
+def test_attributes_of_a_trainer_cannot_be_assigned(name):
     trainer, other = Trainer(network(), Adam(0.1)), Trainer(network(), SGD(0.1), dropout=0.5)
     before = getattr(trainer, name)
     with pytest.raises(AttributeError, match=f"^{name} is what this trainer is made with: make a new Trainer, got "):
@@ -18,7 +18,7 @@ def test_what_a_trainer_is_made_with_cannot_be_assigned(name):
 
 
 @pytest.mark.parametrize("wrong", [Adam(0.1), SGD(0.1), "lbfgs"])
-def test_an_optimizer_that_remembers_something_else_is_refused(data, wrong):
+def test_an_optimizer_with_other_states_is_refused(data, wrong):
     trainer, plain = (Trainer(network(), SGD(0.1, momentum=0.5)) for _ in range(2))
     trainer.step(*data), plain.step(*data)
     with pytest.raises(AttributeError, match=r"optimizer must remember what SGD\(.* does, .* make a new Trainer, got "):
@@ -27,7 +27,7 @@ def test_an_optimizer_that_remembers_something_else_is_refused(data, wrong):
     assert np.array_equal(trainer.net.parameters, plain.net.parameters)
 
 
-def test_another_optimizer_is_in_force_at_once(data):
+def test_a_new_optimizer_applies_at_once(data):
     trainer, plain = (Trainer(network(), SGD(0.1, momentum=momentum)) for momentum in (0.5, 0.9))
     trainer.step(*data)  # from a state of zeros: the momentum has no part in it
     trainer.optimizer = SGD(0.2, momentum=0.9)
@@ -39,7 +39,7 @@ def test_another_optimizer_is_in_force_at_once(data):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_an_optimizer_changed_by_a_callback_is_the_one_of_the_next_epoch(data, accumulate):
+def test_an_optimizer_set_by_a_callback_applies_from_the_next_epoch(data, accumulate):
     def change(state):
         state.trainer.optimizer = SGD(0.05, momentum=0.1)
 
@@ -51,7 +51,7 @@ def test_an_optimizer_changed_by_a_callback_is_the_one_of_the_next_epoch(data, a
     assert np.array_equal(first.net.parameters, second.net.parameters)
 
 
-def test_a_plateau_that_a_callback_brings_is_told_how_training_goes(data):
+def test_a_plateau_set_by_a_callback_observes_the_losses(data):
     def change(state):
         if state.epoch == 1:
             state.trainer.optimizer = SGD(schedules.ReduceOnPlateau(0.5, patience=0, learning_rate=1e-30))

@@ -1,6 +1,6 @@
 """The functions of csrc/kernels/vmath.inc.c and the activations made of them, against 64-bit mantissas: bounds in ulp.
 
-They are reached through the one door, as one-op plans: most of them as an activation, exp as the loss of a poisson rate
+They are reached through plans of one op: most of them as an activation, exp as the loss of a poisson rate
 and log as a softmax cross-entropy over a known sum. A result below the smallest normal number counts in units of the
 smallest subnormal one.
 """

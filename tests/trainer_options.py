@@ -1,4 +1,4 @@
-"""The options of a Trainer, and a small network to train with them: one set for tests."""
+"""The options of a Trainer and a small network to train with them, shared by several test files."""
 
 from fastmlp import MLP, SGD, Adam, AdamW
 
