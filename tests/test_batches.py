@@ -37,7 +37,7 @@ def test_a_step_that_diverges_is_undone(data):
 
 
 class Batches:
-    """Batches that can be gone through again and again."""
+    """Batches that can be iterated repeatedly."""
 
     def __init__(self, *arrays, size, length=True):
         self.arrays, self.size, self.passes = arrays, size, 0

@@ -1,7 +1,7 @@
 """What a training step of the smallest network costs, in instructions: the overhead of a step on any machine.
 
-Callgrind counts them in a process of its own, on the AVX2 target, which it can run. A time would depend on who else
-uses the machine; this number depends on the compiler and on the code alone.
+Callgrind counts them in a process of its own, on the AVX2 target, which it can run. A time would depend on the load of
+the machine; this number depends on the compiler and the code only.
 """
 
 import os

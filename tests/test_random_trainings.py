@@ -51,7 +51,7 @@ class Training:
         X = (X if "float" in self.source else (20 * X + 100).clip(0, 255)).astype(self.source)
         if loss == "cross_entropy":
             y = rng.integers(0, sizes[-1], self.rows)
-        else:  # fit for every other loss
+        else:  # valid for every other loss
             y = rng.integers(0, 2, (self.rows, sizes[-1])).astype(float)
         weight = rng.uniform(0.1, 2, self.rows) if self.weighted else None
         return LAYOUTS[self.layout][0](X), y, weight
@@ -144,7 +144,7 @@ def bits(training, way):
         how = {"weight": weight, "first_number": first, "n_threads": way.workers, "far_apart": way.far_apart}
         losses.append(runner.run(order, offsets, np.full(steps, 1e-3), **how))
     found = [net.parameters, *trainer.states, *losses, outputs(net, X)]
-    assume(all(np.isfinite(array).all() for array in found))  # those of what has diverged are not promised
+    assume(all(np.isfinite(array).all() for array in found))  # bits after a divergence are not promised
     return [array.tobytes() for array in found]
 
 

@@ -37,7 +37,7 @@ def test_results_do_not_depend_on_the_length_of_slices(monkeypatch, steps):
 
 
 class Explosion(schedules.Schedule):
-    """A rate that throws the weights out of float32 in the fifth step, when the loss is still finite."""
+    """A rate by which the weights overflow float32 in the fifth step, while the loss is still finite."""
 
     def factor(self, step, total):
         return 1.0 if step < 4 else 1e45

@@ -177,7 +177,7 @@ def test_no_two_workers_write_to_one_cache_line():
 
 
 def number(text):
-    """Of the arithmetic that constants are written in."""
+    """The value of a constant of the sources: a number, or a shift of one."""
     left, shift, right = text.strip("()").partition("<<")
     return ast.literal_eval(left.strip()) << int(right) if shift else ast.literal_eval(left.strip())
 
