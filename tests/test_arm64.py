@@ -4,6 +4,7 @@ ARM64 is cross-compiled and run by QEMU: on Debian, gcc-aarch64-linux-gnu and qe
 """
 
 import shutil
+from functools import cache
 from typing import NamedTuple
 
 import c_code
@@ -18,12 +19,14 @@ class Digest(NamedTuple):
     weights: str
 
 
-class Driver(NamedTuple):
-    """The compiled digest.c: how it is called on this machine."""
+class Driver:
+    """The compiled digest.c: how it is called on this machine. Each call is made only once: emulated ones are slow."""
 
-    command: list
+    def __init__(self, *command):
+        self.command = command
+        self.digests = cache(self._digests)
 
-    def digests(self, target, threads=1):
+    def _digests(self, target, threads=1):
         """A digest for each network; None where this CPU has no such target."""
         done = c_code.run(*self.command, target, str(threads), allowed=(0, 3))
         if done.returncode == 3:
@@ -35,7 +38,7 @@ class Driver(NamedTuple):
 @pytest.fixture(scope="module")
 def host(host_objects, tmp_path_factory):
     folder, compiler = tmp_path_factory.mktemp("host"), c_code.compiler()
-    return Driver([c_code.link(folder, host_objects, *c_code.sanitizers(compiler), compiler=compiler)])
+    return Driver(c_code.link(folder, host_objects, *c_code.sanitizers(compiler), compiler=compiler))
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +47,11 @@ def arm64(arm64_objects, tmp_path_factory):
     if not emulator:
         pytest.skip("needs qemu-aarch64-static or qemu-aarch64")
     compiler, folder = c_code.compiler(c_code.ARM64), tmp_path_factory.mktemp("arm64")
-    return Driver([emulator, c_code.link(folder, arm64_objects, "-static", compiler=compiler)])  # QEMU has no libraries
+    return Driver(emulator, c_code.link(folder, arm64_objects, "-static", compiler=compiler))  # QEMU has no libraries
 
 
-def digests_or_skip(driver, target, threads=1):
-    found = driver.digests(target, threads)
+def digests_or_skip(driver, target):
+    found = driver.digests(target)
     if found is None:
         pytest.skip(f"this CPU has no {target}")
     return found

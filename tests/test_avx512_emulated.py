@@ -6,6 +6,7 @@ those of the AVX-512 target, and so are the sources, but for the line that names
 
 import re
 import shutil
+from functools import cache
 
 import c_code
 import pytest
@@ -40,7 +41,7 @@ def digest(host_objects, tmp_path_factory):
     flags = [*c_code.engine_flags(), "-O0", f"-I{csrc}", "-Dfm_cpu_has_avx512=fm_cpu_is_any"]
     objects = host_objects | c_code.compile_all(folder, emulated, *flags, compiler=compiler)
     program = c_code.link(folder, objects, *c_code.sanitizers(compiler), compiler=compiler)
-    return lambda target, threads: c_code.run(program, target, str(threads)).stdout
+    return cache(lambda target, threads: c_code.run(program, target, str(threads)).stdout)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

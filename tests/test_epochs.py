@@ -57,14 +57,14 @@ def test_an_interrupt_is_prompt_and_leaves_whole_steps(size, watched, validation
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "ready\n"
-        time.sleep(1)
+        time.sleep(0.3 if size is SMALL else 1)  # in which a large network makes some steps, even on a busy machine
         sent = time.time()
         process.send_signal(signal.SIGINT)
         out, error = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0, error
-    assert float(out) - sent < 2, "0.2 s on a machine with nothing else to do"
+    assert float(out) - sent < 2, "0.2 s on an idle machine"
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"average": 0.9}])

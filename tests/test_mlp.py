@@ -40,12 +40,12 @@ def same_parameters(a, b):
 @pytest.mark.parametrize(("loss", "epochs"), [("binary_cross_entropy", 200), ("mse", 600)])
 def test_xor_is_solved_from_most_seeds(backend, loss, epochs):
     X, y = fastmlp.datasets.xor()
-    solved = 0
-    for seed in range(20):
+    solved, seeds = 0, 20 if backend == "engine" else 5  # the reference takes 50 times as long for the same steps
+    for seed in range(seeds):
         net = MLP([2, 4, 1], "tanh", loss, output="sigmoid", seed=seed, backend=backend)
         net.fit(X, y, epochs=epochs, batch_size=None, optimizer=SGD(1.0, momentum=0.9))
         solved += bool(((net.predict_proba(X)[:, 0] > 0.5) == y).all())
-    assert solved >= 16, f"{solved} of 20 seeds solved all four cases; when this was written, all 20 did"
+    assert solved >= 0.8 * seeds, f"{solved} of {seeds} seeds solved all four cases; when this was written, all did"
 
 
 def test_digits(backend):
@@ -555,7 +555,7 @@ def test_gradients_are_central_differences(backend, activation, loss, output):
     for y in targets:
         labels = y.ndim == 1
         for weight in (None, np.array([0.5, 2.0, 1.2])):
-            plan = evaluation_plan(net, 3, labels)  # it shares no op behind the loss with what is to be proved
+            plan = evaluation_plan(net, 3, labels)  # it shares no op after the loss with the gradients under test
             plan.ops[plan.gathers[0]].data, plan.ops[plan.gathers[1]].data = X, y
             plan.ops[-1].data = np.empty((3, 2))
             runner = executor(plan, backend)

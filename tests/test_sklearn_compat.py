@@ -28,11 +28,20 @@ from sklearn.datasets import (
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import PoissonRegressor
 from sklearn.utils.fixes import CSC_CONTAINERS, CSR_CONTAINERS
+from threadpoolctl import threadpool_limits
 
 import fastmlp.sklearn as ours
 from fastmlp import EarlyStopping
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_blas_thread():
+    """Products here are so small that the threads of BLAS, which theirs uses, only wait for each other."""
+    with threadpool_limits(1, "blas"):
+        yield
+
 
 CLASSES = ["MLPClassifier", "MLPRegressor"]
 DIGITS = load_digits(n_class=3)
@@ -186,7 +195,7 @@ def test_lbfgs_finds_their_minimum(name):
     assert got.score(X, y) > expected.score(X, y) - 0.02
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])  # which there is not
+@pytest.mark.parametrize("early_stopping", [False, True])  # lbfgs ignores it
 def test_lbfgs_keeps_the_smallest_loss(early_stopping):
     net = ours.MLPClassifier(solver="lbfgs", max_iter=5, early_stopping=early_stopping).fit(X_DIGITS, Y_DIGITS)
     assert net.best_loss_ == min(net.loss_curve_)
@@ -220,7 +229,7 @@ def test_poisson_loss_is_theirs():
     expected, got = both("MLPRegressor", X_REGRESSION, y, loss="poisson", batch_size=40)
     assert_same(expected, got, rtol=1e-7)
     assert got.out_activation_ == "exp" and (got.predict(X_REGRESSION) > 0).all()
-    weight = np.random.default_rng(1).uniform(0.2, 2.0, len(y))  # of which every batch has a sum of its own
+    weight = np.random.default_rng(1).uniform(0.2, 2.0, len(y))  # with another sum in every batch
     fit, batches = {"sample_weight": weight}, {"batch_size": 40, "alpha": 0.0, "learning_rate_init": 0.05}
     assert_same(*both("MLPRegressor", X_REGRESSION, y, fit, loss="poisson", max_iter=200, **batches), rtol=1e-6)
 
@@ -426,7 +435,7 @@ def test_warm_start_refuses_other_classes():
 def test_warm_start_goes_on_as_theirs_does(name, settings):
     X, y = data_for(name)
     expected, got = both(name, X, y, warm_start=True, max_iter=4, **settings)
-    for _ in range(2 if not settings.get("early_stopping") else 1):  # theirs trains the best weights on, and loses them
+    for _ in range(2 if not settings.get("early_stopping") else 1):  # theirs trains the best weights on and loses them
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             expected.fit(X, y), got.fit(X, y)
