@@ -120,7 +120,7 @@ def test_a_schedule_may_span_several_fits(data, kind):
 def test_a_step_whose_schedule_needs_total_steps_is_refused(data):
     trainer = Trainer(network(), SGD(schedules.Cosine()))
     before = flat(trainer.net)
-    with pytest.raises(ValueError, match=r"learning_rate Cosine\(.*must know how many steps.*total_steps=1000"):
+    with pytest.raises(ValueError, match=r"Cosine\(.*depends on the total number of steps.*total_steps=1000"):
         trainer.step(*data)
     assert np.array_equal(trainer.net.parameters, before) and trainer.steps == 0
     for wrong in (0, 1.5, "many"):
@@ -160,7 +160,7 @@ def test_batches_that_cannot_be_fitted(data):
         with pytest.raises(error) as caught:
             net.fit(stream, epochs=2)
         assert all(word in str(caught.value) for word in words), str(caught.value)
-    with pytest.raises(ValueError, match="must know how many steps"):
+    with pytest.raises(ValueError, match="depends on the total number of steps"):
         net.fit(Batches(X, y, size=9, length=False), optimizer=SGD(schedules.Cosine()))
     for name, value in (("sample_weight", np.ones(N)), ("validation_fraction", 0.2)):
         with pytest.raises(ValueError, match=f"{name} must be None"):

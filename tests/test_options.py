@@ -112,7 +112,7 @@ def test_bad_options_are_refused_before_anything_changes(data, options, error, m
 
 def test_class_weights_need_classes(rng):
     for loss, n_out in (("mse", 1), ("binary_cross_entropy", 2)):
-        with pytest.raises(ValueError, match="class_weight must be None but for"):
+        with pytest.raises(ValueError, match="class_weight must be None except for"):
             Trainer(MLP([2, n_out], loss=loss), class_weight="balanced")
     with pytest.raises(ValueError, match="class_weight must be given once"):
         Trainer(MLP([2, 2], loss=losses.CrossEntropy(class_weight="balanced")), class_weight={0: 2.0})
@@ -120,6 +120,6 @@ def test_class_weights_need_classes(rng):
 
 def test_a_rate_that_is_refused_leaves_no_scaling_behind(data):
     net = MLP([data[0].shape[1], 5, 3], standardize="mean")
-    with pytest.raises(ValueError, match="learning_rate must give rates"):
+    with pytest.raises(ValueError, match="learning_rate must return rates"):
         net.fit(*data, optimizer=SGD(lambda s: -1.0))
     assert net.needs_scaling()

@@ -12,7 +12,7 @@ from fastmlp.callbacks import LambdaCallback
 def test_attributes_of_a_trainer_cannot_be_assigned(name):
     trainer, other = Trainer(network(), Adam(0.1)), Trainer(network(), SGD(0.1), dropout=0.5)
     before = getattr(trainer, name)
-    with pytest.raises(AttributeError, match=f"^{name} is what this trainer is made with: make a new Trainer, got "):
+    with pytest.raises(AttributeError, match=f"^{name} is fixed at construction: create a new Trainer [(]got "):
         setattr(trainer, name, getattr(other, name))
     assert getattr(trainer, name) is before
 
@@ -21,7 +21,7 @@ def test_attributes_of_a_trainer_cannot_be_assigned(name):
 def test_an_optimizer_with_other_states_is_refused(data, wrong):
     trainer, plain = (Trainer(network(), SGD(0.1, momentum=0.5)) for _ in range(2))
     trainer.step(*data), plain.step(*data)
-    with pytest.raises(AttributeError, match=r"optimizer must remember what SGD\(.* does, .* make a new Trainer, got "):
+    with pytest.raises(AttributeError, match=r"optimizer must have the same .* SGD\(.*, got .*: create a new Trainer"):
         trainer.optimizer = wrong
     trainer.step(*data), plain.step(*data)
     assert np.array_equal(trainer.net.parameters, plain.net.parameters)
