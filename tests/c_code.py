@@ -24,13 +24,23 @@ def compiler(prefix=""):
     return shutil.which(name) or pytest.skip(f"there is no C compiler {name}")
 
 
+def setup_argument(name):
+    """The value of an argument in setup.py; of one that depends on the system, that of all but Windows."""
+    for node in ast.walk(ast.parse((TESTS.parent / "setup.py").read_text())):
+        if isinstance(node, ast.keyword) and node.arg == name:
+            return ast.literal_eval(node.value.orelse if isinstance(node.value, ast.IfExp) else node.value)
+    raise AssertionError(f"setup.py has no {name}")
+
+
 @cache
 def engine_flags():
     """The flags of setup.py, but for what goes to debuggers: -g1."""
-    for node in ast.walk(ast.parse((TESTS.parent / "setup.py").read_text())):
-        if isinstance(node, ast.keyword) and node.arg == "extra_compile_args":
-            return [flag for flag in ast.literal_eval(node.value) if not flag.startswith("-g")]
-    raise AssertionError("setup.py has no extra_compile_args")
+    return [flag for flag in setup_argument("extra_compile_args") if not flag.startswith("-g")]
+
+
+def link_flags():
+    """The flags by which setup.py links."""
+    return setup_argument("extra_link_args")
 
 
 @cache

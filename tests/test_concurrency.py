@@ -7,7 +7,7 @@ import pytest
 from conftest import needs_engine
 from kinds import LABELS, X, fit, networks, state
 
-from fastmlp import MLP, Trainer
+from fastmlp import MLP, Trainer, forks
 
 
 class Pause:
@@ -125,3 +125,17 @@ def test_concurrent_predictions_of_a_few_rows_with_and_without_the_gil(rng):
     # 9 million operations, and 0.2 to 0.4: from 2 million on, a prediction releases the GIL.
     data = [rng.standard_normal((rows, 784), np.float32) for rows in (44, 1, 2, 40)]
     assert not predicted_wrongly(MLP([784, 128, 10], seed=1), data, 300)
+
+
+@needs_engine
+def test_a_child_does_not_wait_for_predictors_of_the_parents_threads(monkeypatch, rng):
+    net, X = MLP([20, 30, 3]), rng.standard_normal((600, 20), np.float32)
+    expected = net.predict_proba(X)
+    for _, lock in net._predictors.values():  # as if another thread were predicting during the fork
+        lock.acquire()
+    monkeypatch.setattr(forks, "count", forks.count + 1)
+    np.testing.assert_array_equal(net.predict_proba(X), expected)
+    kept = dict(net._predictors)
+    np.testing.assert_array_equal(net.predict_proba(X), expected)
+    assert net._predictors == kept, "a predictor was built anew"
+    assert not any(lock.locked() for _, lock in kept.values())

@@ -7,8 +7,8 @@ from kinds import ROWS, VALUES, X, networks, state
 
 from fastmlp import MLP, SGD, Adam, DivergenceError, Trainer
 from fastmlp.epochs import EpochLoop
+from fastmlp.plans import prediction_plan
 from fastmlp.runtime import executor
-from fastmlp.tape import prediction_plan
 
 
 def diverges(fit):

@@ -87,3 +87,11 @@ def test_after_a_metric_that_raises_the_next_evaluation_is_right():
     with pytest.raises(ZeroDivisionError):
         net.evaluate(*data_of(20), metrics=[lambda y, prediction: 1 / 0])
     assert net.evaluate(*data_of(20)) == evaluated(20)
+
+
+@pytest.mark.parametrize("backend", ["engine", "reference"])
+def test_a_row_of_weight_0_counts_for_nothing_even_if_its_loss_overflows(backend):
+    net = MLP([1, 1], loss="mse", weights=[([[2.0]], [0.0])], backend=backend)
+    X, y, weight = [[1.0], [2.0], [3.0]], [1.0, 1e30, 3.0], [1.0, 0.0, 1.0]
+    assert net.evaluate(X, y, weight, metrics=[])["loss"] == 5.0  # (2 - 1)^2 and (6 - 3)^2
+    assert net.fit(X, y, sample_weight=weight, epochs=1, batch_size=None).loss == [5.0]

@@ -6,7 +6,8 @@ from one_op import NEEDS_Z, guarded, run_checked
 from shapes import LAYERS, WIDTHS
 
 from fastmlp import reference, runtime
-from fastmlp.plan import SPLITS, Op, Plan, Rule
+from fastmlp.opcodes import SPLITS
+from fastmlp.plan import Op, Plan, Rule
 
 pytestmark = pytest.mark.usefixtures("target")
 

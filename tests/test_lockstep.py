@@ -9,7 +9,8 @@ from one_op import guarded, run_checked
 import fastmlp
 from fastmlp import LockStepError, activations, losses
 from fastmlp.lockstep import LockStepExecutor
-from fastmlp.plan import WRITES, Op, Plan, Rule
+from fastmlp.opcodes import WRITES
+from fastmlp.plan import Op, Plan, Rule
 from fastmlp.runtime import _engine
 
 pytestmark = pytest.mark.usefixtures("target")

@@ -2,9 +2,13 @@
 
 import importlib.util
 import inspect
+import os
 import pydoc
 import runpy
+import shutil
+import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -59,13 +63,27 @@ def test_importing_an_estimator_without_scikit_learn(without_sklearn, name):
         exec(f"from fastmlp import {name}", {})
 
 
-def test_the_warning_without_the_engine_points_to_the_caller(monkeypatch):
+@pytest.mark.parametrize("why, text", [("", "is missing"), ("no such symbol", r"cannot be loaded \(no such symbol\)")])
+def test_the_warning_without_the_engine_says_why_and_points_to_the_caller(monkeypatch, why, text):
     monkeypatch.delenv("FASTMLP_BACKEND", raising=False)
     monkeypatch.setattr(runtime, "_engine", None)
+    monkeypatch.setattr(runtime, "why_not", why)
     monkeypatch.setattr(runtime, "_warned", False)
-    with pytest.warns(RuntimeWarning, match="--no-cache-dir fastmlp") as caught:
+    with pytest.warns(RuntimeWarning, match=f"engine {text}, .* pip install .* fastmlp$") as caught:
         fastmlp.MLP([2, 2]).fit(*fastmlp.datasets.xor(), epochs=1)
     assert [warning.filename for warning in caught] == [__file__]
+    assert (why or "not built") in fastmlp.show_config()
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_an_engine_that_cannot_be_loaded_is_not_called_missing(tmp_path, broken):
+    shutil.copytree(Path(fastmlp.__file__).parent, tmp_path / "fastmlp", ignore=shutil.ignore_patterns("_engine.*"))
+    if broken:
+        (tmp_path / "fastmlp" / f"_engine{EXTENSION_SUFFIXES[0]}").write_bytes(b"of another machine")
+    command = [sys.executable, "-c", "import fastmlp; print(fastmlp.show_config())"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    told = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert ("cannot be loaded: " in told, "is not built" in told) == (broken, not broken), told
 
 
 def test_a_build_without_a_compiler_says_how_to_do_without(monkeypatch, tmp_path):

@@ -239,3 +239,13 @@ def test_columns_that_cannot_be_standardised_change_nothing():
     with pytest.raises(ValueError, match="X cannot be standardised in float32: column 1 has a spread of"):
         net.fit(X, [1.0, 2.0])
     assert net.needs_scaling() and not net.target_scaling.learned and not net.scaling.learned
+
+
+@pytest.mark.parametrize("backend", ["engine", "reference"])
+@pytest.mark.parametrize("spread", [1.0, 1e-3])
+@pytest.mark.parametrize("far", [1e10, 1e20, float(np.finfo("float32").max)])
+def test_a_far_outlier_is_clipped(rng, far, spread, backend):
+    X = spread * rng.standard_normal((200, 1))
+    net = MLP([1, 1], loss="mse", standardize="robust", weights=[([[1.0]], [0.0])], backend=backend)
+    net.learn_scaling(X)
+    np.testing.assert_allclose(net.predict([[far], [-far]]), [3, -3], rtol=1e-6)

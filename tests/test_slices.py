@@ -18,7 +18,7 @@ def state_of(trainer):
 
 @pytest.mark.parametrize("steps", [1, 3, 1000])
 def test_results_do_not_depend_on_the_length_of_slices(monkeypatch, steps):
-    class Fixed:
+    class Fixed(pace.Pace):
         def __init__(self, work):
             self.steps = steps
 
