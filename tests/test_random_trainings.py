@@ -129,8 +129,8 @@ def bits(training, way):
     X, y, weight = training.data()
     trainer = training.trainer(X)
     net, batch = trainer.net, min(training.batch, training.rows)
-    X, y, labels = net.check_data(X, y)
-    plan = trainer.plan_for(batch, labels)
+    X, y = net.check_data(X, y)
+    plan = trainer.plan_for(batch, y.ndim == 1)
     plan.work = max(plan.work, 1e12)  # however little, it is shared
     runner = engine_on(plan, X, net.plan_targets(y))
     assert getattr(runner, "engine", runner).target == way.target
