@@ -1,5 +1,6 @@
 """The same bits, whatever the number of threads, the batches of a prediction, the place of a row, the FMA target."""
 
+from copy import deepcopy
 from functools import cache
 from itertools import combinations
 
@@ -12,7 +13,7 @@ import fastmlp
 from fastmlp import MLP, SGD, Adam, RMSprop, Trainer, losses
 from fastmlp.plans import prediction_plan, training_plan
 from fastmlp.runtime import executor
-from fastmlp.tape import FUSED_ROWS, SERIAL_STEP, Learning
+from fastmlp.tape import DISTANT, FUSED_ROWS, SERIAL_STEP, Learning
 
 pytestmark = [pytest.mark.targets, needs_engine]
 
@@ -327,3 +328,17 @@ def test_a_network_that_fits_short_vectors_is_run_on_them(monkeypatch, dtype):
     assert (target(columns), target(columns + 1)) == ("avx2" if best == "avx512" else best, best)
     monkeypatch.setenv("FASTMLP_TARGET", "generic")
     assert target(columns) == "generic"
+
+
+@needs_engine
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_one_row_by_weights_from_memory(activation, rng):
+    net = MLP([1029, 2100, 3], activation, seed=0)
+    assert net.weights[0].nbytes > DISTANT
+    X, y = rng.standard_normal((12, 1029), np.float32), rng.integers(0, 3, 12)
+    expected = net.predict_proba(X)
+    for rows in (slice(3, 4), slice(8, 9), slice(0, 2), slice(2, 12)):
+        for _ in range(3):  # by several ways
+            np.testing.assert_array_equal(net.predict_proba(X[rows]), expected[rows])
+    losses = [Trainer(deepcopy(net), SGD(0.01)).step(X[i : i + 1], y[i : i + 1]) for i in range(12)]
+    assert np.mean(losses) == pytest.approx(net.evaluate(X, y)["loss"], rel=1e-6)

