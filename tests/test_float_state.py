@@ -70,7 +70,8 @@ def test_flags_of_the_environment_do_not_reach_the_engine(tmp_path):
     for asked in ("-ffast-math", "-Ofast"):
         c_code.run(cc, asked, *c_code.engine_flags(), "-c", source, "-o", tmp_path / "main.o")
         c_code.run(cc, asked, tmp_path / "main.o", *c_code.link_flags(), "-lm", "-o", tmp_path / "main")
-        c_code.run(tmp_path / "main")
+        ended = c_code.run(tmp_path / "main", allowed=(0, 1))
+        assert ended.returncode == 0, f"{asked} reached the program"
 
 
 @needs_engine

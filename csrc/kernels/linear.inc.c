@@ -15,7 +15,7 @@
 
 /* Rows that are few enough for low tiles of four vectors, although each tile reads the panel again, from the L1 or L2 cache. (On
  * a Zen 3 with AVX2, 4 to 9 rows of 784 x 512 and 1000 x 1000 took up to 1.5 times as long in tiles of two vectors, which wait
- * for the L3 cache; of 2048 x 2048, whose weights come from memory, 1 to 8 rows took 1.2 to 1.9 times as long in longer runs.) */
+ * for the L3 cache; of 2048 x 2048, whose weights come from memory, 2 to 8 rows took 1.2 to 1.9 times as long in longer runs.) */
 #define LOW_TILES_ROWS (FM_BYTES == 32 ? 9 : 0)
 #define SHORTEST_RUN 8
 
